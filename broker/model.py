@@ -1,0 +1,232 @@
+"""The five types that carry the order of a call, and the records it leaves.
+
+`Caller` comes only out of authenticate, `Call` out of validate, `Grant` out of authorize, `Reservation` out
+of reserve, `Answer` out of sanitize: a stage cannot be skipped because the next one asks for what it makes.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from google.protobuf.message import Message
+
+from tools.catalogue import ToolVersion
+from tools.contract import Contract, Effect
+from toolcrib.v1.reasons_pb2 import Reason
+
+
+class Role(enum.StrEnum):
+    """What kind of party an identity is. Agents call tools; the others are people."""
+
+    AGENT = "agent"
+    AUTHOR = "author"
+    REVIEWER = "reviewer"
+    OPERATOR = "operator"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks, as the channel proves it: never from a field of the request.
+
+    Attributes:
+        tenant: Whose world the caller acts in.
+        name: Unique within tenant and role.
+        role: Agent, or the kind of person.
+        subject: The user on whose behalf an agent acts; empty when none.
+        spiffe_id: The identity as it stands in the certificate.
+    """
+
+    tenant: str
+    name: str
+    role: Role
+    subject: str
+    spiffe_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request that satisfies the contract of one tool version.
+
+    Attributes:
+        call_id: Ours, unique, sortable by time.
+        environment: Against which world, for example "prod".
+        key: The agent's idempotency key; empty for a read without one.
+        canonical: Exactly the bytes that the tool will get.
+        digest: HMAC-SHA-256 of method and canonical bytes under the tenant's key, hex.
+        deadline: On the monotonic clock, seconds.
+    """
+
+    call_id: str
+    caller: Caller
+    environment: str
+    workflow: str
+    key: str
+    version: ToolVersion
+    contract: Contract
+    message: Message
+    canonical: bytes
+    digest: str
+    deadline: float
+    started: datetime
+    traceparent: str = ""
+
+    @property
+    def is_write(self) -> bool:
+        """True for DRAFT and WRITE: what must have a key and must not run twice."""
+        return self.contract.effect is not Effect.READ
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetLimit:
+    """A ceiling that a grant sets over a sliding window.
+
+    Attributes:
+        unit: "calls", or "minor:EUR" for an amount in that currency's minor units.
+        limit: The most that one window may hold.
+        window_seconds: Length of the window.
+    """
+
+    unit: str
+    limit: int
+    window_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What allowed a call, and under which conditions.
+
+    Attributes:
+        grant_id: The policy's @id.
+        ask: Why a person has to approve each call; empty when nobody has to.
+        targets: Names of the operator's targets that the call may reach.
+        destinations: Values of destination fields that the grant itself trusts.
+        limits: Ceilings that reserve charges.
+    """
+
+    grant_id: str
+    ask: str = ""
+    targets: frozenset[str] = frozenset()
+    destinations: frozenset[str] = frozenset()
+    limits: tuple[BudgetLimit, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Charge:
+    """What one call takes from one budget of a grant."""
+
+    grant_id: str
+    limit: BudgetLimit
+    amount: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """Proof that call, grant and budgets were committed durably, under one attempt and epoch."""
+
+    call_id: str
+    grant: Grant
+    attempt: int
+    epoch: int
+    charges: tuple[Charge, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A result that was checked, cleaned and labelled, or an earlier one replayed.
+
+    Attributes:
+        result: The response message's canonical bytes.
+        labels: Where the content came from, for example "tool:shop.v1.Orders/LookupOrder@1.0.0".
+        first_call_time: When the first call with this key started; set on a replay only.
+    """
+
+    call_id: str
+    result: bytes
+    labels: tuple[str, ...] = ()
+    replayed: bool = False
+    first_call_time: datetime | None = None
+
+
+class CallState(enum.StrEnum):
+    """The states of a call record; the names are those of toolcrib.v1.CallState."""
+
+    CLAIMED = "CLAIMED"
+    RESERVED = "RESERVED"
+    DISPATCHED = "DISPATCHED"
+    SUCCEEDED = "SUCCEEDED"
+    FAILED = "FAILED"
+    IN_DOUBT = "IN_DOUBT"
+    REFUSED = "REFUSED"
+
+
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """When a stage began, in microseconds since the call started, and how long it took."""
+
+    stage: str
+    start_micros: int
+    duration_micros: int
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRecord:
+    """A minted credential as the record knows it: enough to end it, never the secret.
+
+    Attributes:
+        lease_id: Vault's lease id.
+        accessor: Accessor of the child token under which the lease was read.
+        credential: The manifest's name for it.
+        username: The minted user name; no secret.
+        confirmed_dead: When look-up confirmed the end; None while it is owed.
+    """
+
+    lease_id: str
+    accessor: str
+    credential: str
+    username: str
+    minted: datetime
+    confirmed_dead: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRecord:
+    """The container made for a call."""
+
+    container_id: str
+    image_id: str
+    made: datetime
+    gone: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CallRecord:
+    """One call as the store keeps it. `result` is set when it SUCCEEDED."""
+
+    call_id: str
+    tenant: str
+    environment: str
+    agent: str
+    subject: str
+    method: str
+    tool_version: str
+    effect: Effect
+    key: str
+    fingerprint: str
+    attempt: int
+    epoch: int
+    state: CallState
+    started: datetime
+    ended: datetime | None = None
+    reason: Reason.ValueType = Reason.REASON_UNSPECIFIED
+    message: str = ""
+    failure: Mapping[str, str] = field(default_factory=dict)
+    grant_id: str = ""
+    result: bytes | None = None
+    labels: tuple[str, ...] = ()
+    stages: tuple[StageTime, ...] = ()
+    leases: tuple[LeaseRecord, ...] = ()
+    sandboxes: tuple[SandboxRecord, ...] = ()
+    tool_log: str = ""

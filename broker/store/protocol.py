@@ -1,0 +1,285 @@
+"""What the broker asks of its state, whatever keeps it.
+
+Rules:
+1. Tenant and environment come first in every key; a method that takes a tenant sees nothing of another.
+2. A method returns when its effect is durable, or raises and nothing changed.
+3. Every change of a call checks its epoch in the same transaction; an older epoch raises `StaleEpoch`.
+4. Audit records are chained in the transaction of the change that they record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Generic, Protocol, TypeVar
+
+from broker.model import CallRecord, CallState, Charge, LeaseRecord
+
+T = TypeVar("T")
+
+
+class StoreError(Exception):
+    """The state cannot be read or written. Nothing changed."""
+
+
+class StaleEpoch(StoreError):
+    """Another process has taken over since; this one may not change anything any more."""
+
+
+class BudgetExhausted(Exception):
+    """A charge does not fit into its window. Nothing was reserved.
+
+    Attributes:
+        charge: The charge that did not fit.
+        used: What the window holds already.
+        retry_after_seconds: When enough of it will have left the window; 0 where waiting cannot help.
+    """
+
+    def __init__(self, charge: Charge, used: int, retry_after_seconds: float) -> None:
+        super().__init__(f"{charge.grant_id}: {used} of {charge.limit.limit} {charge.limit.unit} are used")
+        self.charge, self.used, self.retry_after_seconds = charge, used, retry_after_seconds
+
+
+class VersionExists(Exception):
+    """The version is registered with another digest. Nothing changed."""
+
+
+class BaseChanged(Exception):
+    """The grants are no longer those that the plan was made from. Nothing changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One run of one broker process on this store.
+
+    Attributes:
+        installation: Random id made with the store; labels containers.
+        number: Grows by one at each start.
+    """
+
+    installation: str
+    number: int
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimScope:
+    """What one idempotency key is unique within."""
+
+    tenant: str
+    environment: str
+    agent: str
+    method: str
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What `claim` found.
+
+    Attributes:
+        won: True when the key is ours now; then `attempt` counts from 1 and `earlier` is None.
+        earlier: The call that holds the key, finished or not. For one that is still before its reservation
+            only `call_id`, `fingerprint` and state CLAIMED are meaningful.
+        expired: The key is past its retention; it is never run again.
+    """
+
+    won: bool
+    attempt: int = 1
+    earlier: CallRecord | None = None
+    expired: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One decision to be recorded. The store adds sequence, chain hash and key id.
+
+    Attributes:
+        kind: For example "call.refused", "call.reserved", "call.completed", "grants.applied".
+        details: JSON-ready values; never arguments, results or secrets.
+    """
+
+    kind: str
+    tenant: str
+    environment: str
+    at: datetime
+    call_id: str = ""
+    actor: str = ""
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRecord:
+    """One link of the chain as it is stored. `payload` is canonical JSON; `hash` covers it and `previous`."""
+
+    sequence: int
+    schema_version: int
+    key_id: str
+    payload: str
+    previous: str
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class VersionRow:
+    """A registered version of a bundle. `state` is REGISTERED, USABLE or REJECTED."""
+
+    tenant: str
+    bundle: str
+    version: str
+    digest: str
+    state: str
+    descriptor_set: bytes
+    manifest_yaml: str
+    image_id: str
+    registered_by: str
+    registered: datetime
+    reviewed_by: str = ""
+    reviewed: datetime | None = None
+    comment: str = ""
+    aliases: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GrantFiles:
+    """The grant files of a tenant as they were applied. An unknown tenant has none and an empty digest."""
+
+    files: Mapping[str, str]
+    digest: str
+    applied: datetime | None = None
+    applied_by: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a list; `next_token` is empty on the last page."""
+
+    items: Sequence[T]
+    next_token: str = ""
+
+
+class Store(Protocol):
+    """Calls, claims, budgets, leases, versions, grants and audit of one installation."""
+
+    epoch: Epoch
+
+    async def close(self) -> None:
+        """Give everything back. Pending changes are durable before it returns."""
+
+    # --- calls -------------------------------------------------------------------------------------------
+    async def claim(self, scope: ClaimScope, fingerprint: str, call_id: str) -> Claim:
+        """Take a key, or find who has it. A win holds until `release`, `reserve` or the process's death.
+
+        Attempts count on when the call before under this key was given back (FAILED before DISPATCHED).
+        """
+
+    async def release(self, scope: ClaimScope, call_id: str) -> None:
+        """Give an unreserved key back. Does nothing when `call_id` does not hold it."""
+
+    async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
+        """Return when the call reached another state in this process, or when the time is up."""
+
+    async def reserve(
+        self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
+    ) -> None:
+        """Commit, in one transaction, the call as RESERVED, its key, its charges and the audit.
+
+        Raises:
+            BudgetExhausted: A charge does not fit; nothing was written and the key is still only claimed.
+        """
+
+    async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
+        """End a RESERVED call as `call` says (FAILED) and return its charges and its key."""
+
+    async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
+        """Commit the intent to run: state DISPATCHED, with the leases that exist for it."""
+
+    async def complete(self, call: CallRecord, audit: AuditEvent) -> None:
+        """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
+
+        `call` replaces the record but for its leases' `confirmed_dead`, which only `lease_ended` sets.
+        """
+
+    async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
+        """Record a call that was refused after authenticate: state REFUSED, no key, no charges."""
+
+    async def lease_ended(self, lease_id: str, at: datetime) -> None:
+        """Note that look-up confirmed a lease's end."""
+
+    async def amend(self, call: CallRecord) -> None:
+        """Replace stages, sandboxes and tool_log of an ended call: what was known only after its end."""
+
+    async def owed_leases(self) -> Sequence[tuple[str, LeaseRecord]]:
+        """(call id, lease) of every lease whose end is not confirmed, of every epoch."""
+
+    async def unfinished(self) -> Sequence[CallRecord]:
+        """Calls of earlier epochs in RESERVED or DISPATCHED."""
+
+    async def adopt(self, call: CallRecord, audit: AuditEvent) -> None:
+        """End an unfinished call of an earlier epoch as `call` says (FAILED gives the key back; IN_DOUBT)."""
+
+    async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
+        """Read one call of a tenant."""
+
+    async def list_calls(
+        self,
+        tenant: str,
+        *,
+        agent: str = "",
+        method: str = "",
+        state: CallState | None = None,
+        page_size: int = 50,
+        page_token: str = "",
+    ) -> Page[CallRecord]:
+        """List calls of a tenant, newest first.
+
+        Raises:
+            ValueError: The token is not one that this list gave.
+        """
+
+    # --- versions ----------------------------------------------------------------------------------------
+    async def put_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
+        """Add a version; the same digest again returns the row that is there.
+
+        Raises:
+            VersionExists: The version is there with another digest.
+        """
+
+    async def get_version(self, tenant: str, bundle: str, version: str) -> VersionRow | None:
+        """Read one version by its name, not by an alias."""
+
+    async def list_versions(
+        self, tenant: str, *, bundle: str = "", page_size: int = 50, page_token: str = ""
+    ) -> Page[VersionRow]:
+        """List versions of a tenant, newest first."""
+
+    async def review_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
+        """Replace state, reviewed_by, reviewed and comment of a version."""
+
+    async def move_alias(
+        self, tenant: str, bundle: str, alias: str, version: str, audit: AuditEvent
+    ) -> VersionRow:
+        """Point an alias at a version."""
+
+    # --- grants ------------------------------------------------------------------------------------------
+    async def grant_files(self, tenant: str) -> GrantFiles:
+        """Read the grant files in force."""
+
+    async def apply_grants(
+        self, tenant: str, files: GrantFiles, base_digest: str, audit: AuditEvent
+    ) -> None:
+        """Replace a tenant's grant files.
+
+        Raises:
+            BaseChanged: Those in force do not have `base_digest`.
+        """
+
+    # --- audit -------------------------------------------------------------------------------------------
+    async def append_audit(self, event: AuditEvent) -> None:
+        """Record a decision that changes nothing else."""
+
+    def audit_records(self, after_sequence: int = 0) -> AsyncIterator[AuditRecord]:
+        """Iterate over the chain from a sequence on."""
+
+    async def tenants(self) -> Sequence[str]:
+        """Tenants that have a version or grants: what has to be loaded at start."""

@@ -1,0 +1,164 @@
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class EffectDone(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    EFFECT_DONE_UNSPECIFIED: _ClassVar[EffectDone]
+    EFFECT_NONE: _ClassVar[EffectDone]
+    EFFECT_APPLIED: _ClassVar[EffectDone]
+    EFFECT_UNKNOWN: _ClassVar[EffectDone]
+EFFECT_DONE_UNSPECIFIED: EffectDone
+EFFECT_NONE: EffectDone
+EFFECT_APPLIED: EffectDone
+EFFECT_UNKNOWN: EffectDone
+
+class BrokerFrame(_message.Message):
+    __slots__ = ("start", "cancel")
+    START_FIELD_NUMBER: _ClassVar[int]
+    CANCEL_FIELD_NUMBER: _ClassVar[int]
+    start: Start
+    cancel: Cancel
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+
+class Start(_message.Message):
+    __slots__ = ("protocol_version", "context", "method", "request", "credentials", "targets")
+    class CredentialsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Credential
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Credential, _Mapping]] = ...) -> None: ...
+    class TargetsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: Target
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[_Union[Target, _Mapping]] = ...) -> None: ...
+    PROTOCOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CONTEXT_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    protocol_version: int
+    context: CallContext
+    method: str
+    request: bytes
+    credentials: _containers.MessageMap[str, Credential]
+    targets: _containers.MessageMap[str, Target]
+    def __init__(self, protocol_version: _Optional[int] = ..., context: _Optional[_Union[CallContext, _Mapping]] = ..., method: _Optional[str] = ..., request: _Optional[bytes] = ..., credentials: _Optional[_Mapping[str, Credential]] = ..., targets: _Optional[_Mapping[str, Target]] = ...) -> None: ...
+
+class CallContext(_message.Message):
+    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "idempotency_key", "attempt", "remaining_millis", "traceparent")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
+    ATTEMPT_FIELD_NUMBER: _ClassVar[int]
+    REMAINING_MILLIS_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    tenant: str
+    environment: str
+    agent: str
+    subject: str
+    idempotency_key: str
+    attempt: int
+    remaining_millis: int
+    traceparent: str
+    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., attempt: _Optional[int] = ..., remaining_millis: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
+
+class Credential(_message.Message):
+    __slots__ = ("username_password",)
+    USERNAME_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    username_password: UsernamePassword
+    def __init__(self, username_password: _Optional[_Union[UsernamePassword, _Mapping]] = ...) -> None: ...
+
+class UsernamePassword(_message.Message):
+    __slots__ = ("username", "password")
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    username: str
+    password: str
+    def __init__(self, username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
+
+class Target(_message.Message):
+    __slots__ = ("socket_dir", "socket_path", "settings")
+    class SettingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    SOCKET_DIR_FIELD_NUMBER: _ClassVar[int]
+    SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
+    SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    socket_dir: str
+    socket_path: str
+    settings: _containers.ScalarMap[str, str]
+    def __init__(self, socket_dir: _Optional[str] = ..., socket_path: _Optional[str] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+
+class Cancel(_message.Message):
+    __slots__ = ("reason",)
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    reason: str
+    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+
+class HandlerFrame(_message.Message):
+    __slots__ = ("progress", "result", "failure", "artefact")
+    PROGRESS_FIELD_NUMBER: _ClassVar[int]
+    RESULT_FIELD_NUMBER: _ClassVar[int]
+    FAILURE_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACT_FIELD_NUMBER: _ClassVar[int]
+    progress: Progress
+    result: Result
+    failure: Failure
+    artefact: Artefact
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., artefact: _Optional[_Union[Artefact, _Mapping]] = ...) -> None: ...
+
+class Progress(_message.Message):
+    __slots__ = ("message", "percent")
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    PERCENT_FIELD_NUMBER: _ClassVar[int]
+    message: str
+    percent: int
+    def __init__(self, message: _Optional[str] = ..., percent: _Optional[int] = ...) -> None: ...
+
+class Result(_message.Message):
+    __slots__ = ("response",)
+    RESPONSE_FIELD_NUMBER: _ClassVar[int]
+    response: bytes
+    def __init__(self, response: _Optional[bytes] = ...) -> None: ...
+
+class Failure(_message.Message):
+    __slots__ = ("code", "message", "retryable", "effect")
+    CODE_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    RETRYABLE_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    code: str
+    message: str
+    retryable: bool
+    effect: EffectDone
+    def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., retryable: bool = ..., effect: _Optional[_Union[EffectDone, str]] = ...) -> None: ...
+
+class Artefact(_message.Message):
+    __slots__ = ("name", "media_type", "content")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    media_type: str
+    content: bytes
+    def __init__(self, name: _Optional[str] = ..., media_type: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...

@@ -1,0 +1,132 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
+from toolcrib.v1 import options_pb2 as _options_pb2
+from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from google.protobuf import descriptor as _descriptor
+from google.protobuf import message as _message
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+
+DESCRIPTOR: _descriptor.FileDescriptor
+
+class GrantFile(_message.Message):
+    __slots__ = ("name", "text")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    text: str
+    def __init__(self, name: _Optional[str] = ..., text: _Optional[str] = ...) -> None: ...
+
+class PlanGrantsRequest(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[GrantFile]
+    def __init__(self, files: _Optional[_Iterable[_Union[GrantFile, _Mapping]]] = ...) -> None: ...
+
+class PlanGrantsResponse(_message.Message):
+    __slots__ = ("changes", "base_digest")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[GrantChange]
+    base_digest: str
+    def __init__(self, changes: _Optional[_Iterable[_Union[GrantChange, _Mapping]]] = ..., base_digest: _Optional[str] = ...) -> None: ...
+
+class GrantChange(_message.Message):
+    __slots__ = ("kind", "id", "before", "after")
+    class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        KIND_UNSPECIFIED: _ClassVar[GrantChange.Kind]
+        ADD: _ClassVar[GrantChange.Kind]
+        REMOVE: _ClassVar[GrantChange.Kind]
+        REPLACE: _ClassVar[GrantChange.Kind]
+    KIND_UNSPECIFIED: GrantChange.Kind
+    ADD: GrantChange.Kind
+    REMOVE: GrantChange.Kind
+    REPLACE: GrantChange.Kind
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    ID_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    kind: GrantChange.Kind
+    id: str
+    before: str
+    after: str
+    def __init__(self, kind: _Optional[_Union[GrantChange.Kind, str]] = ..., id: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class ApplyGrantsRequest(_message.Message):
+    __slots__ = ("files", "base_digest")
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    BASE_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedCompositeFieldContainer[GrantFile]
+    base_digest: str
+    def __init__(self, files: _Optional[_Iterable[_Union[GrantFile, _Mapping]]] = ..., base_digest: _Optional[str] = ...) -> None: ...
+
+class ApplyGrantsResponse(_message.Message):
+    __slots__ = ("changes", "digest")
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    changes: _containers.RepeatedCompositeFieldContainer[GrantChange]
+    digest: str
+    def __init__(self, changes: _Optional[_Iterable[_Union[GrantChange, _Mapping]]] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class ListGrantsRequest(_message.Message):
+    __slots__ = ("page_size", "page_token")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    page_token: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListGrantsResponse(_message.Message):
+    __slots__ = ("grants", "next_page_token", "digest")
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[Grant]
+    next_page_token: str
+    digest: str
+    def __init__(self, grants: _Optional[_Iterable[_Union[Grant, _Mapping]]] = ..., next_page_token: _Optional[str] = ..., digest: _Optional[str] = ...) -> None: ...
+
+class Grant(_message.Message):
+    __slots__ = ("id", "policy", "effect", "ask", "file", "applied", "applied_by")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    ASK_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_BY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    policy: str
+    effect: str
+    ask: bool
+    file: str
+    applied: _timestamp_pb2.Timestamp
+    applied_by: str
+    def __init__(self, id: _Optional[str] = ..., policy: _Optional[str] = ..., effect: _Optional[str] = ..., ask: bool = ..., file: _Optional[str] = ..., applied: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., applied_by: _Optional[str] = ...) -> None: ...
+
+class ExplainGrantsRequest(_message.Message):
+    __slots__ = ("agent", "tool", "arguments_json", "environment", "subject")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    ARGUMENTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    tool: str
+    arguments_json: str
+    environment: str
+    subject: str
+    def __init__(self, agent: _Optional[str] = ..., tool: _Optional[str] = ..., arguments_json: _Optional[str] = ..., environment: _Optional[str] = ..., subject: _Optional[str] = ...) -> None: ...
+
+class ExplainGrantsResponse(_message.Message):
+    __slots__ = ("decision", "grant_ids", "errors")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    GRANT_IDS_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    decision: str
+    grant_ids: _containers.RepeatedScalarFieldContainer[str]
+    errors: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision: _Optional[str] = ..., grant_ids: _Optional[_Iterable[str]] = ..., errors: _Optional[_Iterable[str]] = ...) -> None: ...
