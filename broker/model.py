@@ -138,12 +138,14 @@ class Answer:
     """A result that was checked, cleaned and labelled, or an earlier one replayed.
 
     Attributes:
+        contract: What the result is a message of.
         result: The response message's canonical bytes.
         labels: Where the content came from, for example "tool:shop.v1.Orders/LookupOrder@1.0.0".
         first_call_time: When the first call with this key started; set on a replay only.
     """
 
     call_id: str
+    contract: Contract
     result: bytes
     labels: tuple[str, ...] = ()
     replayed: bool = False
@@ -203,7 +205,13 @@ class SandboxRecord:
 
 @dataclass(frozen=True, slots=True)
 class CallRecord:
-    """One call as the store keeps it. `result` is set when it SUCCEEDED."""
+    """One call as the store keeps it.
+
+    Attributes:
+        effect: None where the call was refused before its tool was known.
+        result: The response message's canonical bytes, when it SUCCEEDED.
+        failure: More about an error, as `CallError.details` has it.
+    """
 
     call_id: str
     tenant: str
@@ -212,7 +220,7 @@ class CallRecord:
     subject: str
     method: str
     tool_version: str
-    effect: Effect
+    effect: Effect | None
     key: str
     fingerprint: str
     attempt: int

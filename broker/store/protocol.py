@@ -189,7 +189,13 @@ class Store(Protocol):
         """
 
     async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
-        """End a RESERVED call as `call` says (FAILED) and return its charges and its key."""
+        """End a RESERVED or DISPATCHED call as `call` says (FAILED) and return its charges and its key.
+
+        Only for a call of which it is known that nothing ran.
+        """
+
+    async def pinned_version(self, scope: ClaimScope) -> str:
+        """Name the tool version that an earlier call under this key ran with; "" when there is none."""
 
     async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
         """Commit the intent to run: state DISPATCHED, with the leases that exist for it."""

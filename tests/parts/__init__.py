@@ -1,1 +1,22 @@
-"""Fixtures for the real parts: Docker Engine, OpenBao, PostgreSQL."""
+"""Fixtures for the real parts: Docker Engine, OpenBao, PostgreSQL.
+
+A part that is missing makes the tests fail, unless it is named in TOOLCRIB_WITHOUT (comma-separated:
+engine, openbao, postgres, node); then the tests that need it are skipped.
+"""
+
+from __future__ import annotations
+
+import os
+
+REAL_PARTS: list[str] = []
+"""What really ran, for the summary: each fixture adds its line, for example "Docker Engine 20.10.24 (runc)"."""
+
+
+def without(part: str) -> bool:
+    """Tell whether the person who runs the tests said to do without a part.
+
+    Args:
+        part: "engine", "openbao", "postgres" or "node".
+    """
+    named = os.environ.get("TOOLCRIB_WITHOUT", "").replace(" ", "").split(",")
+    return part in named

@@ -1,0 +1,137 @@
+# Everything that one does with this repository. `make help` lists it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+BIN := .venv/bin
+# More for pytest, for example ARGS="-k replay -x".
+ARGS ?=
+
+##@ Use
+
+.PHONY: demo
+demo: setup engine image ## Show the refund desk on real parts (installs all it needs)
+	@$(BIN)/python -P deploy/demo/demo.py $(ARGS)
+
+.PHONY: run
+run: setup engine image ## Start a broker and all it needs on loopback: toolcrib dev
+	@$(BIN)/toolcrib dev $(ARGS)
+
+.PHONY: bench
+bench: setup engine image ## Measure a call beside a bare gRPC echo and `docker run`
+	@$(BIN)/python -P bench/run.py $(ARGS)
+
+##@ Set up
+
+# Two stamps: the locks seldom change, our own metadata oftener.
+.venv/.locked: requirements/bootstrap.txt requirements/dev.txt deploy/setup/python.sh
+	@deploy/setup/python.sh lock
+	@touch $@
+
+.venv/.installed: .venv/.locked pyproject.toml proto/pyproject.toml
+	@deploy/setup/python.sh packages
+	@touch $@
+
+.PHONY: setup
+setup: .venv/.installed ## Make .venv with what requirements/ locks, and our packages
+
+.PHONY: engine
+engine: setup ## See to it that a Docker Engine can be used (starts none)
+	@deploy/setup/engine.sh
+
+.PHONY: node
+node:
+	@deploy/setup/node.sh
+
+.PHONY: image
+image: engine ## Build the sandboxes' base image; nothing when it is up to date
+	@deploy/setup/image.sh
+
+##@ Change
+
+.PHONY: test
+test: setup engine node image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
+	@$(BIN)/python -P -m pytest -q $(ARGS) || { code=$$?; \
+	  [[ $$code != 5 ]] || echo "error: no test was found, which is no pass" >&2; exit $$code; }
+
+CHECKS := check-format check-lint check-types check-layers check-protos check-breaking \
+  check-generated check-locks check-hosts check-docs
+
+.PHONY: check $(CHECKS)
+check: setup ## Check style, types, layers, protos, locks and docs
+	@$(MAKE) --keep-going $(CHECKS)
+	@echo "==> All checks pass"
+
+check-format:
+	@echo "==> Format"
+	@$(BIN)/ruff format --quiet --check . || { echo "error: run: make fmt" >&2; exit 1; }
+	@$(BIN)/buf format --diff --exit-code proto --exclude-path proto/buf
+
+check-lint:
+	@echo "==> Lint"
+	@$(BIN)/ruff check --quiet .
+	@for script in .ci/run $$(find deploy -name '*.sh'); do bash -n "$$script"; done
+
+check-types:
+	@echo "==> Types"
+	@$(BIN)/mypy
+	@$(BIN)/mypy deploy tests
+
+check-layers:
+	@echo "==> Layers"
+	@$(BIN)/lint-imports --no-logo
+
+check-protos:
+	@echo "==> Protos"
+	@$(BIN)/buf lint
+
+check-breaking:
+	@echo "==> Protos beside the last release"
+	@deploy/checks/breaking.sh
+
+check-generated:
+	@echo "==> Generated code"
+	@deploy/checks/generated.sh
+
+check-locks:
+	@echo "==> Locks"
+	@$(BIN)/python -P deploy/checks/locks.py
+
+check-hosts:
+	@echo "==> No registry is named"
+	@$(BIN)/python -P deploy/checks/hosts.py
+
+check-docs:
+	@echo "==> Documentation"
+	@$(BIN)/python -P deploy/checks/docs.py
+
+.PHONY: fmt
+fmt: setup ## Format the code and the protos
+	@$(BIN)/ruff check --quiet --fix-only .
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/buf format --write proto --exclude-path proto/buf
+
+.PHONY: proto
+proto: setup ## Write the Python code of the protos
+	@deploy/setup/proto.sh
+
+.PHONY: docs
+docs: setup ## Bring the help texts in the documentation up to date
+	@$(BIN)/python -P deploy/checks/docs.py --write
+
+.PHONY: lock
+lock: setup ## Lock requirements/*.in anew; asks the machine's package index
+	@deploy/setup/lock.sh
+
+.PHONY: clean
+clean: ## Remove everything that was made here: .venv, .toolcrib, caches
+	@deploy/setup/clean.sh
+
+.PHONY: help
+help: ## Say what there is
+	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

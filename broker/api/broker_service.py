@@ -1,0 +1,132 @@
+"""`toolcrib.v1.Broker`: find tools, call them as JSON, read what became of a call."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from broker.api.door import Door, deadline_of, peer_of
+from broker.api.messages import bad_page, call_message, page_size, slice_page, tool_message
+from broker.api.tools_door import ToolsDoor, read, trailers
+from broker.catalogue import STABLE, Catalogue
+from broker.errors import Refused
+from broker.model import Caller, CallRecord, CallState, Role
+from broker.request import Request
+from broker.stages.validate import ENVIRONMENT, KEY, VERSION
+from broker.store.protocol import Store
+from toolcrib.v1 import broker_pb2, broker_pb2_grpc
+from toolcrib.v1.reasons_pb2 import Reason
+
+SERVICE = broker_pb2.DESCRIPTOR.services_by_name["Broker"]
+
+
+class BrokerService(broker_pb2_grpc.BrokerServicer):  # type: ignore[misc]
+    """The door for agents beside the tools' own services."""
+
+    def __init__(self, door: Door, tools: ToolsDoor, catalogue: Catalogue, store: Store) -> None:
+        self._tools = tools
+        self._catalogue = catalogue
+        self._store = store
+        base = f"/{SERVICE.full_name}/"
+        self.ListTools = door.guard(base + "ListTools", self._list_tools)
+        self.DescribeTool = door.guard(base + "DescribeTool", self._describe_tool)
+        self.GetCall = door.guard(base + "GetCall", self._get_call)
+        self.ListCalls = door.guard(base + "ListCalls", self._list_calls)
+
+    async def Invoke(self, request: broker_pb2.InvokeRequest, context: Any) -> broker_pb2.InvokeResponse:
+        """Call a tool with JSON; passes the same path as a native call, which guards it."""
+        metadata = read(context.invocation_metadata())
+        named = {
+            KEY: request.idempotency_key,
+            ENVIRONMENT: request.environment,
+            VERSION: request.tool_version,
+        }
+        metadata |= {name: value for name, value in named.items() if value}
+        answer = await self._tools.answer(
+            Request(
+                peer_of(context),
+                request.tool,
+                request.arguments_json.encode(),
+                deadline_of(context),
+                is_json=True,
+                metadata=metadata,
+            ),
+            context,
+        )
+        context.set_trailing_metadata(tuple(trailers(answer).items()))
+        return broker_pb2.InvokeResponse(
+            call_id=answer.call_id,
+            result_json=answer.contract.result_json(answer.result),
+            replayed=answer.replayed,
+            labels=answer.labels,
+        )
+
+    async def _list_tools(
+        self, request: broker_pb2.ListToolsRequest, caller: Caller
+    ) -> broker_pb2.ListToolsResponse:
+        tools = [
+            tool_message(entry, contract)
+            for entry in self._catalogue.stable(caller.tenant)
+            for contract in entry.version.contracts.values()
+        ]
+        tools.sort(key=lambda tool: tool.name)
+        page, token = slice_page(tools, page_size(request.page_size, 100), request.page_token)
+        return broker_pb2.ListToolsResponse(tools=page, next_page_token=token)
+
+    async def _describe_tool(
+        self, request: broker_pb2.DescribeToolRequest, caller: Caller
+    ) -> broker_pb2.DescribeToolResponse:
+        version = self._catalogue.resolve(caller.tenant, request.name, request.version or STABLE)
+        contract = version.contracts[request.name]
+        entry = self._catalogue.find(caller.tenant, version.bundle, version.version)
+        assert entry is not None, "resolve returns registered versions only"
+        return broker_pb2.DescribeToolResponse(
+            tool=tool_message(entry, contract),
+            request_json_schema=contract.request_json_schema,
+            response_json_schema=contract.response_json_schema,
+            client_descriptor_set=version.client_descriptor_set,
+        )
+
+    async def _get_call(
+        self, request: broker_pb2.GetCallRequest, caller: Caller
+    ) -> broker_pb2.GetCallResponse:
+        record = await self._store.get_call(caller.tenant, request.call_id)
+        if record is None or not _may_see(caller, record):
+            raise Refused(
+                Reason.REASON_CALL_UNKNOWN, "no such call that you may see; ListCalls names those you may"
+            )
+        is_maker = caller.role is Role.AGENT
+        return broker_pb2.GetCallResponse(
+            call=call_message(record, with_log=not is_maker),
+            result_json=self._result_json(record) if is_maker else "",
+        )
+
+    async def _list_calls(
+        self, request: broker_pb2.ListCallsRequest, caller: Caller
+    ) -> broker_pb2.ListCallsResponse:
+        is_agent = caller.role is Role.AGENT
+        state = CallState(broker_pb2.CallState.Name(request.state)) if request.state else None
+        try:
+            page = await self._store.list_calls(
+                caller.tenant,
+                agent=caller.name if is_agent else "",
+                method=request.tool,
+                state=state,
+                page_size=page_size(request.page_size, 50),
+                page_token=request.page_token,
+            )
+        except ValueError as error:
+            raise bad_page(str(error)) from error
+        calls = [call_message(replace(record, tool_log=""), with_log=False) for record in page.items]
+        return broker_pb2.ListCallsResponse(calls=calls, next_page_token=page.next_token)
+
+    def _result_json(self, record: CallRecord) -> str:
+        """Show a result as JSON by the contract of the version that made it."""
+        if record.result is None:
+            return ""
+        version = self._catalogue.resolve(record.tenant, record.method, record.tool_version)
+        return version.contracts[record.method].result_json(record.result)
+
+
+def _may_see(caller: Caller, record: CallRecord) -> bool:
+    return caller.role is not Role.AGENT or record.agent == caller.name

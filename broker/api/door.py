@@ -1,0 +1,127 @@
+"""What every rpc passes first: who calls, whether this rpc is for them, and how its errors leave.
+
+The access rule is an option on each rpc (`(toolcrib.v1.tool).access`); an rpc without one stops the server
+from starting.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, TypeVar
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+
+from broker.api.status import abort
+from broker.errors import CallError, Failed, Refused
+from broker.metrics import Metrics
+from broker.model import Caller, Role
+from broker.request import Peer
+from broker.stages.authenticate import Authenticator
+from broker.store.protocol import StoreError
+from toolcrib.v1 import options_pb2
+from toolcrib.v1.reasons_pb2 import Reason
+
+log = logging.getLogger(__name__)
+
+RequestT = TypeVar("RequestT")
+ResponseT = TypeVar("ResponseT")
+
+_ROLES = {
+    options_pb2.AUTHOR: {Role.AUTHOR, Role.REVIEWER, Role.OPERATOR},
+    options_pb2.REVIEWER: {Role.REVIEWER},
+    options_pb2.OPERATOR: {Role.OPERATOR},
+    options_pb2.ANY_CALLER: set(Role),
+}
+
+
+class AccessRuleMissing(Exception):
+    """An rpc of a service has no access rule; the server does not start."""
+
+
+def access_rules(services: Iterable[ServiceDescriptor]) -> dict[str, frozenset[Role]]:
+    """Read who may call each rpc, by full path ("/toolcrib.v1.Broker/Invoke").
+
+    Raises:
+        AccessRuleMissing: Naming every rpc without a rule.
+    """
+    rules: dict[str, frozenset[Role]] = {}
+    missing = []
+    for service in services:
+        for method in service.methods:
+            access = method.GetOptions().Extensions[options_pb2.tool].access
+            if access in _ROLES:
+                rules[f"/{service.full_name}/{method.name}"] = frozenset(_ROLES[access])
+            else:
+                missing.append(f"{service.full_name}/{method.name}")
+    if missing:
+        raise AccessRuleMissing(f"no access rule: {', '.join(missing)}; add (toolcrib.v1.tool).access")
+    return rules
+
+
+def peer_of(context: Any) -> Peer:
+    """Read what the channel proved; nothing else can say who calls."""
+    pems = context.auth_context().get("x509_pem_cert") or [b""]
+    return Peer(unverified_pem=pems[0])
+
+
+def deadline_of(context: Any) -> float:
+    """Say when the caller stops waiting, on the monotonic clock; infinity when never."""
+    remaining = context.time_remaining()
+    return math.inf if remaining is None else time.monotonic() + remaining
+
+
+class Door:
+    """Guards the broker's own services: authenticate, access rule, errors to statuses."""
+
+    def __init__(
+        self, authenticate: Authenticator, rules: dict[str, frozenset[Role]], metrics: Metrics
+    ) -> None:
+        self._authenticate = authenticate
+        self._rules = rules
+        self._metrics = metrics
+
+    def guard(
+        self, path: str, serve: Callable[[RequestT, Caller], Awaitable[ResponseT]]
+    ) -> Callable[[RequestT, Any], Awaitable[ResponseT]]:
+        """Wrap one rpc: only those whom its rule names reach `serve`."""
+        allowed = self._rules[path]
+
+        async def guarded(request: RequestT, context: Any) -> ResponseT:
+            try:
+                caller = self._authenticate(peer_of(context))
+                _check_role(caller, allowed, path)
+                return await serve(request, caller)
+            except CallError as error:
+                self._metrics.refusals.labels(error.reason_name).inc()
+                await abort(context, error, {})
+            except StoreError as error:
+                log.exception("store unavailable")
+                await abort(context, unavailable(error), {})
+            except grpc.aio.AbortError:
+                raise
+            except Exception:
+                log.exception("rpc failed")
+                await abort(context, Failed(Reason.REASON_UNSPECIFIED, "the broker failed; see its log"), {})
+
+        return guarded
+
+
+def unavailable(error: StoreError) -> Failed:
+    """Say that the state cannot be read or written."""
+    return Failed(
+        Reason.REASON_RECORD_UNAVAILABLE,
+        f"the broker's state is unavailable ({error}); nothing changed. Retry later",
+        retry_after_seconds=1.0,
+    )
+
+
+def _check_role(caller: Caller, allowed: frozenset[Role], path: str) -> None:
+    if caller.role not in allowed:
+        raise Refused(
+            Reason.REASON_ROLE_REQUIRED,
+            f"{path.lstrip('/')} is for {', '.join(sorted(allowed))}; this certificate says {caller.role}",
+        )

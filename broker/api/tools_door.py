@@ -1,0 +1,119 @@
+"""The tools' own services, served natively: one raw-bytes handler for every path that is not the broker's.
+
+So an agent calls a tool with the client that protoc generates for the tool's service, in any language.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+
+from broker.api.door import deadline_of, peer_of
+from broker.api.status import abort
+from broker.errors import CallError, Failed
+from broker.metrics import Metrics
+from broker.model import Answer, Role
+from broker.path import Path
+from broker.request import Request
+from broker.trail import Trail
+from toolcrib.v1.reasons_pb2 import Reason
+
+log = logging.getLogger(__name__)
+
+MAX_TRAILER_BYTES = 2048
+
+
+class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
+    """Answers every gRPC path that no service of the broker has."""
+
+    def __init__(self, path: Path, metrics: Metrics) -> None:
+        self._path = path
+        self._metrics = metrics
+
+    def service(self, handler_call_details: Any) -> Any:
+        """Return the handler of one path; tenant and tool are resolved inside."""
+        method = handler_call_details.method.lstrip("/")
+        metadata = read(handler_call_details.invocation_metadata)
+
+        async def serve(raw_input: bytes, context: Any) -> bytes:
+            request = Request(peer_of(context), method, raw_input, deadline_of(context), metadata=metadata)
+            answer = await self.answer(request, context)
+            context.set_trailing_metadata(tuple(trailers(answer).items()))
+            return answer.result
+
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+    async def answer(self, request: Request, context: Any) -> Answer:
+        """Walk the path and turn its errors into statuses."""
+        began = time.monotonic()
+        trail = self._path.begin(request)
+        outcome = "SUCCEEDED"
+        try:
+            return await self._path.answer(request, trail)
+        except CallError as error:
+            outcome = error.reason_name
+            await abort(context, error, error_trailers(trail, error))
+        except grpc.aio.AbortError:
+            raise
+        except Exception:
+            outcome = "INTERNAL"
+            log.exception("call failed", extra={"call_id": trail.call_id, "method": request.method})
+            error = Failed(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {trail.call_id}")
+            await abort(context, error, error_trailers(trail, error))
+        finally:
+            self._note(trail, outcome, time.monotonic() - began)
+
+    def _note(self, trail: Trail, outcome: str, seconds: float) -> None:
+        tool = trail.method if trail.call else "unknown"
+        self._metrics.calls.labels(tool, outcome).inc()
+        self._metrics.call_seconds.labels(tool).observe(seconds)
+        for stage in trail.stages:
+            self._metrics.stage_seconds.labels(stage.stage).observe(stage.duration_micros / 1e6)
+        caller = trail.caller
+        log.info(
+            "call",
+            extra={
+                "call_id": trail.call_id,
+                "tenant": caller.tenant if caller else "",
+                "agent": caller.name if caller and caller.role is Role.AGENT else "",
+                "method": tool,
+                "outcome": outcome,
+                "millis": round(seconds * 1000, 1),
+            },
+        )
+
+
+def read(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
+    """Take the text values of metadata; of a name that comes twice, neither value is believed."""
+    values: dict[str, str] = {}
+    for name, value in metadata or ():
+        if isinstance(value, str):
+            values[name] = f"{values[name]},{value}" if name in values else value
+    return values
+
+
+def trailers(answer: Answer) -> dict[str, str]:
+    """Say what is about the call and not about the tool; under 2 KiB in all."""
+    values = {
+        "toolcrib-call-id": answer.call_id,
+        "toolcrib-replayed": "true" if answer.replayed else "false",
+        "toolcrib-labels": ",".join(answer.labels)[: MAX_TRAILER_BYTES - 256],
+    }
+    if answer.first_call_time is not None:
+        values["toolcrib-first-call-time"] = answer.first_call_time.isoformat()
+    return values
+
+
+def error_trailers(trail: Trail, error: CallError) -> dict[str, str]:
+    """Name the call of an error, and whether the error is an earlier call's."""
+    replayed = isinstance(error, Failed) and "replayed" in error.details
+    return {
+        "toolcrib-call-id": trail.earlier_call_id or trail.call_id,
+        "toolcrib-replayed": "true" if replayed else "false",
+    }
+
+

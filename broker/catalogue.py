@@ -1,0 +1,126 @@
+"""Which tools there are now: the registered versions of every tenant, prepared for calls.
+
+Versions never change, so one that is loaded stays loaded; what moves is state and aliases, and these are
+read again from the store after every change that this broker makes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from broker.errors import Refused
+from broker.store.protocol import Store, VersionRow
+from tools.catalogue import ToolVersion, load_version
+from tools.contract import Contract
+from tools.errors import ContractError
+from toolcrib.v1.reasons_pb2 import Reason
+
+STABLE = "stable"
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One registered version: what the store says of it, and its prepared contracts."""
+
+    row: VersionRow
+    version: ToolVersion
+
+    @property
+    def usable(self) -> bool:
+        """True when another person reviewed and accepted it."""
+        return self.row.state == "USABLE"
+
+
+class Catalogue:
+    """Finds the tool version of a call."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
+
+    async def load(self) -> None:
+        """Load every tenant's versions."""
+        for tenant in await self._store.tenants():
+            await self.refresh(tenant)
+
+    async def refresh(self, tenant: str) -> None:
+        """Read a tenant's versions again."""
+        loaded = {entry.row.digest: entry.version for entry in self._entries.get(tenant, {}).values()}
+        rows: list[VersionRow] = []
+        token = ""
+        while True:
+            page = await self._store.list_versions(tenant, page_size=500, page_token=token)
+            rows.extend(page.items)
+            token = page.next_token
+            if not token:
+                break
+        self._entries[tenant] = {
+            (row.bundle, row.version): Entry(row, loaded.get(row.digest) or _load(row)) for row in rows
+        }
+
+    def entries(self, tenant: str) -> Iterable[Entry]:
+        """All registered versions of a tenant, newest first."""
+        return self._entries.get(tenant, {}).values()
+
+    def find(self, tenant: str, bundle: str, version: str) -> Entry | None:
+        """Find one registered version by its name."""
+        return self._entries.get(tenant, {}).get((bundle, version))
+
+    def stable(self, tenant: str) -> list[Entry]:
+        """The versions that the alias "stable" names: what a tenant's agents see."""
+        return [entry for entry in self.entries(tenant) if STABLE in entry.row.aliases and entry.usable]
+
+    def contracts(self, tenant: str) -> list[Contract]:
+        """The contracts behind a tenant's stable tools, sorted by method."""
+        found = [c for entry in self.stable(tenant) for c in entry.version.contracts.values()]
+        return sorted(found, key=lambda contract: contract.method)
+
+    def resolve(self, tenant: str, method: str, asked: str) -> ToolVersion:
+        """Find the version of a tool: by name, by alias, or the one that "stable" names.
+
+        Raises:
+            Refused: TOOL_UNKNOWN, or TOOL_NOT_USABLE where it is registered but not reviewed.
+        """
+        having = [entry for entry in self.entries(tenant) if method in entry.version.contracts]
+        if not having:
+            raise Refused(
+                Reason.REASON_TOOL_UNKNOWN, f'the tenant has no tool "{method}"; ListTools names them'
+            )
+        wanted = asked or STABLE
+        named = [e for e in having if wanted == e.row.version or wanted in e.row.aliases]
+        if not named:
+            waiting = [e.row.version for e in having if not e.usable]
+            if not asked and waiting:
+                raise _not_usable(method, waiting[0])
+            raise Refused(
+                Reason.REASON_TOOL_UNKNOWN, f'"{method}" has no version or alias "{wanted}"'
+            )
+        if not named[0].usable:
+            raise _not_usable(method, named[0].row.version)
+        return named[0].version
+
+    def version_that_reads(
+        self, tenant: str, version: ToolVersion, read: Callable[[ToolVersion], object]
+    ) -> str | None:
+        """Name another usable version of the same bundle that can read a request; None when none can."""
+        for entry in self.entries(tenant):
+            if entry.row.bundle != version.bundle or entry.row.version == version.version:
+                continue
+            try:
+                read(entry.version)
+            except (ContractError, KeyError):
+                continue
+            return entry.row.version if entry.usable else None
+        return None
+
+
+def _load(row: VersionRow) -> ToolVersion:
+    return load_version(row.descriptor_set, row.manifest_yaml, row.image_id)
+
+
+def _not_usable(method: str, version: str) -> Refused:
+    return Refused(
+        Reason.REASON_TOOL_NOT_USABLE,
+        f"version {version} of {method} is registered but not usable: another person has to review it",
+    )

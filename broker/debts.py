@@ -1,0 +1,100 @@
+"""The ends of leases that are owed: tried at once, tried again with back-off, never forgotten.
+
+A lease is written down before it is used and stays owed until look-up says that it is dead. What an earlier
+run of the broker left owed is taken up at start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Protocol
+
+from broker.model import LeaseRecord
+from broker.store.protocol import Store, StoreError
+from credentials.vault import EndNotConfirmed, LeaseIds
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE_SECONDS = 0.5
+LONGEST_PAUSE_SECONDS = 30.0
+
+
+class Ender(Protocol):
+    """What can end a lease and confirm it."""
+
+    async def end(self, lease: LeaseIds) -> datetime:
+        """End a lease; return when its end was confirmed."""
+
+
+class Debts:
+    """Ends leases and keeps those whose end is not confirmed."""
+
+    def __init__(self, vault: Ender, store: Store) -> None:
+        self._vault = vault
+        self._store = store
+        self._owed: dict[str, tuple[str, LeaseIds]] = {}
+        self._wake = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def count(self) -> int:
+        """How many leases are owed now."""
+        return len(self._owed)
+
+    async def start(self) -> None:
+        """Take up what earlier runs left owed, and begin to pay."""
+        for call_id, lease in await self._store.owed_leases():
+            self._remember(call_id, lease.lease_id, lease.accessor)
+        self._task = asyncio.create_task(self._pay_for_ever(), name="debts")
+
+    async def close(self) -> None:
+        """Try each debt once more and stop."""
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._pay()
+
+    async def end(self, call_id: str, lease: LeaseRecord) -> datetime | None:
+        """End a lease now; None when its end is not confirmed, and then it stays owed."""
+        self._remember(call_id, lease.lease_id, lease.accessor)
+        return await self._try(lease.lease_id)
+
+    async def owe(self, call_id: str, leases: Sequence[LeaseIds]) -> None:
+        """Take over leases that a failed mint could not end itself."""
+        for lease in leases:
+            self._remember(call_id, lease.lease_id, lease.accessor)
+
+    def _remember(self, call_id: str, lease_id: str, accessor: str) -> None:
+        self._owed[lease_id or accessor] = (call_id, LeaseIds(lease_id, accessor))
+        self._wake.set()
+
+    async def _try(self, key: str) -> datetime | None:
+        call_id, lease = self._owed[key]
+        try:
+            dead = await self._vault.end(lease)
+            await self._store.lease_ended(lease.lease_id, dead)
+        except (EndNotConfirmed, StoreError) as error:
+            log.warning("lease end owed", extra={"call_id": call_id, "cause": str(error)})
+            return None
+        self._owed.pop(key, None)
+        return dead
+
+    async def _pay(self) -> None:
+        for key in list(self._owed):
+            with contextlib.suppress(KeyError):
+                await self._try(key)
+
+    async def _pay_for_ever(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            await self._wake.wait()
+            await asyncio.sleep(pause)
+            await self._pay()
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS) if self._owed else FIRST_PAUSE_SECONDS
+            if not self._owed:
+                self._wake.clear()

@@ -1,0 +1,64 @@
+"""The grants in force, by tenant: compiled once when they are applied or their tools change."""
+
+from __future__ import annotations
+
+from broker.catalogue import Catalogue
+from broker.errors import Refused
+from broker.policy.grants import GrantSet, GrantsInvalid, compile_grants
+from broker.store.protocol import Store
+from toolcrib.v1.reasons_pb2 import Reason
+
+
+class GrantBook:
+    """Keeps each tenant's compiled grants; a tenant without any is refused everything."""
+
+    def __init__(self, store: Store, catalogue: Catalogue, environments: tuple[str, ...]) -> None:
+        self._store = store
+        self._catalogue = catalogue
+        self._environments = environments
+        self._sets: dict[str, GrantSet] = {}
+        self._broken: dict[str, str] = {}
+
+    @property
+    def default_environment(self) -> str:
+        """The environment of a call that names none."""
+        return self._environments[0]
+
+    async def load(self) -> None:
+        """Compile every tenant's grants."""
+        for tenant in await self._store.tenants():
+            await self.refresh(tenant)
+
+    async def refresh(self, tenant: str) -> None:
+        """Compile a tenant's grants again. Grants that no longer check allow nothing until mended."""
+        files = (await self._store.grant_files(tenant)).files
+        self._sets.pop(tenant, None)
+        self._broken.pop(tenant, None)
+        try:
+            self._sets[tenant] = self.compile(tenant, dict(files))
+        except GrantsInvalid as error:
+            self._broken[tenant] = str(error)
+
+    def compile(self, tenant: str, files: dict[str, str]) -> GrantSet:
+        """Compile files against the tenant's stable tools, without applying them.
+
+        Raises:
+            GrantsInvalid: With every fault.
+        """
+        return compile_grants(files, self._catalogue.contracts(tenant), self._environments, tenant)
+
+    def of(self, tenant: str) -> GrantSet:
+        """Return a tenant's compiled grants.
+
+        Raises:
+            Refused: POLICY_FAILED, the grants in force no longer check against the tools.
+        """
+        if tenant in self._broken:
+            raise Refused(
+                Reason.REASON_POLICY_FAILED,
+                f"the grants in force do not check against the tools, so nothing is allowed: "
+                f"{self._broken[tenant]}",
+            )
+        if tenant not in self._sets:
+            self._sets[tenant] = self.compile(tenant, {})
+        return self._sets[tenant]

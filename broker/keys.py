@@ -1,0 +1,70 @@
+"""Keys derived by tenant and purpose from the broker's one key file, and the HMACs made with them."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from functools import lru_cache
+from pathlib import Path
+
+from broker.model import Call
+from broker.settings import SettingsInvalid
+
+MIN_KEY_BYTES = 32
+
+
+class TenantKeys:
+    """Derives a key for each tenant and purpose; the file's bytes themselves sign nothing."""
+
+    def __init__(self, root: bytes) -> None:
+        self._root = root
+        self._derive = lru_cache(maxsize=4096)(self._derive_now)
+
+    @property
+    def audit_key(self) -> bytes:
+        """The key that chains the audit."""
+        return self._derive("", "audit")
+
+    @property
+    def audit_key_id(self) -> str:
+        """Names the audit key without telling it."""
+        return hashlib.sha256(b"toolcrib key id" + self.audit_key).hexdigest()[:16]
+
+    def digest(self, tenant: str, method: str, canonical: bytes) -> str:
+        """Digest a request: what keys, approvals, credentials and receipts carry. Hex."""
+        return self._sign(self._derive(tenant, "digest"), method.encode(), canonical)
+
+    def target_key(self, call: Call) -> str:
+        """Name the claim toward the target: an HMAC of its scope, never the agent's own key. Hex."""
+        scope = (call.caller.tenant, call.environment, call.caller.name, call.contract.method, call.key)
+        return self._sign(self._derive(call.caller.tenant, "target"), *(part.encode() for part in scope))
+
+    def _derive_now(self, tenant: str, purpose: str) -> bytes:
+        text = f"toolcrib/1/{purpose}/{tenant}".encode()
+        return hmac.new(self._root, text, hashlib.sha256).digest()
+
+    @staticmethod
+    def _sign(key: bytes, *parts: bytes) -> str:
+        signer = hmac.new(key, digestmod=hashlib.sha256)
+        for part in parts:
+            signer.update(len(part).to_bytes(8, "big") + part)
+        return signer.hexdigest()
+
+
+def read_key_file(path: Path) -> TenantKeys:
+    """Read the key file.
+
+    Raises:
+        SettingsInvalid: It is missing, too short, or others may read it.
+    """
+    try:
+        mode, root = path.stat().st_mode, path.read_bytes()
+    except OSError as error:
+        raise SettingsInvalid(
+            f"{path}: cannot be read ({error.strerror}); make it with `head -c 32 /dev/urandom`"
+        ) from error
+    if mode & 0o077:
+        raise SettingsInvalid(f"{path}: others may read it; run `chmod 600` on it")
+    if len(root) < MIN_KEY_BYTES:
+        raise SettingsInvalid(f"{path}: holds {len(root)} bytes; {MIN_KEY_BYTES} are the least")
+    return TenantKeys(root)

@@ -1,0 +1,12 @@
+"""Who may call which tool: Cedar policies in files, checked against the tools' contracts.
+
+    statements    a file's text → statements, each with its line
+    annotations   a statement's @annotations → Terms
+    destinations  destinations.toml → Registry
+    schema        contracts → the Cedar schema that policies are validated against
+    rules         what the engine does not refuse but a reviewer would want refused
+    files         files → policies; digest and plan
+    grants        policies + contracts → GrantSet, which answers authorize and explain
+
+Everything here is default deny: an empty file, an empty set and an error of evaluation refuse.
+"""

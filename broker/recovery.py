@@ -1,0 +1,56 @@
+"""What a starting broker does about the calls that an earlier one did not end.
+
+    RESERVED              nothing ran: FAILED, key and budgets given back
+    DISPATCHED, a read    FAILED
+    DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from broker.model import CallRecord, CallState
+from broker.stages.reserve import UNKNOWN_OUTCOME
+from broker.store.protocol import AuditEvent, Store
+from tools.contract import Effect
+from toolcrib.v1.reasons_pb2 import Reason
+
+log = logging.getLogger(__name__)
+
+
+async def adopt_unfinished(store: Store) -> list[CallRecord]:
+    """End every call of an earlier epoch; returns them as they are now."""
+    adopted = []
+    for call in await store.unfinished():
+        ended = _end(call)
+        event = AuditEvent(
+            "call.adopted",
+            call.tenant,
+            call.environment,
+            datetime.now(UTC),
+            call.call_id,
+            details={"was": call.state.value, "is": ended.state.value, "epoch": call.epoch},
+        )
+        await store.adopt(ended, event)
+        log.warning("adopted", extra={"call_id": call.call_id, "outcome": ended.state.value})
+        adopted.append(ended)
+    return adopted
+
+
+def _end(call: CallRecord) -> CallRecord:
+    ended = replace(call, ended=datetime.now(UTC))
+    if call.state is CallState.DISPATCHED and call.effect is not Effect.READ:
+        return replace(
+            ended,
+            state=CallState.IN_DOUBT,
+            reason=Reason.REASON_IN_DOUBT,
+            message=f"the broker ended while the tool ran: {UNKNOWN_OUTCOME}",
+        )
+    return replace(
+        ended,
+        state=CallState.FAILED,
+        reason=Reason.REASON_SANDBOX_UNAVAILABLE,
+        message="the broker ended before the call did; ask again",
+    )

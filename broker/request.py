@@ -1,0 +1,37 @@
+"""What came in at the door, before anything about it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """What the TLS channel proved: the client's certificate. Never built from a field of a request.
+
+    Attributes:
+        unverified_pem: The leaf certificate in PEM; TLS checked its chain when the channel opened, and
+            nothing has checked it since. Empty when there was none.
+    """
+
+    unverified_pem: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One tool request as it arrived.
+
+    Attributes:
+        method: The gRPC method without the leading slash.
+        raw_input: Bytes of a message, or of a JSON text when `is_json`.
+        metadata: The call's metadata; names in lower case.
+        deadline: When the caller stops waiting, on the monotonic clock; infinity when never.
+    """
+
+    peer: Peer
+    method: str
+    raw_input: bytes
+    deadline: float
+    is_json: bool = False
+    metadata: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,114 @@
+"""The gRPC server: one list of doors, mutual TLS, health.
+
+The server refuses to start while an rpc of its own services has no access rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from broker.api import broker_service, grants_service, registry_service
+from broker.api.door import Door, access_rules
+from broker.api.tools_door import ToolsDoor
+from broker.catalogue import Catalogue
+from broker.grant_book import GrantBook
+from broker.metrics import Metrics
+from broker.path import Path
+from broker.settings import Server as ServerSettings
+from broker.settings import SettingsInvalid
+from broker.stages.authenticate import Authenticator
+from broker.store.protocol import Store
+from toolcrib.v1 import broker_pb2_grpc, grants_pb2_grpc, registry_pb2_grpc
+
+SERVICES = (broker_service.SERVICE, registry_service.SERVICE, grants_service.SERVICE)
+# grpc.aio cancels at random beyond its own queue; admission sheds load long before these are reached.
+MAX_PENDING = 100_000
+GRACE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Doors:
+    """What the services need."""
+
+    path: Path
+    authenticate: Authenticator
+    catalogue: Catalogue
+    grants: GrantBook
+    store: Store
+    metrics: Metrics
+    clock: Callable[[], datetime]
+
+
+class Server:
+    """Listens for callers with client certificates."""
+
+    def __init__(self, settings: ServerSettings, doors: Doors) -> None:
+        self._settings = settings
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(
+            options=[
+                ("grpc.max_receive_message_length", settings.max_message_bytes),
+                ("grpc.max_send_message_length", settings.max_message_bytes),
+                ("grpc.server.max_pending_requests", MAX_PENDING),
+                ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
+                ("grpc.so_reuseport", 0),
+            ]
+        )
+        self._add(doors)
+
+    async def start(self) -> str:
+        """Listen; returns the address, with the port that was chosen where 0 was asked for.
+
+        Raises:
+            SettingsInvalid: A certificate file cannot be read, or the address is taken.
+        """
+        settings = self._settings
+        try:
+            credentials = grpc.ssl_server_credentials(
+                [(settings.private_key.read_bytes(), settings.certificate.read_bytes())],
+                root_certificates=settings.client_ca.read_bytes(),
+                require_client_auth=True,
+            )
+        except OSError as error:
+            raise SettingsInvalid(f"server: {error.filename}: {error.strerror}") from error
+        host = settings.listen.rpartition(":")[0]
+        try:
+            port = self._server.add_secure_port(settings.listen, credentials)
+        except RuntimeError as error:
+            raise SettingsInvalid(f"server.listen: {settings.listen} cannot be listened on") from error
+        await self._server.start()
+        await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
+        return f"{host}:{port}"
+
+    async def stop_serving(self) -> None:
+        """Tell whoever asks for health that this broker takes no new calls."""
+        await self._health.enter_graceful_shutdown()
+
+    async def stop(self) -> None:
+        """Close every channel."""
+        await self._server.stop(GRACE_SECONDS)
+        await asyncio.sleep(0)
+
+    def _add(self, doors: Doors) -> None:
+        door = Door(doors.authenticate, access_rules(SERVICES), doors.metrics)
+        tools = ToolsDoor(doors.path, doors.metrics)
+        catalogue, grants, store = doors.catalogue, doors.grants, doors.store
+        server: Any = self._server
+        broker_pb2_grpc.add_BrokerServicer_to_server(
+            broker_service.BrokerService(door, tools, catalogue, store), server
+        )
+        registry_pb2_grpc.add_RegistryServicer_to_server(
+            registry_service.RegistryService(door, catalogue, grants, store, doors.clock), server
+        )
+        grants_pb2_grpc.add_GrantsServicer_to_server(
+            grants_service.GrantsService(door, catalogue, grants, store, doors.clock), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        server.add_generic_rpc_handlers((tools,))

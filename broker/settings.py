@@ -1,0 +1,166 @@
+"""What the operator decides: toolcrib.toml as one frozen object, read once.
+
+This is the only module that reads the environment. Unknown keys are refused with the nearest valid one;
+a relative path is relative to the file that names it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
+
+
+class SettingsInvalid(Exception):
+    """The configuration cannot be used; the message names each key and the remedy."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Server(_Section):
+    """Where the broker listens, and how it proves itself and its callers."""
+
+    listen: str = Field("127.0.0.1:7443", description="host:port of the gRPC door")
+    certificate: Path
+    private_key: Path
+    client_ca: Path = Field(description="PEM of the CAs whose client certificates are accepted")
+    trust_domain: str = Field(pattern=r"^[a-z0-9.-]{1,253}$")
+    metrics_listen: str = Field("", description="host:port of the Prometheus page; empty: none")
+    drain_seconds: float = Field(20.0, ge=0, le=600)
+    max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
+    max_calls: int = Field(256, ge=1, le=10_000, description="calls in flight over all tenants")
+
+
+class State(_Section):
+    """Where calls, claims, grants and the audit live, and the keys that protect them."""
+
+    path: Path
+    key_file: Path = Field(description="32 random bytes or more; digests and the audit chain hang on it")
+    retention_seconds: int = Field(7 * 86_400, ge=86_400, description="how long a key replays")
+
+
+class VaultServer(_Section):
+    """The Vault whose short-lived credentials the tools get."""
+
+    address: str = Field(pattern=r"^https?://")
+    role_id_file: Path
+    secret_id_file: Path
+    ca_file: Path | None = None
+    timeout_seconds: float = Field(5.0, gt=0, le=60)
+
+
+class Engine(_Section):
+    """The Docker Engine that runs the sandboxes."""
+
+    url: str = Field("unix:///var/run/docker.sock", pattern=r"^unix://")
+
+
+class Target(_Section):
+    """A system that tools may reach when manifest and grant name it."""
+
+    kind: Literal["postgresql"]
+    host: str
+    port: int = Field(ge=1, le=65_535)
+    settings: Mapping[str, str] = Field(default_factory=dict)
+
+
+class Tenant(_Section):
+    """What one tenant may ask of the broker at a time."""
+
+    max_request_bytes: int = Field(256 * 1024, ge=1)
+    max_concurrent_calls: int = Field(32, ge=1)
+
+
+class Settings(_Section):
+    """Everything in toolcrib.toml."""
+
+    environments: tuple[Name, ...] = Field(min_length=1)
+    run_dir: Path = Field(description="sockets of the running broker; emptied at start and at the end")
+    development: bool = Field(False, description="set by `toolcrib dev`; `serve` refuses it")
+    server: Server
+    state: State
+    vault: VaultServer
+    engine: Engine = Engine()
+    targets: Mapping[Name, Target] = Field(default_factory=dict)
+    tenants: Mapping[Name, Tenant] = Field(min_length=1)
+
+    @property
+    def default_environment(self) -> str:
+        """The environment of a call that names none: the first one."""
+        return self.environments[0]
+
+
+def read_settings(path: Path) -> Settings:
+    """Read and check toolcrib.toml.
+
+    Raises:
+        SettingsInvalid: The file is missing, is no TOML, or a key is unknown, missing or out of range.
+    """
+    try:
+        document = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: cannot be read ({error.strerror}); name it with --config") from error
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsInvalid(f"{path}: is no TOML: {error}") from error
+    try:
+        settings = Settings.model_validate(document)
+    except ValidationError as error:
+        raise SettingsInvalid("\n".join(_explain(path, item) for item in error.errors())) from error
+    return _resolve(settings, path.parent)
+
+
+def environment_variable(name: str) -> str:
+    """Read one of the few variables that the command line takes: TOOLCRIB_PROFILE, DOCKER_HOST, ….
+
+    Returns:
+        The value, or "" when it is not set.
+    """
+    return os.environ.get(name, "")
+
+
+def _explain(path: Path, item: Any) -> str:
+    where = ".".join(str(part) for part in item["loc"])
+    if item["type"] != "extra_forbidden":
+        return f"{path}: {where}: {item['msg']}"
+    nearest = difflib.get_close_matches(str(item["loc"][-1]), _keys_beside(item["loc"]), n=1, cutoff=0.5)
+    hint = f'; did you mean "{nearest[0]}"?' if nearest else "; remove it"
+    return f"{path}: {where}: no such key{hint}"
+
+
+def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    sections: dict[str, type[BaseModel]] = {
+        "server": Server,
+        "state": State,
+        "vault": VaultServer,
+        "engine": Engine,
+        "targets": Target,
+        "tenants": Tenant,
+    }
+    model = sections.get(str(location[0]), Settings) if len(location) > 1 else Settings
+    return list(model.model_fields)
+
+
+def _resolve(settings: Settings, base: Path) -> Settings:
+    """Make every relative path absolute, beside the file that names it."""
+
+    def absolute(section: _Section) -> dict[str, Any]:
+        return {
+            name: base / value
+            for name in type(section).model_fields
+            if isinstance(value := getattr(section, name), Path)
+        }
+
+    changes: dict[str, Any] = absolute(settings)
+    for name in ("server", "state", "vault"):
+        section = getattr(settings, name)
+        changes[name] = section.model_copy(update=absolute(section))
+    return settings.model_copy(update=changes)

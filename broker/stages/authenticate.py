@@ -1,0 +1,101 @@
+"""Stage 1, authenticate: the channel's certificate → `Caller`.
+
+The identity is the SPIFFE id in the certificate, of the form
+
+    spiffe://TRUST-DOMAIN/tenant/TENANT/ROLE/NAME[/subject/SUBJECT]
+
+with ROLE one of agent, author, reviewer, operator. TLS checked the chain when the channel opened; the dates
+are checked again for each call, because a channel can outlive its certificate.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+from datetime import datetime
+
+from cryptography import x509
+
+from broker.errors import Refused
+from broker.model import Caller, Role
+from broker.request import Peer
+from toolcrib.v1.reasons_pb2 import Reason
+
+_NAME = r"[a-z0-9][a-z0-9._-]{0,62}"
+_PATH = re.compile(
+    rf"/tenant/(?P<tenant>{_NAME})/(?P<role>agent|author|reviewer|operator)/(?P<name>{_NAME})"
+    r"(?:/subject/(?P<subject>[A-Za-z0-9][A-Za-z0-9._@-]{0,127}))?"
+)
+_MAX_REMEMBERED = 1024
+
+
+class Authenticator:
+    """Turns a peer into a caller of one of this broker's tenants."""
+
+    def __init__(
+        self, trust_domain: str, tenants: Collection[str], clock: Callable[[], datetime]
+    ) -> None:
+        self._prefix = f"spiffe://{trust_domain}"
+        self._tenants = frozenset(tenants)
+        self._clock = clock
+        self._known: OrderedDict[bytes, tuple[Caller, datetime, datetime]] = OrderedDict()
+
+    def __call__(self, peer: Peer) -> Caller:
+        """Prove who calls.
+
+        Raises:
+            Refused: IDENTITY_UNKNOWN or CERTIFICATE_EXPIRED.
+        """
+        known = self._known.get(peer.unverified_pem)
+        if known is None:
+            known = self._read(peer)
+            self._known[peer.unverified_pem] = known
+            if len(self._known) > _MAX_REMEMBERED:
+                self._known.popitem(last=False)
+        caller, not_before, not_after = known
+        if not not_before <= self._clock() < not_after:
+            raise Refused(
+                Reason.REASON_CERTIFICATE_EXPIRED,
+                f"the client certificate is valid from {not_before:%Y-%m-%dT%H:%M:%SZ} to "
+                f"{not_after:%Y-%m-%dT%H:%M:%SZ}; get a new one and open a new channel",
+            )
+        return caller
+
+    def _read(self, peer: Peer) -> tuple[Caller, datetime, datetime]:
+        if not peer.unverified_pem:
+            raise _unknown("the channel carries no client certificate; connect with mutual TLS")
+        certificate = x509.load_pem_x509_certificate(peer.unverified_pem)
+        return (
+            self._caller(_spiffe_id(certificate)),
+            certificate.not_valid_before_utc,
+            certificate.not_valid_after_utc,
+        )
+
+    def _caller(self, spiffe_id: str) -> Caller:
+        path = spiffe_id.removeprefix(self._prefix)
+        match = _PATH.fullmatch(path) if path != spiffe_id else None
+        if match is None:
+            raise _unknown(
+                f'"{spiffe_id}" is no identity of this broker; expected '
+                f"{self._prefix}/tenant/TENANT/(agent|author|reviewer|operator)/NAME"
+            )
+        if match["tenant"] not in self._tenants:
+            raise _unknown(f'tenant "{match["tenant"]}" is not one of this broker\'s')
+        return Caller(match["tenant"], match["name"], Role(match["role"]), match["subject"] or "", spiffe_id)
+
+
+def _spiffe_id(certificate: x509.Certificate) -> str:
+    """Return the one URI name; X.509-SVID allows exactly one (SPIFFE X509-SVID, section 2)."""
+    try:
+        names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        names = x509.SubjectAlternativeName([])
+    uris = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(uris) != 1:
+        raise _unknown(f"the client certificate has {len(uris)} URI names; a SPIFFE certificate has one")
+    return str(uris[0])
+
+
+def _unknown(message: str) -> Refused:
+    return Refused(Reason.REASON_IDENTITY_UNKNOWN, message)

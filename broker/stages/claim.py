@@ -1,0 +1,123 @@
+"""Stage 3, claim: take the idempotency key, or answer with what it did before.
+
+    the first attempt            a retry with the same key and the same request gets
+    succeeded                    the same answer, marked as replayed
+    still running                waits; the same answer when it comes, or IN_PROGRESS
+    failed before it ran         a new attempt
+    definite error               the same error
+    in doubt                     IN_DOUBT
+    past its retention           KEY_EXPIRED
+
+The earlier answer goes to the same agent whatever grants, labels and aliases say now.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from broker.errors import Failed, Refused
+from broker.model import Answer, Call, CallRecord, CallState
+from broker.request import Request
+from broker.store.protocol import Claim, ClaimScope, Store
+from broker.trail import Trail
+from toolcrib.v1.reasons_pb2 import Reason
+
+# A caller without a deadline is told IN_PROGRESS after this long.
+MAX_WAIT_SECONDS = 30.0
+# Time kept of the caller's deadline to send the answer in.
+ANSWER_SECONDS = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What stage 3 found: a key that is ours now (or none was needed), or the earlier answer."""
+
+    scope: ClaimScope | None
+    attempt: int = 1
+    earlier_answer: Answer | None = None
+
+
+class Claimer:
+    """Takes keys and replays what they did."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    @asynccontextmanager
+    async def __call__(self, call: Call, request: Request, trail: Trail) -> AsyncIterator[Claimed]:
+        """Hold the call's key; it is given back at the end unless reserve made it durable.
+
+        Raises:
+            Refused: KEY_REUSED, KEY_EXPIRED or IN_PROGRESS.
+            Failed: What the first call failed with; IN_DOUBT.
+        """
+        if not call.key:
+            yield Claimed(None)
+            return
+        scope = ClaimScope(
+            call.caller.tenant, call.environment, call.caller.name, call.contract.method, call.key
+        )
+        claim = await self._take(scope, call, request, trail)
+        if claim.earlier is not None:
+            yield Claimed(scope, earlier_answer=replay(claim.earlier, call))
+            return
+        trail.attempt = claim.attempt
+        try:
+            yield Claimed(scope, claim.attempt)
+        finally:
+            await self._store.release(scope, call.call_id)
+
+    async def _take(self, scope: ClaimScope, call: Call, request: Request, trail: Trail) -> Claim:
+        """Return a claim that is won, or whose earlier call has ended."""
+        give_up = min(request.deadline - ANSWER_SECONDS, time.monotonic() + MAX_WAIT_SECONDS)
+        while True:
+            claim = await self._store.claim(scope, call.digest, call.call_id)
+            if claim.won:
+                return claim
+            if claim.expired:
+                raise Refused(
+                    Reason.REASON_KEY_EXPIRED,
+                    "the key is past its retention and is never run again; look the write up at its "
+                    "target before you use a new key",
+                )
+            earlier = claim.earlier
+            assert earlier is not None, "a claim that is not won names the earlier call"
+            if earlier.fingerprint != call.digest:
+                raise Refused(
+                    Reason.REASON_KEY_REUSED,
+                    "the idempotency key was used for another request; use a new key for a new write",
+                    details={"earlier_call_id": earlier.call_id},
+                )
+            trail.earlier_call_id = earlier.call_id
+            if earlier.state not in (CallState.CLAIMED, CallState.RESERVED, CallState.DISPATCHED):
+                return claim
+            await self._wait(earlier, give_up)
+            trail.earlier_call_id = ""
+
+    async def _wait(self, earlier: CallRecord, give_up: float) -> None:
+        remaining = give_up - time.monotonic()
+        if remaining <= 0:
+            raise Refused(
+                Reason.REASON_IN_PROGRESS,
+                "the first call with this key is still running; ask again with the same key",
+                retry_after_seconds=1.0,
+                details={"earlier_call_id": earlier.call_id},
+            )
+        await self._store.wait_for_change(earlier.call_id, remaining)
+
+
+def replay(earlier: CallRecord, call: Call) -> Answer:
+    """Turn an ended call back into its answer, or into the error that it ended with.
+
+    Raises:
+        Failed: What the first call failed with; IN_DOUBT.
+    """
+    if earlier.state is CallState.SUCCEEDED:
+        assert earlier.result is not None, "a call that succeeded has a result"
+        return Answer(
+            earlier.call_id, call.contract, earlier.result, earlier.labels, True, earlier.started
+        )
+    raise Failed(earlier.reason, earlier.message, details={**earlier.failure, "replayed": "true"})

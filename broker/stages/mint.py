@@ -1,0 +1,88 @@
+"""Stage 8, mint: one short-lived credential for each that the manifest wants, for this call only.
+
+The end comes with the end of the block, after sandbox and egress are gone: each lease is revoked, its token
+too, and look-up confirms both. What is not confirmed stays owed, visible, and is tried again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Protocol
+
+from broker.debts import Debts
+from broker.model import Call, LeaseRecord, Reservation
+from broker.stages.reserve import NothingRan
+from broker.trail import Trail
+from credentials.vault import CallTag, CredentialsUnavailable, CredentialWanted, Lease
+from toolcrib.v1.reasons_pb2 import Reason
+
+# A lease outlives the deadline by this, so that it does not die under a tool that ends in time.
+MARGIN_SECONDS = 20
+
+
+class Mint(Protocol):
+    """Where credentials come from."""
+
+    async def mint(self, tag: CallTag, wanted: Sequence[CredentialWanted], ttl_seconds: int) -> list[Lease]:
+        """Mint all of them, or none."""
+
+
+class Minter:
+    """Mints a call's leases and sees to their end."""
+
+    def __init__(self, vault: Mint, debts: Debts) -> None:
+        self._vault = vault
+        self._debts = debts
+
+    @asynccontextmanager
+    async def __call__(self, call: Call, reservation: Reservation, trail: Trail) -> AsyncIterator[list[Lease]]:
+        """Hold the call's leases.
+
+        Raises:
+            NothingRan: CREDENTIALS_UNAVAILABLE; reservation and key are given back.
+        """
+        leases = await self._mint(call, reservation)
+        trail.leases = [_record(lease) for lease in leases]
+        try:
+            yield leases
+        finally:
+            await asyncio.shield(self._end(trail))
+
+    async def _mint(self, call: Call, reservation: Reservation) -> list[Lease]:
+        manifest = call.version.manifest
+        names = manifest.method(call.contract.method).credentials
+        wanted = [
+            CredentialWanted(name, manifest.credentials[name].engine, manifest.credentials[name].role)
+            for name in names
+        ]
+        if not wanted:
+            return []
+        tag = CallTag(reservation.call_id, call.caller.tenant, call.environment, call.digest)
+        ttl_seconds = math.ceil(max(call.deadline - time.monotonic(), 0)) + MARGIN_SECONDS
+        try:
+            return await self._vault.mint(tag, wanted, ttl_seconds)
+        except CredentialsUnavailable as error:
+            await self._debts.owe(reservation.call_id, error.owed)
+            raise NothingRan(
+                Reason.REASON_CREDENTIALS_UNAVAILABLE,
+                f"Vault gave no credential, nothing ran: {error}",
+                retry_after_seconds=2.0,
+            ) from error
+
+    async def _end(self, trail: Trail) -> None:
+        await trail.at("end")
+        if not trail.leases:
+            return
+        ends = await asyncio.gather(*(self._debts.end(trail.call_id, lease) for lease in trail.leases))
+        trail.leases = [
+            replace(lease, confirmed_dead=dead) for lease, dead in zip(trail.leases, ends, strict=True)
+        ]
+
+
+def _record(lease: Lease) -> LeaseRecord:
+    return LeaseRecord(lease.lease_id, lease.accessor, lease.credential, lease.username, lease.minted)

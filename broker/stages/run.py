@@ -1,0 +1,180 @@
+"""Stage 9, run: intent durable, then one sandbox, one way out, one deadline → raw output.
+
+Rules:
+1. Container and egress are made first, without effect; then DISPATCHED is committed; then the tool starts.
+2. Sandbox and egress are gone when the block ends, before any lease is revoked.
+3. A write that ended in no known way is IN_DOUBT; a read just failed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from broker.errors import CallError, Failed
+from broker.keys import TenantKeys
+from broker.model import Call, Reservation, SandboxRecord
+from broker.redaction import Redaction
+from broker.settings import Target
+from broker.stages.reserve import UNKNOWN_OUTCOME, NothingRan
+from broker.store.protocol import Store
+from broker.trail import Trail
+from credentials.vault import Lease
+from sandboxes.docker_driver import DockerDriver, DockerSandbox, Limits, SandboxSpec, SandboxUnavailable
+from sandboxes.egress import Egress, EgressProcess, EgressUnavailable, TargetAddress
+from sandboxes.outcome import OutcomeKind, RawOutcome
+from toolcrib.handler.v1 import handler_pb2
+from toolcrib.v1.reasons_pb2 import Reason
+
+PROTOCOL_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Machinery:
+    """What a call runs on: the engine's driver, the egress process, and the operator's targets."""
+
+    driver: DockerDriver
+    egress: EgressProcess
+    targets: Mapping[str, Target]
+
+
+class Runner:
+    """Runs one call's tool once."""
+
+    def __init__(self, machinery: Machinery, store: Store, keys: TenantKeys) -> None:
+        self._machinery = machinery
+        self._store = store
+        self._keys = keys
+
+    async def __call__(
+        self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
+    ) -> bytes:
+        """Run the tool and return the raw bytes of its result.
+
+        Raises:
+            NothingRan: SANDBOX_UNAVAILABLE; the tool did not start.
+            Failed: DEADLINE_EXCEEDED, IN_DOUBT, OUTPUT_TOO_LARGE, TOOL_CRASHED or TOOL_FAILED.
+        """
+        redaction = Redaction(leases)
+        made: list[DockerSandbox] = []
+        try:
+            async with AsyncExitStack() as stack:
+                sandbox, egress = await self._prepare(call, stack)
+                made.append(sandbox)
+                start = self._start_frame(call, reservation, leases, egress)
+                trail.committed = call.is_write
+                await self._store.dispatch(call.call_id, trail.leases)
+                trail.dispatched = True
+                outcome = await sandbox.run(start, max(call.deadline - time.monotonic(), 0.001))
+        except (SandboxUnavailable, EgressUnavailable) as error:
+            raise NothingRan(
+                Reason.REASON_SANDBOX_UNAVAILABLE,
+                f"no sandbox could be made, nothing ran: {redaction.clean(str(error))}",
+                retry_after_seconds=2.0,
+            ) from error
+        finally:
+            trail.sandboxes = [SandboxRecord(s.container_id, s.image_id, s.made, s.gone) for s in made]
+        trail.tool_log = redaction.clean(outcome.log)
+        if outcome.kind is OutcomeKind.RESULT:
+            return outcome.response
+        raise _as_error(outcome, call, redaction)
+
+    async def _prepare(self, call: Call, stack: AsyncExitStack) -> tuple[DockerSandbox, Egress | None]:
+        manifest = call.version.manifest
+        uid = self._machinery.driver.allocate_uid()
+        names = manifest.method(call.contract.method).targets
+        egress = None
+        if names:
+            addresses = {name: self._address(name) for name in names}
+            egress = await stack.enter_async_context(
+                self._machinery.egress.open(call.call_id, uid, addresses)
+            )
+        limits = manifest.limits
+        spec = SandboxSpec(
+            image_id=call.version.image_id,
+            command=tuple(manifest.image.command),
+            limits=Limits(
+                memory_mib=limits.memory_mib,
+                pids=limits.pids,
+                cpus=limits.cpus,
+                tmp_mib=limits.tmp_mib,
+                output_kib=limits.output_kib,
+                log_kib=limits.log_kib,
+            ),
+            uid=uid,
+            socket_dir=egress.socket_dir if egress else None,
+        )
+        sandbox = await stack.enter_async_context(self._machinery.driver.create(spec, call.call_id))
+        return sandbox, egress
+
+    def _address(self, name: str) -> TargetAddress:
+        target = self._machinery.targets.get(name)
+        if target is None:
+            raise EgressUnavailable(f'target "{name}" is not declared; the operator adds [targets.{name}]')
+        return TargetAddress(name, target.kind, target.host, target.port, dict(target.settings))
+
+    def _start_frame(
+        self, call: Call, reservation: Reservation, leases: Sequence[Lease], egress: Egress | None
+    ) -> handler_pb2.Start:
+        context = handler_pb2.CallContext(
+            call_id=call.call_id,
+            tenant=call.caller.tenant,
+            environment=call.environment,
+            agent=call.caller.name,
+            subject=call.caller.subject,
+            idempotency_key=self._keys.target_key(call) if call.key else "",
+            attempt=reservation.attempt,
+            remaining_millis=int(max(call.deadline - time.monotonic(), 0) * 1000),
+            traceparent=call.traceparent,
+        )
+        credentials = {
+            lease.credential: handler_pb2.Credential(
+                username_password=handler_pb2.UsernamePassword(
+                    username=lease.username, password=lease.password.reveal()
+                )
+            )
+            for lease in leases
+        }
+        return handler_pb2.Start(
+            protocol_version=PROTOCOL_VERSION,
+            context=context,
+            method=call.contract.method,
+            request=call.canonical,
+            credentials=credentials,
+            targets=egress.handler_targets() if egress else {},
+        )
+
+
+def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallError:
+    if outcome.kind is OutcomeKind.FAILURE and outcome.failure is not None:
+        return _tool_failure(outcome.failure, call, redaction)
+    if call.is_write:
+        how = outcome.kind.value.lower().replace("_", " ")
+        return Failed(Reason.REASON_IN_DOUBT, f"the tool ended without an answer ({how}): {UNKNOWN_OUTCOME}")
+    if outcome.kind is OutcomeKind.TIMED_OUT:
+        return Failed(
+            Reason.REASON_DEADLINE_EXCEEDED, "the tool did not end in time", retry_after_seconds=1.0
+        )
+    if outcome.kind is OutcomeKind.OUTPUT_TOO_LARGE:
+        return Failed(Reason.REASON_OUTPUT_TOO_LARGE, "the tool's output is over its limit; ask for less")
+    detail = redaction.clean(outcome.detail)[:200]
+    return Failed(Reason.REASON_TOOL_CRASHED, f"the tool ended without an answer: {detail}")
+
+
+def _tool_failure(failure: handler_pb2.Failure, call: Call, redaction: Redaction) -> CallError:
+    message = redaction.clean(failure.message)[:1000]
+    code = redaction.clean(failure.code)[:64]
+    unknown = failure.effect in (handler_pb2.EFFECT_DONE_UNSPECIFIED, handler_pb2.EFFECT_UNKNOWN)
+    if call.is_write and unknown:
+        return Failed(
+            Reason.REASON_IN_DOUBT, f"{code}: {message}; {UNKNOWN_OUTCOME}", details={"tool_code": code}
+        )
+    effect = "APPLIED" if failure.effect == handler_pb2.EFFECT_APPLIED else "NONE"
+    return Failed(
+        Reason.REASON_TOOL_FAILED,
+        f"{code}: {message}",
+        retry_after_seconds=1.0 if failure.retryable else None,
+        details={"tool_code": code, "effect": effect},
+    )

@@ -1,0 +1,124 @@
+"""What may follow what in a call's record, whatever keeps it.
+
+    (nothing) → RESERVED → DISPATCHED → SUCCEEDED | FAILED | IN_DOUBT
+                RESERVED | DISPATCHED → FAILED, given back: nothing ran, the key is free
+    (nothing) → REFUSED
+    RESERVED | DISPATCHED of an earlier epoch → FAILED (the key is free) | IN_DOUBT, adopted
+
+A key is free where its call was given back; otherwise it holds, and past the retention it is a tombstone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from broker.model import CallRecord, CallState, LeaseRecord
+from broker.store.protocol import Claim, ClaimScope, StoreError
+
+RUNNING = (CallState.RESERVED, CallState.DISPATCHED)
+UNFINISHED = (CallState.CLAIMED, *RUNNING)
+ENDS = (CallState.SUCCEEDED, CallState.FAILED, CallState.IN_DOUBT)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRow:
+    """A key that was reserved once. `free` when its call was given back."""
+
+    attempt: int
+    claimed: datetime
+    free: bool
+
+
+def judge_key(key: KeyRow | None, now: datetime, retention: timedelta) -> Claim:
+    """Say whether a key that nobody in this process holds can be had; `earlier` is for the store to add."""
+    if key is None:
+        return Claim(won=True)
+    if key.free:
+        return Claim(won=True, attempt=key.attempt + 1)
+    return Claim(won=False, attempt=key.attempt, expired=now - key.claimed >= retention)
+
+
+def check_attempt(key: KeyRow | None, call: CallRecord) -> None:
+    """See that a call may take a key, by the record alone: the guard behind the claims in memory.
+
+    Raises:
+        StoreError: The key is held, or the attempt does not follow the one before.
+    """
+    expected = 1 if key is None else key.attempt + 1
+    if (key is not None and not key.free) or call.attempt != expected:
+        raise StoreError(f"call {call.call_id}: its key is not free for attempt {call.attempt}")
+
+
+def scope_of(call: CallRecord) -> ClaimScope | None:
+    """Name the key that a call holds, if it has one."""
+    if not call.key:
+        return None
+    return ClaimScope(call.tenant, call.environment, call.agent, call.method, call.key)
+
+
+def check_new(call: CallRecord, state: CallState, scope: ClaimScope | None) -> None:
+    """See that a new record is in the state that its commit is for, and under its own key.
+
+    Raises:
+        StoreError: It is not.
+    """
+    if call.state is not state:
+        raise StoreError(f"call {call.call_id}: is {call.state}, and this commits only {state}")
+    if scope is not None and scope != scope_of(call):
+        raise StoreError(f"call {call.call_id}: the key to be reserved is another call's")
+
+
+def check_state(call_id: str, found: CallState | None, allowed: Sequence[CallState]) -> None:
+    """See that a stored call is in a state that the change starts from.
+
+    Raises:
+        StoreError: It is not, or there is no such call.
+    """
+    if found is None:
+        raise StoreError(f"call {call_id}: there is no such call")
+    if found not in allowed:
+        raise StoreError(f"call {call_id}: is {found}, and this starts only from {' or '.join(allowed)}")
+
+
+def end_call(stored: CallRecord | None, call: CallRecord, ends: Sequence[CallState]) -> CallRecord:
+    """Make the record of an ended call: what it came to from `call`, what it is from `stored`.
+
+    Raises:
+        StoreError: There is no such call in this tenant and environment, or `call` is no such end.
+    """
+    if stored is None or (stored.tenant, stored.environment) != (call.tenant, call.environment):
+        raise StoreError(f"call {call.call_id}: there is no such call")
+    if call.state not in ends:
+        raise StoreError(f"call {call.call_id}: {call.state} is no end of it")
+    return replace(
+        call,
+        agent=stored.agent,
+        subject=stored.subject,
+        method=stored.method,
+        key=stored.key,
+        fingerprint=stored.fingerprint,
+        attempt=stored.attempt,
+        epoch=stored.epoch,
+        leases=merge_leases(stored.leases, call.leases),
+    )
+
+
+def merge_leases(stored: Sequence[LeaseRecord], given: Sequence[LeaseRecord]) -> tuple[LeaseRecord, ...]:
+    """Add leases that the store does not know; of one that it knows, it alone knows the end."""
+    known = {lease.lease_id for lease in stored}
+    return (*stored, *(lease for lease in given if lease.lease_id not in known))
+
+
+def amend_call(stored: CallRecord | None, call: CallRecord) -> CallRecord:
+    """Put what was known only after the end into an ended call's record.
+
+    Raises:
+        StoreError: There is no such call in this tenant and environment, or it has not ended.
+    """
+    if stored is None or (stored.tenant, stored.environment) != (call.tenant, call.environment):
+        raise StoreError(f"call {call.call_id}: there is no such call")
+    if stored.state in UNFINISHED:
+        raise StoreError(f"call {call.call_id}: is {stored.state}; only an ended call can be amended")
+    return replace(stored, stages=call.stages, sandboxes=call.sandboxes, tool_log=call.tool_log)

@@ -1,0 +1,184 @@
+"""Stage 0, record: everything that became of one call, whatever became of it.
+
+Rules:
+1. What is refused after authenticate is recorded too; what cannot be recorded does not run.
+2. Each stage boundary passes one hook: trace, timing, and the tests' failure points hang there.
+3. A trail never holds arguments, results or secrets.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+
+from broker.errors import CallError, Failed, Refused
+from broker.ids import make_call_id
+from broker.model import Call, Caller, CallRecord, CallState, Grant, LeaseRecord, SandboxRecord, StageTime
+from broker.request import Request
+from broker.store.protocol import AuditEvent, Store, StoreError
+from toolcrib.v1.reasons_pb2 import Reason
+
+Boundary = Callable[[str, str], Awaitable[None]]
+"""Called with (stage, call id) before each stage; whatever it raises ends the call there."""
+
+
+async def pass_boundary(stage: str, call_id: str) -> None:
+    """The boundary of production: nothing happens there."""
+
+
+class Trail:
+    """What is known of one call so far.
+
+    Attributes:
+        earlier_call_id: The call that this one replays or waits for; empty when it is a first one.
+        committed: True once a write is about to run: from then on nothing cancels it.
+        dispatched: True once the tool may have run.
+        settled: True once the answer is durable.
+        recorded: True once the store has an end for this call.
+    """
+
+    def __init__(self, method: str, boundary: Boundary) -> None:
+        self.call_id = make_call_id()
+        self.method = method
+        self.started = datetime.now(UTC)
+        self.caller: Caller | None = None
+        self.environment = ""
+        self.call: Call | None = None
+        self.grant: Grant | None = None
+        self.attempt = 1
+        self.epoch = 0
+        self.earlier_call_id = ""
+        self.committed = False
+        self.dispatched = False
+        self.settled = False
+        self.recorded = False
+        self.leases: list[LeaseRecord] = []
+        self.sandboxes: list[SandboxRecord] = []
+        self.tool_log = ""
+        self._boundary = boundary
+        self._began = time.monotonic_ns()
+        self._marks: list[tuple[str, int]] = []
+
+    async def at(self, stage: str) -> None:
+        """Pass the boundary before a stage."""
+        self._marks.append((stage, time.monotonic_ns()))
+        await self._boundary(stage, self.call_id)
+
+    @property
+    def stages(self) -> tuple[StageTime, ...]:
+        """The stages so far; the last one lasts until now."""
+        ends = [mark for _, mark in self._marks[1:]] + [time.monotonic_ns()]
+        return tuple(
+            StageTime(stage, (mark - self._began) // 1000, (end - mark) // 1000)
+            for (stage, mark), end in zip(self._marks, ends, strict=True)
+        )
+
+    def record(self, state: CallState, error: CallError | None = None) -> CallRecord:
+        """Say what the store should know now."""
+        caller, call = self.caller, self.call
+        assert caller is not None, "a call is recorded only after authenticate"
+        return CallRecord(
+            call_id=self.call_id,
+            tenant=caller.tenant,
+            environment=self.environment,
+            agent=caller.name,
+            subject=caller.subject,
+            method=self.method,
+            tool_version=call.version.version if call else "",
+            effect=call.contract.effect if call else None,
+            key=call.key if call else "",
+            fingerprint=call.digest if call else "",
+            attempt=self.attempt,
+            epoch=self.epoch,
+            state=state,
+            started=self.started,
+            ended=None if state in (CallState.RESERVED, CallState.DISPATCHED) else datetime.now(UTC),
+            reason=error.reason if error else Reason.REASON_UNSPECIFIED,
+            message=error.message if error else "",
+            failure=error.details if error else {},
+            grant_id=self.grant.grant_id if self.grant else "",
+            stages=self.stages,
+            leases=tuple(self.leases),
+            sandboxes=tuple(self.sandboxes),
+            tool_log=self.tool_log,
+        )
+
+    def event(self, kind: str, error: CallError | None = None, **details: object) -> AuditEvent:
+        """Say what the audit should know now."""
+        caller = self.caller
+        assert caller is not None, "a call is recorded only after authenticate"
+        facts: dict[str, object] = {"method": self.method, "agent": caller.name, **details}
+        if caller.subject:
+            facts["subject"] = caller.subject
+        if self.call is not None:
+            facts |= {"digest": self.call.digest, "tool_version": self.call.version.version}
+        if self.grant is not None:
+            facts["grant"] = self.grant.grant_id
+        if error is not None:
+            facts["reason"] = error.reason_name
+        return AuditEvent(
+            kind=kind,
+            tenant=caller.tenant,
+            environment=self.environment,
+            at=datetime.now(UTC),
+            call_id=self.call_id,
+            actor=caller.spiffe_id,
+            details=facts,
+        )
+
+
+class Recorder:
+    """Opens a trail for each request and sees to it that its end is in the store."""
+
+    def __init__(self, store: Store, boundary: Boundary = pass_boundary) -> None:
+        self._store = store
+        self._boundary = boundary
+
+    def begin(self, request: Request) -> Trail:
+        """Make the trail of a request that just arrived."""
+        trail = Trail(request.method, self._boundary)
+        trail.epoch = self._store.epoch.number
+        return trail
+
+    @asynccontextmanager
+    async def open(self, trail: Trail) -> AsyncIterator[Trail]:
+        """Hold the record of one call; what ends it without a record of its own is recorded here.
+
+        Raises:
+            Failed: RECORD_UNAVAILABLE, the store cannot be written.
+        """
+        try:
+            try:
+                yield trail
+                if trail.earlier_call_id:
+                    await self._note_replay(trail, None)
+                elif trail.recorded:
+                    await self._store.amend(trail.record(CallState.SUCCEEDED))
+            except CallError as error:
+                await self._record_end(trail, error)
+                raise
+        except StoreError as error:
+            raise Failed(
+                Reason.REASON_RECORD_UNAVAILABLE,
+                f"the call cannot be recorded ({error}); nothing more is run. Retry with the same key",
+                retry_after_seconds=1.0,
+            ) from error
+
+    async def _record_end(self, trail: Trail, error: CallError) -> None:
+        if trail.caller is None:
+            return  # refusals before authentication are counted, not written
+        if trail.recorded:
+            await self._store.amend(trail.record(CallState.FAILED, error))
+        elif trail.earlier_call_id:
+            await self._note_replay(trail, error)
+        else:
+            assert isinstance(error, Refused), "a failure is recorded by the stage that allowed it"
+            await self._store.refuse(
+                trail.record(CallState.REFUSED, error), trail.event("call.refused", error)
+            )
+
+    async def _note_replay(self, trail: Trail, error: CallError | None) -> None:
+        event = trail.event("call.replayed", error, earlier_call=trail.earlier_call_id)
+        await self._store.append_audit(event)

@@ -1,0 +1,65 @@
+"""What can go wrong with credentials.
+
+    CredentialsError
+    ├── CredentialsUnavailable   no credential for this call; what was made is ended, or listed in `owed`
+    ├── EndNotConfirmed          a lease is not known to be dead: it stays owed, end it again
+    └── PartUnavailable          a development server cannot be started
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+
+from credentials.lease import OwedLease
+
+
+class Cause(enum.StrEnum):
+    """Why Vault gave nothing, or did not confirm an end."""
+
+    UNREACHABLE = "unreachable"
+    TIMEOUT = "timeout"
+    SEALED = "sealed"
+    DENIED = "denied"
+    UNKNOWN = "unknown"
+    INVALID = "invalid"
+    BACKEND = "backend"
+    SESSION_LOST = "session lost"
+    ROLE_UNSAFE = "role unsafe"
+    OVERLOADED = "overloaded"
+
+
+class CredentialsError(Exception):
+    """Base of what this package raises."""
+
+
+class CredentialsUnavailable(CredentialsError):
+    """No credential can be had. The message says what to mend and holds no secret.
+
+    Attributes:
+        cause: What kind of trouble it is.
+        owed: Leases that were made for the call and whose end is not confirmed: journal and end them.
+    """
+
+    def __init__(self, message: str, cause: Cause, owed: Sequence[OwedLease] = ()) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.owed = list(owed)
+
+
+class EndNotConfirmed(CredentialsError):
+    """The lease may live on. Keep it owed and call `end` again.
+
+    Attributes:
+        lease_id: The lease in question.
+        cause: What kind of trouble it is.
+    """
+
+    def __init__(self, lease_id: str, message: str, cause: Cause) -> None:
+        super().__init__(f"the end of lease {lease_id} is not confirmed: {message}")
+        self.lease_id = lease_id
+        self.cause = cause
+
+
+class PartUnavailable(CredentialsError):
+    """A development server cannot be started; the message names it and the remedy."""

@@ -1,0 +1,229 @@
+"""The few requests that the broker makes to Vault, each one blocking, each with a timeout.
+
+Rules:
+1. Nothing is taken from the environment: no token, no proxy, no CA that the settings did not name.
+2. Redirects are not followed: a token goes to the address that the operator gave and to no other.
+3. What hvac and requests raise becomes `VaultFault` here, once; its text holds no token and no URL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from hvac import exceptions
+from hvac.adapters import RawAdapter
+from requests.adapters import HTTPAdapter
+
+from credentials.errors import Cause
+from credentials.lease import CallTag
+from credentials.policies import CHILD_USES, TOKEN_ROLE, tool_policy_name
+from credentials.secret import Secret
+
+_CAUSES: dict[type[Exception], Cause] = {
+    exceptions.VaultDown: Cause.SEALED,
+    exceptions.VaultNotInitialized: Cause.SEALED,
+    exceptions.Forbidden: Cause.DENIED,
+    exceptions.Unauthorized: Cause.DENIED,
+    exceptions.InvalidPath: Cause.UNKNOWN,
+    exceptions.InvalidRequest: Cause.INVALID,
+    exceptions.InternalServerError: Cause.BACKEND,
+    exceptions.BadGateway: Cause.UNREACHABLE,
+    exceptions.RateLimitExceeded: Cause.OVERLOADED,
+}
+
+
+class VaultFault(Exception):
+    """A request was refused, or got no answer (then it may have been carried out all the same)."""
+
+    def __init__(self, message: str, cause: Cause) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """A session token as Vault gave it."""
+
+    token: Secret
+    accessor: str
+    period_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """The token of one credential of one call."""
+
+    token: Secret
+    accessor: str
+    policy_missing: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseLogin:
+    """What the database engine answered."""
+
+    lease_id: str
+    username: str
+    password: Secret
+    duration_seconds: int
+
+
+class VaultApi:
+    """Blocking requests to one Vault; safe to use from several threads."""
+
+    def __init__(
+        self, address: str, *, ca_file: Path | None, timeout_seconds: float, connections: int
+    ) -> None:
+        self.address = address
+        self.timeout_seconds = timeout_seconds
+        self._http = requests.Session()
+        self._http.trust_env = False
+        self._http.verify = str(ca_file) if ca_file else True
+        pool = HTTPAdapter(pool_connections=1, pool_maxsize=connections)
+        self._http.mount("http://", pool)
+        self._http.mount("https://", pool)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def login(self, role_id: Secret, secret_id: Secret) -> Login:
+        """Log in with AppRole."""
+        body = {"role_id": role_id.reveal(), "secret_id": secret_id.reveal()}
+        auth = self._ask("post", "auth/approle/login", None, body)["auth"]
+        return Login(Secret(auth["client_token"]), auth["accessor"], int(auth["lease_duration"]))
+
+    def renew(self, session: Secret) -> int:
+        """Renew the session and return the seconds it now has."""
+        return int(self._ask("post", "auth/token/renew-self", session, {})["auth"]["lease_duration"])
+
+    def is_session_alive(self, session: Secret) -> bool:
+        """Ask whether the token is known. Its policy lets it look itself up, so DENIED means that it ended."""
+        try:
+            self._ask("get", "auth/token/lookup-self", session)
+        except VaultFault as fault:
+            if fault.cause is Cause.DENIED:
+                return False
+            raise
+        return True
+
+    def revoke_session(self, session: Secret) -> None:
+        """End the session; Vault then ends what hangs under it, in its own time."""
+        self._ask("post", "auth/token/revoke-self", session, {})
+
+    def create_child(self, session: Secret, role: str, ttl_seconds: int, tag: CallTag) -> Child:
+        """Make a token under the session that can read one database role."""
+        answer = self._ask(
+            "post",
+            f"auth/token/create/{TOKEN_ROLE}",
+            session,
+            {
+                "policies": [tool_policy_name(role)],
+                "ttl": f"{ttl_seconds}s",
+                "num_uses": CHILD_USES,
+                "no_default_policy": True,
+                "renewable": False,
+                "display_name": "toolcrib",
+                "meta": {
+                    "call_id": tag.call_id,
+                    "tenant": tag.tenant,
+                    "environment": tag.environment,
+                    "digest": tag.digest,
+                },
+            },
+        )
+        auth = answer["auth"]
+        missing = any("does not exist" in warning for warning in answer.get("warnings") or ())
+        return Child(Secret(auth["client_token"]), auth["accessor"], missing)
+
+    def read_database_login(self, child: Secret, role: str) -> DatabaseLogin:
+        """Have the database engine make a login; this is what creates the lease."""
+        answer = self._ask("get", f"database/creds/{role}", child)
+        data = answer["data"]
+        return DatabaseLogin(
+            answer["lease_id"], data["username"], Secret(data["password"]), int(answer["lease_duration"])
+        )
+
+    def revoke_lease(self, session: Secret, lease_id: str) -> None:
+        """Run the role's revocation statements now; an unknown lease is fine."""
+        self._ask("put", "sys/leases/revoke", session, {"lease_id": lease_id, "sync": True})
+
+    def revoke_accessor(self, session: Secret, accessor: str) -> None:
+        """End a child; an unknown one is fine."""
+        try:
+            self._ask("post", "auth/token/revoke-accessor", session, {"accessor": accessor})
+        except VaultFault as fault:
+            if "invalid accessor" not in str(fault):
+                raise
+
+    def is_lease_known(self, session: Secret, lease_id: str) -> bool:
+        """Ask whether Vault still has the lease."""
+        return self._is_known(session, "put", "sys/leases/lookup", {"lease_id": lease_id}, "invalid lease")
+
+    def is_accessor_known(self, session: Secret, accessor: str) -> bool:
+        """Ask whether Vault still has the token."""
+        return self._is_known(
+            session, "post", "auth/token/lookup-accessor", {"accessor": accessor}, "invalid accessor"
+        )
+
+    def read_database_role(self, session: Secret, role: str) -> dict[str, Any]:
+        """Read a role's definition; it holds no secret."""
+        return dict(self._ask("get", f"database/roles/{role}", session)["data"])
+
+    def read_tool_policy(self, session: Secret, role: str) -> str:
+        """Read the policy that a child for this role gets."""
+        return str(self._ask("get", f"sys/policies/acl/{tool_policy_name(role)}", session)["data"]["policy"])
+
+    def read_token_role(self, session: Secret) -> dict[str, Any]:
+        """Read the token role through which children are made."""
+        return dict(self._ask("get", f"auth/token/roles/{TOKEN_ROLE}", session)["data"])
+
+    def _is_known(self, session: Secret, method: str, path: str, body: dict[str, Any], unknown: str) -> bool:
+        try:
+            self._ask(method, path, session, body)
+        except VaultFault as fault:
+            # Only these words mean "gone"; a denied, sealed or broken answer proves nothing.
+            if unknown in str(fault):
+                return False
+            raise
+        return True
+
+    def _ask(
+        self, method: str, path: str, token: Secret | None, body: dict[str, Any] | None = None
+    ) -> dict[str, Any]:
+        adapter = RawAdapter(
+            base_uri=self.address,
+            token=token.reveal() if token else None,
+            session=self._http,
+            verify=self._http.verify,
+            timeout=self.timeout_seconds,
+            allow_redirects=False,
+        )
+        try:
+            response = adapter.request(method, f"v1/{path}", json=body)
+            if response.status_code == requests.codes.no_content:
+                return {}
+            if response.status_code != requests.codes.ok:
+                raise VaultFault(f"unexpected status {response.status_code}", Cause.INVALID)
+            return dict(response.json())
+        except requests.exceptions.Timeout as error:
+            text = f"no answer from {self.address} within {self.timeout_seconds:g} s"
+            raise VaultFault(text, Cause.TIMEOUT) from error
+        except requests.exceptions.SSLError as error:
+            text = f"the certificate of {self.address} is not trusted; check vault.ca_file"
+            raise VaultFault(text, Cause.UNREACHABLE) from error
+        except requests.exceptions.RequestException as error:
+            text = f"{self.address} does not answer; is Vault running there?"
+            raise VaultFault(text, Cause.UNREACHABLE) from error
+        except exceptions.VaultError as error:
+            raise _translate(error) from error
+
+
+def _translate(error: exceptions.VaultError) -> VaultFault:
+    cause = _CAUSES.get(type(error), Cause.INVALID)
+    text = "; ".join(str(item) for item in error.errors or ()) or str(error.args[0] or "no reason given")
+    text = " ".join(text.replace("1 error occurred:", "").replace("* ", "").split())
+    return VaultFault(text[:500], cause)

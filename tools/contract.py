@@ -1,0 +1,212 @@
+"""The contract of one tool: one gRPC method of one version, prepared once and then asked on every call.
+
+On the path it stands at validate (`parse_request`), authorize (`policy_view`), gate (`destinations`),
+reserve (`amounts`) and sanitize (`parse_result`, `sanitize_result`).
+
+Rules:
+1. What is parsed is known, in range and satisfies every rule; all violations come at once, by field.
+2. What a violation says never holds a value of a `secret` field.
+3. A rule that cannot be evaluated is broken.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections import Counter
+from dataclasses import dataclass
+
+import protovalidate
+from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.message import DecodeError, Message
+from google.protobuf.message_factory import GetMessageClass
+
+from tools.errors import MessageMalformed, Violation
+from tools.json_form import format_json, read_json
+from tools.json_schema import build_json_schema
+from tools.policy_view import build_policy_schema, find_hidden, view_message
+from tools.rules import find_broken_rules
+from tools.shapes import FieldShape, MessageShape, build_shape, walk
+from tools.text import clean_text
+from tools.values import (
+    WHOLE,
+    Amount,
+    Destination,
+    check_values,
+    collect_amounts,
+    collect_destinations,
+    encode_canonical,
+)
+
+__all__ = ["Amount", "Contract", "Destination", "Effect", "Reach", "ToolTerms"]
+
+
+class Effect(enum.StrEnum):
+    """What a call does to the world."""
+
+    READ = "READ"
+    DRAFT = "DRAFT"
+    WRITE = "WRITE"
+
+
+class Reach(enum.StrEnum):
+    """Where a call reaches."""
+
+    INTERNAL = "INTERNAL"
+    OUTWARD = "OUTWARD"
+
+
+@dataclass(frozen=True, slots=True)
+class ToolTerms:
+    """What `(toolcrib.v1.tool)` and the comment above the method say.
+
+    Attributes:
+        method: Without the leading slash, for example "shop.v1.Orders/IssueRefund".
+        probe: Method of the same form that tells whether a write happened; empty when there is none.
+    """
+
+    method: str
+    description: str
+    effect: Effect
+    reach: Reach
+    scope: str
+    probe: str = ""
+
+
+class Contract:
+    """One method's terms and message types.
+
+    Attributes:
+        method: Without the leading slash, for example "shop.v1.Orders/IssueRefund".
+        description: The comment above the method.
+        effect, reach, scope: What the method's option says.
+        probe: Full method name of the probe; empty when there is none.
+        request_json_schema, response_json_schema: Draft 2020-12.
+        policy_hidden: Paths of request fields that policies cannot see.
+        untrusted: True where the response has a field that strangers fill.
+    """
+
+    def __init__(self, terms: ToolTerms, descriptor: MethodDescriptor, validator: protovalidate.Validator) -> None:
+        self.terms = terms
+        self.method, self.description = terms.method, terms.description
+        self.effect, self.reach = terms.effect, terms.reach
+        self.scope, self.probe = terms.scope, terms.probe
+        self.request_descriptor: Descriptor = descriptor.input_type
+        self.response_descriptor: Descriptor = descriptor.output_type
+        self._validator = validator
+        self._request = build_shape(self.request_descriptor)
+        self._response = build_shape(self.response_descriptor)
+        self.request_json_schema = build_json_schema(self._request, validator)
+        self.response_json_schema = build_json_schema(self._response, validator)
+        self.policy_hidden = tuple(find_hidden(self._request))
+        self.untrusted = any(item.roles.untrusted for item in _find_fields(self._response))
+
+    def parse_request(self, raw_input: bytes) -> Message:
+        """Decode and check a request.
+
+        Raises:
+            MessageMalformed: The bytes are no message of the type.
+            UnknownFields: It has fields or enum numbers of another version.
+            MessageInvalid: It breaks rules; every violation at once.
+        """
+        return self._parse(raw_input, self._request)
+
+    def parse_request_json(self, text: str) -> Message:
+        """Decode and check a request in JSON: the same checks, and one spelling for each field.
+
+        Raises:
+            MessageMalformed: The text is no JSON object.
+            UnknownFields: It has names that the type does not know.
+            MessageInvalid: A value has the wrong type or breaks a rule.
+        """
+        message = read_json(text, self._request)
+        self._check(message, self._request)
+        return message
+
+    def canonical(self, message: Message) -> bytes:
+        """Encode a checked message: the bytes that the tool gets and that the digest covers."""
+        return encode_canonical(message)
+
+    def destinations(self, message: Message) -> tuple[Destination, ...]:
+        """Collect the non-empty destinations of a checked request."""
+        return collect_destinations(message, self._request)
+
+    def amounts(self, message: Message) -> tuple[Amount, ...]:
+        """Collect the amounts of a checked request."""
+        return collect_amounts(message, self._request)
+
+    def policy_view(self, message: Message) -> dict[str, object]:
+        """Make the record that policies see of a checked request."""
+        return view_message(message, self._request)
+
+    def policy_schema(self) -> dict[str, object]:
+        """Build the Cedar record type of `policy_view`, in Cedar's JSON schema form."""
+        return build_policy_schema(self._request)
+
+    def parse_result(self, raw_output: bytes) -> Message:
+        """Decode and check what a handler gave back.
+
+        Raises:
+            MessageMalformed: The bytes are no message of the type.
+            UnknownFields: It has fields or enum numbers of another version.
+            MessageInvalid: It breaks rules; every violation at once.
+        """
+        return self._parse(raw_output, self._response)
+
+    def sanitize_result(self, message: Message) -> tuple[Message, tuple[str, ...]]:
+        """Clean the untrusted fields of a checked result.
+
+        Returns:
+            A cleaned copy, and a line for each field that lost something, for example
+            "order.customer.note: 2 bidirectional, 1 tag".
+        """
+        cleaned = type(message)()
+        cleaned.CopyFrom(message)
+        report = tuple(_clean_fields(cleaned, self._response, ""))
+        return cleaned, report
+
+    def result_json(self, raw: bytes) -> str:
+        """Format a stored result as JSON of the response type.
+
+        Raises:
+            MessageMalformed: The bytes are no message of the type.
+        """
+        return format_json(_decode(raw, self._response))
+
+    def _parse(self, raw: bytes, shape: MessageShape) -> Message:
+        message = _decode(raw, shape)
+        self._check(message, shape)
+        return message
+
+    def _check(self, message: Message, shape: MessageShape) -> None:
+        check_values(message, shape, find_broken_rules(message, shape, self._validator))
+
+
+def _decode(raw: bytes, shape: MessageShape) -> Message:
+    message = GetMessageClass(shape.descriptor)()
+    try:
+        message.ParseFromString(raw)
+    except DecodeError as error:
+        raise MessageMalformed([Violation(WHOLE, f"the bytes are no {shape.full_name}")]) from error
+    return message
+
+
+def _find_fields(shape: MessageShape, seen: set[str] | None = None) -> list[FieldShape]:
+    seen = set() if seen is None else seen
+    if shape.full_name in seen:
+        return []
+    seen.add(shape.full_name)
+    found = list(shape.fields.values())
+    for item in shape.fields.values():
+        if item.message is not None:
+            found.extend(_find_fields(item.message, seen))
+    return found
+
+
+def _clean_fields(message: Message, shape: MessageShape, path: str) -> list[str]:
+    report = [
+        _clean_field(message, item, item.name)
+        for item in shape.fields.values()
+        if item.roles.untrusted
+    ]
+    lines = [f"{path}{name}: {_describe(removed)}" for name, removed in zip((), (), strict=True)]
+    return lines

@@ -1,0 +1,80 @@
+"""The roles of fields: what `(toolcrib.v1.field)` says, and where it may be said.
+
+| role | on | what follows |
+|---|---|---|
+| secret | any field | hidden from policies, and from the texts of violations |
+| destination | string, repeated string | gated whatever the effect |
+| amount | message with `int64 minor_units` and `string currency` | at least 0, ISO 4217 form, charged to budgets |
+| untrusted | string, repeated string, `content` TEXT | cleaned in results |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+
+from google.protobuf import descriptor_pb2
+
+from tools.descriptors import reparse_as
+from toolcrib.v1 import options_pb2
+
+_TEXT = (options_pb2.CONTENT_UNSPECIFIED, options_pb2.TEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """What one field's option says."""
+
+    secret: bool = False
+    destination: bool = False
+    amount: bool = False
+    untrusted: bool = False
+
+
+def read_roles(field: FieldDescriptor) -> Roles:
+    """Read the roles of a field; a field without the option is a plain value."""
+    option = _read(field)
+    return Roles(option.secret, option.destination, option.amount, option.untrusted)
+
+
+def find_misplaced_roles(field: FieldDescriptor) -> Iterator[str]:
+    """Yield, with the remedy, each role that this field's type cannot carry."""
+    option = _read(field)
+    is_text = field.type == FieldDescriptor.TYPE_STRING
+    if option.destination and not is_text:
+        yield "destination is for string and repeated string fields"
+    if option.untrusted and not is_text:
+        yield "untrusted is for string and repeated string fields"
+    if option.amount and not is_amount(field.message_type):
+        yield "amount is for a message with `int64 minor_units` and `string currency`"
+    if option.secret and (option.destination or option.amount):
+        yield "a secret field cannot be a destination or an amount: those are shown to policies and people"
+    if option.content not in _TEXT:
+        yield f"content {_name(option.content)} is not supported: use TEXT"
+    if option.content and not option.untrusted:
+        yield "content says how an untrusted field is cleaned: set untrusted, or remove content"
+
+
+def is_amount(message: Descriptor | None) -> bool:
+    """Tell whether a message type has the fields of an amount."""
+    if message is None:
+        return False
+    units, currency = (message.fields_by_name.get(name) for name in ("minor_units", "currency"))
+    return (
+        units is not None
+        and currency is not None
+        and (units.type, currency.type) == (FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_STRING)
+        and not (units.is_repeated or currency.is_repeated)
+    )
+
+
+def _read(field: FieldDescriptor) -> options_pb2.FieldOptions:
+    options = reparse_as(field.GetOptions(), descriptor_pb2.FieldOptions)
+    return options.Extensions[options_pb2.field]
+
+
+def _name(content: int) -> str:
+    known = options_pb2.Content.DESCRIPTOR.values_by_number.get(content)
+    return known.name if known else str(content)

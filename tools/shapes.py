@@ -1,0 +1,153 @@
+"""Shapes: a message type prepared once, so that a call only walks it.
+
+`walk` is the one way through a message: checks, destinations, amounts and cleaning are loops over it.
+Paths are those that violations name: "payments[3].amount.minor_units", `notes["a"]`.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from tools.roles import Roles, read_roles
+
+
+class Kind(enum.Enum):
+    """What a field's value is, as far as checks and views differ."""
+
+    STRING = "string"
+    BYTES = "bytes"
+    BOOL = "bool"
+    INT = "int"
+    FLOAT = "float"
+    ENUM = "enum"
+    MESSAGE = "message"
+
+
+_KINDS = {
+    FieldDescriptor.CPPTYPE_STRING: Kind.STRING,
+    FieldDescriptor.CPPTYPE_BOOL: Kind.BOOL,
+    FieldDescriptor.CPPTYPE_INT32: Kind.INT,
+    FieldDescriptor.CPPTYPE_INT64: Kind.INT,
+    FieldDescriptor.CPPTYPE_UINT32: Kind.INT,
+    FieldDescriptor.CPPTYPE_UINT64: Kind.INT,
+    FieldDescriptor.CPPTYPE_FLOAT: Kind.FLOAT,
+    FieldDescriptor.CPPTYPE_DOUBLE: Kind.FLOAT,
+    FieldDescriptor.CPPTYPE_ENUM: Kind.ENUM,
+    FieldDescriptor.CPPTYPE_MESSAGE: Kind.MESSAGE,
+}
+
+
+@dataclass(slots=True)
+class MessageShape:
+    """A message type: its fields by name, and whether it can hold itself."""
+
+    descriptor: Descriptor
+    recursive: bool
+    fields: dict[str, FieldShape] = field(default_factory=dict)
+
+    @property
+    def full_name(self) -> str:
+        """The type's name with its package."""
+        return self.descriptor.full_name
+
+
+@dataclass(frozen=True, slots=True)
+class FieldShape:
+    """A field. For a map, `kind` and `message` are those of the values, and `key` is the key's field.
+
+    Attributes:
+        presence: True where unset differs from the default (messages, `optional`, oneof members).
+    """
+
+    descriptor: FieldDescriptor
+    name: str
+    kind: Kind
+    repeated: bool
+    presence: bool
+    roles: Roles
+    message: MessageShape | None = None
+    key: FieldShape | None = None
+
+    @property
+    def is_map(self) -> bool:
+        """True for a map field."""
+        return self.key is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """One value met on the walk: a scalar, an element of a list or map, or a message."""
+
+    path: str
+    field: FieldShape
+    value: Any
+    depth: int
+    secret: bool
+
+
+def build_shape(descriptor: Descriptor, known: dict[str, MessageShape] | None = None) -> MessageShape:
+    """Prepare a message type and all that it can hold."""
+    known = {} if known is None else known
+    if descriptor.full_name in known:
+        return known[descriptor.full_name]
+    shape = known[descriptor.full_name] = MessageShape(descriptor, is_recursive(descriptor))
+    for item in descriptor.fields:
+        shape.fields[item.name] = _build_field(item, known)
+    return shape
+
+
+def is_recursive(descriptor: Descriptor) -> bool:
+    """Tell whether a message type can hold a message of its own type, at any depth."""
+    seen: set[str] = set()
+    waiting = [descriptor]
+    while waiting:
+        for item in waiting.pop().fields:
+            inner = item.message_type
+            if inner is None or inner.full_name in seen:
+                continue
+            if inner.full_name == descriptor.full_name:
+                return True
+            seen.add(inner.full_name)
+            waiting.append(inner)
+    return False
+
+
+def walk(message: Message, shape: MessageShape, path: str = "", depth: int = 1, secret: bool = False) -> Iterator[Place]:
+    """Yield every set value of `message`, parents before what they hold."""
+    for descriptor, value in message.ListFields():
+        item = shape.fields[descriptor.name]
+        hidden = secret or item.roles.secret
+        for where, inner in _spread(item, value, f"{path}.{item.name}" if path else item.name):
+            yield Place(where, item, inner, depth, hidden)
+            if item.message is not None:
+                yield from walk(inner, item.message, where, depth + 1, hidden)
+
+
+def _spread(item: FieldShape, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if item.is_map:
+        for key in sorted(value):
+            yield f"{path}[{json.dumps(key)}]", value[key]
+    elif item.repeated:
+        for index, inner in enumerate(value):
+            yield f"{path}[{index}]", inner
+    else:
+        yield path, value
+
+
+def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> FieldShape:
+    roles = read_roles(item)
+    entry = item.message_type
+    if entry is not None and entry.GetOptions().map_entry:
+        value = _build_field(entry.fields_by_name["value"], known)
+        key = _build_field(entry.fields_by_name["key"], known)
+        return FieldShape(item, item.name, value.kind, True, False, roles, value.message, key)
+    kind = Kind.BYTES if item.type == FieldDescriptor.TYPE_BYTES else _KINDS[item.cpp_type]
+    inner = None if entry is None else build_shape(entry, known)
+    return FieldShape(item, item.name, kind, item.is_repeated, item.has_presence, roles, inner)

@@ -1,0 +1,156 @@
+"""What every message must satisfy beyond its own rules, and the canonical bytes.
+
+Rules:
+1. Known fields and known enum numbers only, at any depth (an open enum keeps 77 silently).
+2. Numbers are finite; unsigned 64-bit values fit in 63 bits, because policies compare signed ones.
+3. Amounts are at least 0 and name a currency. Timestamps and durations are in range.
+4. At most 50 levels deep: protobuf itself stops at 100, and what follows must not.
+5. Canonical bytes: protobuf's deterministic encoding of a message that satisfies 1. It is the same whatever
+   order, packing or repetition the sender chose; golden vectors in the tests hold it over versions.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.unknown_fields import UnknownFieldSet
+
+from tools.errors import MessageInvalid, UnknownFields, Violation
+from tools.shapes import Kind, MessageShape, Place, walk
+
+MAX_DEPTH = 50
+MAX_LONG = 2**63 - 1
+WHOLE = "(message)"
+"""What a violation names when it is about the message itself."""
+
+_CURRENCY = re.compile(r"[A-Z]{3}")
+_UNSIGNED_64 = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64)
+_NEWER = "is not known to this version of the tool: remove it, or call a newer version"
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """The value of a field that says who or what is reached."""
+
+    field: str
+    value: str
+
+
+@dataclass(frozen=True, slots=True)
+class Amount:
+    """The value of a field that says how much money moves."""
+
+    field: str
+    minor_units: int
+    currency: str
+
+
+def encode_canonical(message: Message) -> bytes:
+    """Encode a checked message; equal messages give equal bytes."""
+    return message.SerializeToString(deterministic=True)
+
+
+def check_values(message: Message, shape: MessageShape, more: list[Violation]) -> None:
+    """Check rules 1 to 4, and raise with every violation: those found here, then `more`.
+
+    Raises:
+        UnknownFields: Rule 1 is broken.
+        MessageInvalid: Another rule is broken, or `more` holds violations.
+    """
+    places = list(walk(message, shape))
+    unknown = [*_find_unknown(message, places), *_find_unknown_enums(places)]
+    invalid = [violation for place in places for violation in _check_place(place)]
+    if unknown:
+        raise UnknownFields([*unknown, *invalid, *more])
+    if invalid or more:
+        raise MessageInvalid([*invalid, *more])
+
+
+def collect_destinations(message: Message, shape: MessageShape) -> tuple[Destination, ...]:
+    """Collect the non-empty values of destination fields, nested and repeated ones too."""
+    return tuple(
+        Destination(place.path, place.value)
+        for place in walk(message, shape)
+        if place.field.roles.destination and place.value
+    )
+
+
+def collect_amounts(message: Message, shape: MessageShape) -> tuple[Amount, ...]:
+    """Collect the amounts that are set."""
+    return tuple(
+        Amount(place.path, place.value.minor_units, place.value.currency)
+        for place in walk(message, shape)
+        if place.field.roles.amount
+    )
+
+
+def _find_unknown(message: Message, places: list[Place]) -> Iterator[Violation]:
+    trimmed = type(message)()
+    trimmed.CopyFrom(message)
+    trimmed.DiscardUnknownFields()
+    if trimmed.ByteSize() == message.ByteSize():
+        return
+    messages = [("", message), *((p.path, p.value) for p in places if p.field.kind is Kind.MESSAGE)]
+    for path, inner in messages:
+        for unknown in UnknownFieldSet(inner):
+            yield Violation(path or WHOLE, f"field number {unknown.field_number} {_NEWER}")
+
+
+def _find_unknown_enums(places: list[Place]) -> Iterator[Violation]:
+    for place in places:
+        if place.field.kind is Kind.ENUM:
+            known = _find_enum_type(place).values_by_number
+            if place.value not in known:
+                yield Violation(place.path, f"enum number {place.value} {_NEWER}")
+
+
+def _find_enum_type(place: Place) -> Any:
+    descriptor = place.field.descriptor
+    if place.field.is_map:
+        descriptor = descriptor.message_type.fields_by_name["value"]
+    return descriptor.enum_type
+
+
+def _check_place(place: Place) -> Iterator[Violation]:
+    if place.depth > MAX_DEPTH:
+        if place.depth == MAX_DEPTH + 1:
+            yield Violation(place.path, f"is nested deeper than {MAX_DEPTH} levels")
+        return
+    if place.field.kind is Kind.FLOAT and not math.isfinite(place.value):
+        yield Violation(place.path, "must be a finite number")
+    if place.field.kind is Kind.INT and place.value > MAX_LONG:
+        yield Violation(place.path, f"must be at most {MAX_LONG}")
+    if place.field.roles.amount:
+        yield from _check_amount(place)
+    if place.field.message is not None:
+        check = _WELL_KNOWN.get(place.field.message.full_name)
+        if check is not None and not check(place.value):
+            yield Violation(place.path, "is out of the range that its type allows")
+
+
+def _check_amount(place: Place) -> Iterator[Violation]:
+    if place.value.minor_units < 0:
+        yield Violation(f"{place.path}.minor_units", "an amount must be at least 0")
+    if not _CURRENCY.fullmatch(place.value.currency):
+        yield Violation(f"{place.path}.currency", 'must be an ISO 4217 code such as "EUR"')
+
+
+def _is_timestamp(value: Any) -> bool:
+    return -62135596800 <= value.seconds <= 253402300799 and 0 <= value.nanos < 1_000_000_000
+
+
+def _is_duration(value: Any) -> bool:
+    same_sign = value.seconds * value.nanos >= 0
+    return same_sign and abs(value.seconds) <= 315576000000 and abs(value.nanos) < 1_000_000_000
+
+
+_WELL_KNOWN: dict[str, Callable[[Any], bool]] = {
+    "google.protobuf.Timestamp": _is_timestamp,
+    "google.protobuf.Duration": _is_duration,
+}
