@@ -15,7 +15,7 @@ ARGS ?=
 
 .PHONY: demo
 demo: setup engine image ## Show the refund desk on real parts (installs all it needs)
-	@$(BIN)/python -P deploy/demo/demo.py $(ARGS)
+	@$(BIN)/python -m deploy.demo $(ARGS)
 
 .PHONY: run
 run: setup engine image ## Start a broker and all it needs on loopback: toolcrib dev
@@ -23,7 +23,7 @@ run: setup engine image ## Start a broker and all it needs on loopback: toolcrib
 
 .PHONY: bench
 bench: setup engine image ## Measure a call beside a bare gRPC echo and `docker run`
-	@$(BIN)/python -P bench/run.py $(ARGS)
+	@$(BIN)/python -m bench.bench_call $(ARGS)
 
 ##@ Set up
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from broker.catalogue import Catalogue
 from broker.debts import Debts
@@ -17,7 +18,7 @@ from broker.path import Path as CallPath
 from broker.path import Stages
 from broker.recovery import adopt_unfinished
 from broker.server import Doors, Server
-from broker.settings import Settings
+from broker.settings import Settings, SettingsInvalid
 from broker.stages.admit import Admission
 from broker.stages.authenticate import Authenticator
 from broker.stages.authorize import Authorizer
@@ -28,12 +29,14 @@ from broker.stages.reserve import Reserver
 from broker.stages.run import Machinery, Runner
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
-from broker.store import open_store
 from broker.store.protocol import Store
+from broker.store.sqlite import open_store
 from broker.trail import Boundary, Recorder, pass_boundary
-from credentials.vault import VaultSession
+from credentials.secret import Secret
+from credentials.vault import SessionTuning, VaultSession
 from sandboxes.docker_driver import DockerDriver
-from sandboxes.egress import EgressProcess
+from sandboxes.egress.addresses import TargetAddress
+from sandboxes.egress.process import EgressProcess
 from sandboxes.engine import Engine
 
 log = logging.getLogger(__name__)
@@ -52,6 +55,21 @@ class Hooks:
 
     boundary: Boundary = pass_boundary
     clock: Clock = utc_now
+
+
+def read_secret_file(path: Path) -> Secret:
+    """Read a secret that the operator put into a file.
+
+    Raises:
+        SettingsInvalid: It cannot be read, or is empty.
+    """
+    try:
+        text = path.read_text().strip()
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: cannot be read ({error.strerror})") from error
+    if not text:
+        raise SettingsInvalid(f"{path}: is empty")
+    return Secret(text)
 
 
 class Broker:
@@ -88,7 +106,12 @@ class Broker:
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = await self._open_store(keys)
         self.driver = await self._start_driver()
-        egress = EgressProcess()
+        egress = EgressProcess(
+            {
+                name: TargetAddress(name, target.kind, target.host, target.port, dict(target.settings))
+                for name, target in settings.targets.items()
+            }
+        )
         await egress.start(settings.run_dir)
         stack.push_async_callback(egress.stop)
         self.vault = await self._open_vault()
@@ -135,12 +158,12 @@ class Broker:
         return driver
 
     async def _open_vault(self) -> VaultSession:
-        session = VaultSession.from_files(
-            self.settings.vault.address,
-            self.settings.vault.role_id_file,
-            self.settings.vault.secret_id_file,
-            ca_file=self.settings.vault.ca_file,
-            timeout_seconds=self.settings.vault.timeout_seconds,
+        vault = self.settings.vault
+        session = VaultSession(
+            vault.address,
+            read_secret_file(vault.role_id_file),
+            read_secret_file(vault.secret_id_file),
+            SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
         )
         await session.open()
         self._stack.push_async_callback(session.close)
@@ -150,7 +173,7 @@ class Broker:
         self, keys: TenantKeys, catalogue: Catalogue, grants: GrantBook, egress: EgressProcess
     ) -> Stages:
         settings, store, clock = self.settings, self.store, self._hooks.clock
-        machinery = Machinery(self.driver, egress, settings.targets)
+        machinery = Machinery(self.driver, egress)
         return Stages(
             recorder=Recorder(store, self._hooks.boundary),
             authenticate=Authenticator(settings.server.trust_domain, settings.tenants, clock),
@@ -185,4 +208,3 @@ class Broker:
         if stopped:
             log.warning("calls stopped at the drain deadline", extra={"outcome": str(stopped)})
         await server.stop()
-

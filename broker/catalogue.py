@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 from broker.errors import Refused
 from broker.store.protocol import Store, VersionRow
+from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion, load_version
 from tools.contract import Contract
 from tools.errors import ContractError
-from toolcrib.v1.reasons_pb2 import Reason
 
 STABLE = "stable"
 
@@ -93,9 +93,7 @@ class Catalogue:
             waiting = [e.row.version for e in having if not e.usable]
             if not asked and waiting:
                 raise _not_usable(method, waiting[0])
-            raise Refused(
-                Reason.REASON_TOOL_UNKNOWN, f'"{method}" has no version or alias "{wanted}"'
-            )
+            raise Refused(Reason.REASON_TOOL_UNKNOWN, f'"{method}" has no version or alias "{wanted}"')
         if not named[0].usable:
             raise _not_usable(method, named[0].row.version)
         return named[0].version

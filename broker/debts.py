@@ -15,7 +15,8 @@ from typing import Protocol
 
 from broker.model import LeaseRecord
 from broker.store.protocol import Store, StoreError
-from credentials.vault import EndNotConfirmed, LeaseIds
+from credentials.errors import EndNotConfirmed
+from credentials.lease import LeaseIds
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ class Debts:
     async def start(self) -> None:
         """Take up what earlier runs left owed, and begin to pay."""
         for call_id, lease in await self._store.owed_leases():
-            self._remember(call_id, lease.lease_id, lease.accessor)
+            self._remember(call_id, lease)
         self._task = asyncio.create_task(self._pay_for_ever(), name="debts")
 
     async def close(self) -> None:
@@ -61,16 +62,16 @@ class Debts:
 
     async def end(self, call_id: str, lease: LeaseRecord) -> datetime | None:
         """End a lease now; None when its end is not confirmed, and then it stays owed."""
-        self._remember(call_id, lease.lease_id, lease.accessor)
+        self._remember(call_id, lease)
         return await self._try(lease.lease_id)
 
     async def owe(self, call_id: str, leases: Sequence[LeaseIds]) -> None:
         """Take over leases that a failed mint could not end itself."""
         for lease in leases:
-            self._remember(call_id, lease.lease_id, lease.accessor)
+            self._remember(call_id, lease)
 
-    def _remember(self, call_id: str, lease_id: str, accessor: str) -> None:
-        self._owed[lease_id or accessor] = (call_id, LeaseIds(lease_id, accessor))
+    def _remember(self, call_id: str, lease: LeaseIds) -> None:
+        self._owed[lease.lease_id] = (call_id, lease)
         self._wake.set()
 
     async def _try(self, key: str) -> datetime | None:

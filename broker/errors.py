@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from tools.errors import Violation
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.errors import Violation
 
 
 class CallError(Exception):

@@ -13,9 +13,9 @@ from datetime import datetime
 
 from google.protobuf.message import Message
 
+from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract, Effect
-from toolcrib.v1.reasons_pb2 import Reason
 
 
 class Role(enum.StrEnum):

@@ -1,8 +1,8 @@
 """What a starting broker does about the calls that an earlier one did not end.
 
-    RESERVED              nothing ran: FAILED, key and budgets given back
-    DISPATCHED, a read    FAILED
-    DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess
+RESERVED              nothing ran: FAILED, key and budgets given back
+DISPATCHED, a read    FAILED
+DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from broker.model import CallRecord, CallState
 from broker.stages.reserve import UNKNOWN_OUTCOME
 from broker.store.protocol import AuditEvent, Store
-from tools.contract import Effect
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.contract import Effect
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Sequence
 
-from credentials.vault import Lease
+from credentials.lease import Lease
 
 REDACTED = "[redacted]"
 

@@ -59,6 +59,9 @@ class Server:
                 ("grpc.server.max_pending_requests", MAX_PENDING),
                 ("grpc.server.max_pending_requests_hard_limit", MAX_PENDING),
                 ("grpc.so_reuseport", 0),
+                # Over gRPC's own 8 KiB our stage answers, with the name of the value that is too long.
+                ("grpc.max_metadata_size", 32 * 1024),
+                ("grpc.absolute_max_metadata_size", 64 * 1024),
             ]
         )
         self._add(doors)

@@ -1,9 +1,9 @@
 """What can go wrong with credentials.
 
-    CredentialsError
-    ├── CredentialsUnavailable   no credential for this call; what was made is ended, or listed in `owed`
-    ├── EndNotConfirmed          a lease is not known to be dead: it stays owed, end it again
-    └── PartUnavailable          a development server cannot be started
+CredentialsError
+├── CredentialsUnavailable   no credential for this call; what was made is ended, or listed in `owed`
+├── EndNotConfirmed          a lease is not known to be dead: it stays owed, end it again
+└── PartUnavailable          a development server cannot be started
 """
 
 from __future__ import annotations

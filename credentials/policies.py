@@ -1,4 +1,4 @@
-"""What the broker and each tool may do in Vault: the policies and the token role that an operator installs."""
+"""What the broker and each tool may do in Vault: policies and token role, for the operator to install."""
 
 from __future__ import annotations
 

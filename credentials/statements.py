@@ -4,10 +4,10 @@ Vault runs a role's statements in one transaction. Rules of ours:
 
 1. The end closes the login first, then ends its sessions and waits until they are gone: an open transaction
    would otherwise commit after the revoke.
-2. A session's temporary tables go with the session; what else the login owns or was granted, large objects and
-   default privileges included, goes with DROP OWNED; then DROP ROLE. RESTRICT is meant: what others built
-   on a tool's objects is not dropped with them.
-3. What cannot be dropped (an object in another database of the server) must not keep the login alive: the
+2. A session's temporary tables go with the session; what else the login owns or was granted, large objects
+   and default privileges included, goes with DROP OWNED; then DROP ROLE. RESTRICT is meant: what others
+   built on a tool's objects is not dropped with them.
+3. What cannot be dropped (an object in another database of the server) must not keep the login alive: each
    drop is a subtransaction, so that the login stays closed and without a password when it fails.
 4. A session that cannot be ended fails the whole, so that the end is not confirmed.
 
@@ -36,18 +36,22 @@ BEGIN
   END IF;
   PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
   ALTER ROLE "{{name}}" WITH NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL;
-  FOR attempt IN 1..10 LOOP
+  FOR attempt IN 1..40 LOOP
     PERFORM pg_catalog.pg_stat_clear_snapshot();
-    SELECT count(*) INTO alive FROM pg_catalog.pg_stat_activity WHERE usesysid = login;
-    EXIT WHEN alive = 0;
-    PERFORM pg_catalog.pg_terminate_backend(pid, 200)
+    SELECT count(pg_catalog.pg_terminate_backend(pid)) INTO alive
       FROM pg_catalog.pg_stat_activity WHERE usesysid = login;
+    EXIT WHEN alive = 0;
+    PERFORM pg_catalog.pg_sleep(0.002 * attempt);
   END LOOP;
   IF alive > 0 THEN
     RAISE EXCEPTION 'toolcrib: % sessions of {{name}} live on', alive;
   END IF;
   BEGIN
     DROP OWNED BY "{{name}}" RESTRICT;
+  EXCEPTION WHEN OTHERS THEN
+    RAISE WARNING 'toolcrib: login {{name}} is closed but keeps what it owns: %', SQLERRM;
+  END;
+  BEGIN
     DROP ROLE "{{name}}";
   EXCEPTION WHEN OTHERS THEN
     RAISE WARNING 'toolcrib: login {{name}} is closed but its role remains: %', SQLERRM;

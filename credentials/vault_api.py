@@ -101,7 +101,7 @@ class VaultApi:
         return int(self._ask("post", "auth/token/renew-self", session, {})["auth"]["lease_duration"])
 
     def is_session_alive(self, session: Secret) -> bool:
-        """Ask whether the token is known. Its policy lets it look itself up, so DENIED means that it ended."""
+        """Ask whether the token lives. It may look itself up, so DENIED means that it ended."""
         try:
             self._ask("get", "auth/token/lookup-self", session)
         except VaultFault as fault:
@@ -194,6 +194,26 @@ class VaultApi:
     def _ask(
         self, method: str, path: str, token: Secret | None, body: dict[str, Any] | None = None
     ) -> dict[str, Any]:
+        try:
+            try:
+                response = self._send(method, path, token, body)
+            except requests.exceptions.ConnectionError as error:
+                # An idle connection that Vault closed. Every request but the one that makes a login may be
+                # sent twice: a second child that nobody knows holds no lease and ends with the session.
+                if isinstance(error, requests.exceptions.Timeout) or path.startswith("database/creds/"):
+                    raise
+                response = self._send(method, path, token, body)
+            if response.status_code == requests.codes.no_content:
+                return {}
+            if response.status_code != requests.codes.ok:
+                raise VaultFault(f"unexpected status {response.status_code}", Cause.INVALID)
+            return dict(response.json())
+        except (requests.exceptions.RequestException, exceptions.VaultError) as error:
+            raise self._translate(error) from error
+
+    def _send(
+        self, method: str, path: str, token: Secret | None, body: dict[str, Any] | None
+    ) -> requests.Response:
         adapter = RawAdapter(
             base_uri=self.address,
             token=token.reveal() if token else None,
@@ -202,28 +222,21 @@ class VaultApi:
             timeout=self.timeout_seconds,
             allow_redirects=False,
         )
-        try:
-            response = adapter.request(method, f"v1/{path}", json=body)
-            if response.status_code == requests.codes.no_content:
-                return {}
-            if response.status_code != requests.codes.ok:
-                raise VaultFault(f"unexpected status {response.status_code}", Cause.INVALID)
-            return dict(response.json())
-        except requests.exceptions.Timeout as error:
+        response: requests.Response = adapter.request(method, f"v1/{path}", json=body)
+        return response
+
+    def _translate(self, error: Exception) -> VaultFault:
+        if isinstance(error, exceptions.VaultError):
+            return VaultFault(_reason(error), _CAUSES.get(type(error), Cause.INVALID))
+        if isinstance(error, requests.exceptions.Timeout):
             text = f"no answer from {self.address} within {self.timeout_seconds:g} s"
-            raise VaultFault(text, Cause.TIMEOUT) from error
-        except requests.exceptions.SSLError as error:
+            return VaultFault(text, Cause.TIMEOUT)
+        if isinstance(error, requests.exceptions.SSLError):
             text = f"the certificate of {self.address} is not trusted; check vault.ca_file"
-            raise VaultFault(text, Cause.UNREACHABLE) from error
-        except requests.exceptions.RequestException as error:
-            text = f"{self.address} does not answer; is Vault running there?"
-            raise VaultFault(text, Cause.UNREACHABLE) from error
-        except exceptions.VaultError as error:
-            raise _translate(error) from error
+            return VaultFault(text, Cause.UNREACHABLE)
+        return VaultFault(f"{self.address} does not answer; is Vault running there?", Cause.UNREACHABLE)
 
 
-def _translate(error: exceptions.VaultError) -> VaultFault:
-    cause = _CAUSES.get(type(error), Cause.INVALID)
+def _reason(error: exceptions.VaultError) -> str:
     text = "; ".join(str(item) for item in error.errors or ()) or str(error.args[0] or "no reason given")
-    text = " ".join(text.replace("1 error occurred:", "").replace("* ", "").split())
-    return VaultFault(text[:500], cause)
+    return " ".join(text.replace("1 error occurred:", "").replace("* ", "").split())[:500]

@@ -1,15 +1,15 @@
 """PID 1 of every sandbox: starts the handler, passes its frames on and ends everything in time.
 
-It is copied into the image and runs there as `python3 -I -S /opt/toolcrib/init.py COMMAND…`; only the standard
-library is used. Neither the broker nor the engine may be alive when a sandbox has to end, so the end is
-enforced here, and the end of PID 1 is the end of every process in the container.
+It is copied into the image and runs there as `python3 -I -S /opt/toolcrib/init.py COMMAND…`; only the
+standard library is used. Neither the broker nor the engine may be alive when a sandbox has to end, so the
+end is enforced here, and the end of PID 1 is the end of every process in the container.
 
 Rules:
     * it is not dumpable: a handler has the same uid and could otherwise rewrite the deadline in /proc/1/mem;
     * it ends at the deadline, when stdin closes, when no preamble comes within the idle age, when the handler
       ends, and when the handler says more than its output cap;
-    * the frames' descriptors (0 and 1) are never given to the handler, which gets pipes: 3 to read frames, 4 to
-      write them. Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
+    * the frames' descriptors (0 and 1) are never given to the handler, which gets pipes: 3 to read frames, 4
+      to write them. Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
     * it writes without blocking: a reader that stops reading cannot hold up the deadline.
 
 The preamble, big-endian: b"TCH1", u32 milliseconds left, u32 output cap in bytes, u32 log cap in bytes.
@@ -178,6 +178,18 @@ class Supervisor:
         self._reap()
 
     def _wait(self, seconds: float) -> tuple[set[int], set[int]]:
+        readable: set[int] = set()
+        writable: set[int] = set()
+        for descriptor, events in self._poll().poll(seconds * 1000):
+            if descriptor == self.frames.source and events & select.POLLHUP:
+                raise End(EXIT_STDIN_CLOSED)
+            if events & (select.POLLOUT | select.POLLERR):
+                writable.add(descriptor)
+            if events & (select.POLLIN | select.POLLHUP):
+                readable.add(descriptor)
+        return readable, writable
+
+    def _poll(self) -> select.poll:
         poll = select.poll()
         if self.status is None:
             poll.register(self.pidfd, select.POLLIN)
@@ -188,16 +200,7 @@ class Supervisor:
                 poll.register(relay.source, select.POLLIN)
         if self.frames.pending:  # a handler that does not read must not hide the end of stdin
             poll.register(self.frames.source, 0)
-        readable: set[int] = set()
-        writable: set[int] = set()
-        for descriptor, events in poll.poll(seconds * 1000):
-            if descriptor == self.frames.source and events & select.POLLHUP:
-                raise End(EXIT_STDIN_CLOSED)
-            if events & (select.POLLOUT | select.POLLERR):
-                writable.add(descriptor)
-            if events & (select.POLLIN | select.POLLHUP):
-                readable.add(descriptor)
-        return readable, writable
+        return poll
 
     def _reap(self) -> None:
         """Collect every process that ended: orphans of the handler become children of PID 1."""

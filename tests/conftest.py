@@ -1,3 +1,18 @@
-"""Fixtures of all tests: the real parts, started once and taken away again."""
+"""Fixtures of all tests: the real parts, started once and taken away again; and what really ran."""
 
-pytest_plugins = ["tests.parts.engine", "tests.parts.vault", "tests.parts.postgres"]
+from __future__ import annotations
+
+from typing import Any
+
+from tests.parts import REAL_PARTS
+
+pytest_plugins = ["tests.parts.engine", "tests.parts.vault", "tests.parts.postgres", "tests.parts.crib"]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say which real parts the tests ran on."""
+    terminalreporter.section("real parts")
+    for line in dict.fromkeys(REAL_PARTS):
+        terminalreporter.line(line)
+    if not REAL_PARTS:
+        terminalreporter.line("none: these tests needed no engine, OpenBao or PostgreSQL")

@@ -12,7 +12,7 @@ Rules:
 from __future__ import annotations
 
 import enum
-from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import protovalidate
@@ -25,8 +25,8 @@ from tools.json_form import format_json, read_json
 from tools.json_schema import build_json_schema
 from tools.policy_view import build_policy_schema, find_hidden, view_message
 from tools.rules import find_broken_rules
-from tools.shapes import FieldShape, MessageShape, build_shape, walk
-from tools.text import clean_text
+from tools.shapes import FieldShape, MessageShape, build_shape
+from tools.text import clean_message
 from tools.values import (
     WHOLE,
     Amount,
@@ -35,6 +35,7 @@ from tools.values import (
     collect_amounts,
     collect_destinations,
     encode_canonical,
+    raise_violations,
 )
 
 __all__ = ["Amount", "Contract", "Destination", "Effect", "Reach", "ToolTerms"]
@@ -85,7 +86,13 @@ class Contract:
         untrusted: True where the response has a field that strangers fill.
     """
 
-    def __init__(self, terms: ToolTerms, descriptor: MethodDescriptor, validator: protovalidate.Validator) -> None:
+    def __init__(
+        self,
+        terms: ToolTerms,
+        descriptor: MethodDescriptor,
+        validator: protovalidate.Validator,
+        comments: Mapping[str, str],
+    ) -> None:
         self.terms = terms
         self.method, self.description = terms.method, terms.description
         self.effect, self.reach = terms.effect, terms.reach
@@ -95,8 +102,8 @@ class Contract:
         self._validator = validator
         self._request = build_shape(self.request_descriptor)
         self._response = build_shape(self.response_descriptor)
-        self.request_json_schema = build_json_schema(self._request, validator)
-        self.response_json_schema = build_json_schema(self._response, validator)
+        self.request_json_schema = build_json_schema(self._request, validator, comments)
+        self.response_json_schema = build_json_schema(self._response, validator, comments)
         self.policy_hidden = tuple(find_hidden(self._request))
         self.untrusted = any(item.roles.untrusted for item in _find_fields(self._response))
 
@@ -118,9 +125,14 @@ class Contract:
             UnknownFields: It has names that the type does not know.
             MessageInvalid: A value has the wrong type or breaks a rule.
         """
-        message = read_json(text, self._request)
-        self._check(message, self._request)
-        return message
+        reading = read_json(text, self._request)
+        if not reading.found:
+            self._check(reading.message, self._request)
+            return reading.message
+        broken = find_broken_rules(reading.message, self._request, self._validator)
+        others = [violation for violation in broken if not reading.tells(violation.field)]
+        raise_violations(reading.unknown, [*reading.invalid, *others])
+        raise AssertionError("a reading with violations raised none")
 
     def canonical(self, message: Message) -> bytes:
         """Encode a checked message: the bytes that the tool gets and that the digest covers."""
@@ -161,7 +173,7 @@ class Contract:
         """
         cleaned = type(message)()
         cleaned.CopyFrom(message)
-        report = tuple(_clean_fields(cleaned, self._response, ""))
+        report = tuple(clean_message(cleaned, self._response))
         return cleaned, report
 
     def result_json(self, raw: bytes) -> str:
@@ -200,13 +212,3 @@ def _find_fields(shape: MessageShape, seen: set[str] | None = None) -> list[Fiel
         if item.message is not None:
             found.extend(_find_fields(item.message, seen))
     return found
-
-
-def _clean_fields(message: Message, shape: MessageShape, path: str) -> list[str]:
-    report = [
-        _clean_field(message, item, item.name)
-        for item in shape.fields.values()
-        if item.roles.untrusted
-    ]
-    lines = [f"{path}{name}: {_describe(removed)}" for name, removed in zip((), (), strict=True)]
-    return lines

@@ -13,7 +13,7 @@ import functools
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc_tools
 from google.protobuf import descriptor_pb2, message_factory
@@ -35,8 +35,6 @@ GOOGLE_FILES = tuple(
 )
 TRUSTED_FILES = GOOGLE_FILES + OPTION_FILES
 
-_Options = TypeVar("_Options", bound=Message)
-
 
 def find_include_folders() -> tuple[Path, Path]:
     """Return the folders of our option protos and of google/protobuf, for protoc's include path."""
@@ -56,7 +54,9 @@ def load_trusted_files() -> FileProtos:
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trusted.binpb"
         includes = [f"-I{path}" for path in find_include_folders()]
-        if protoc.main(["protoc", *includes, "--include_imports", f"--descriptor_set_out={out}", *TRUSTED_FILES]):
+        if protoc.main(
+            ["protoc", *includes, "--include_imports", f"--descriptor_set_out={out}", *TRUSTED_FILES]
+        ):
             raise RuntimeError("the installation's own protos do not compile: install toolcrib again")
         files = descriptor_pb2.FileDescriptorSet.FromString(out.read_bytes())
     return {file.name: file for file in files.file}
@@ -105,15 +105,16 @@ def reparse_options(options: Message) -> Message:
     return _find_options_class(options.DESCRIPTOR.full_name).FromString(options.SerializeToString())
 
 
-def reparse_as(options: Message, known: type[_Options]) -> _Options:
-    """Read options as a generated class, for example toolcrib's own."""
-    return known.FromString(options.SerializeToString())
+def list_unknown_numbers(message: Message) -> list[int]:
+    """List the numbers of fields that a message holds and its type does not know; not of what is nested."""
+    fields = UnknownFieldSet(message)
+    return [fields[index].field_number for index in range(len(fields))]
 
 
 def find_unknown_numbers(message: Message, path: str = "") -> Iterator[str]:
     """Yield where `message` holds fields that its definition does not know, as "path: field 7"."""
-    for unknown in UnknownFieldSet(message):
-        yield f"{path or message.DESCRIPTOR.name}: field {unknown.field_number}"
+    for number in list_unknown_numbers(message):
+        yield f"{path or message.DESCRIPTOR.name}: field {number}"
     for field, value in message.ListFields():
         if field.message_type is None or field.message_type.GetOptions().map_entry:
             continue
@@ -140,12 +141,3 @@ def find_methods(file: FileDescriptor) -> Iterator[tuple[str, MethodDescriptor]]
     for service in file.services_by_name.values():
         for method in service.methods:
             yield f"{service.full_name}/{method.name}", method
-
-
-def read_leading_comment(file: descriptor_pb2.FileDescriptorProto, path: tuple[int, ...]) -> str:
-    """Read the comment above an element; `path` as in descriptor.proto's SourceCodeInfo."""
-    for location in file.source_code_info.location:
-        if tuple(location.path) == path:
-            lines = (line.strip() for line in location.leading_comments.strip().splitlines())
-            return " ".join(line for line in lines if line)
-    return ""

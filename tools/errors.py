@@ -1,10 +1,10 @@
 """What can be wrong with a message, a result or a bundle, with every violation at once.
 
-    ContractError
-    ├── MessageMalformed     the bytes or the JSON are no message of the type
-    ├── MessageInvalid       violations, by field
-    ├── UnknownFields        fields (or enum numbers) that this version does not know
-    └── BundleInvalid        a bundle breaks a rule of registration; violations, by file or field
+ContractError
+├── MessageMalformed     the bytes or the JSON are no message of the type
+├── MessageInvalid       violations, by field
+├── UnknownFields        fields (or enum numbers) that this version does not know
+└── BundleInvalid        a bundle breaks a rule of registration; violations, by file or field
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ def _view_value(value: Any, item: FieldShape) -> object:
     if item.message is not None:
         return view_message(value, item.message)
     if item.kind is Kind.ENUM:
-        return item.descriptor.enum_type.values_by_number[value].name
+        return item.enum.values_by_number[value].name
     return value
 
 

@@ -4,7 +4,7 @@
 |---|---|---|
 | secret | any field | hidden from policies, and from the texts of violations |
 | destination | string, repeated string | gated whatever the effect |
-| amount | message with `int64 minor_units` and `string currency` | at least 0, ISO 4217 form, charged to budgets |
+| amount | message with `int64 minor_units`, `string currency` | at least 0, ISO 4217, in budgets |
 | untrusted | string, repeated string, `content` TEXT | cleaned in results |
 """
 
@@ -15,10 +15,8 @@ from dataclasses import dataclass
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from google.protobuf import descriptor_pb2
-
-from tools.descriptors import reparse_as
 from toolcrib.v1 import options_pb2
+from tools.descriptors import read_options
 
 _TEXT = (options_pb2.CONTENT_UNSPECIFIED, options_pb2.TEXT)
 
@@ -71,8 +69,9 @@ def is_amount(message: Descriptor | None) -> bool:
 
 
 def _read(field: FieldDescriptor) -> options_pb2.FieldOptions:
-    options = reparse_as(field.GetOptions(), descriptor_pb2.FieldOptions)
-    return options.Extensions[options_pb2.field]
+    option = read_options(field.GetOptions(), "toolcrib.v1.field")
+    raw = b"" if option is None else option.SerializeToString()
+    return options_pb2.FieldOptions.FromString(raw)
 
 
 def _name(content: int) -> str:

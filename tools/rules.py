@@ -67,6 +67,18 @@ def find_required(descriptor: Descriptor, validator: protovalidate.Validator) ->
     return frozenset(path[0].field_name for path in paths if len(path) == 1)
 
 
+def list_message_rules(descriptor: Descriptor) -> Iterator[str]:
+    """Say in words each rule on a message as a whole."""
+    rules = read_options(descriptor.GetOptions(), "buf.validate.message")
+    if rules is None:
+        return
+    for rule in rules.cel:
+        yield rule.message or rule.id or rule.expression
+    yield from rules.cel_expression
+    for choice in rules.oneof:
+        yield f"{'exactly' if choice.required else 'at most'} one of {', '.join(choice.fields)} can be set"
+
+
 def _find_unbounded_cel(descriptor: Descriptor) -> Iterator[Violation]:
     for where, expression in _find_cel(descriptor):
         if len(expression) > MAX_CEL_CHARACTERS:

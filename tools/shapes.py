@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
 from tools.roles import Roles, read_roles
@@ -63,10 +63,12 @@ class FieldShape:
     """A field. For a map, `kind` and `message` are those of the values, and `key` is the key's field.
 
     Attributes:
+        values: The descriptor of the values: for a map its entry's, otherwise the field's own.
         presence: True where unset differs from the default (messages, `optional`, oneof members).
     """
 
     descriptor: FieldDescriptor
+    values: FieldDescriptor
     name: str
     kind: Kind
     repeated: bool
@@ -80,6 +82,12 @@ class FieldShape:
         """True for a map field."""
         return self.key is not None
 
+    @property
+    def enum(self) -> EnumDescriptor:
+        """The type of an enum field's values."""
+        assert self.values.enum_type is not None, "asked of enum fields only"
+        return self.values.enum_type
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -89,7 +97,6 @@ class Place:
     field: FieldShape
     value: Any
     depth: int
-    secret: bool
 
 
 def build_shape(descriptor: Descriptor, known: dict[str, MessageShape] | None = None) -> MessageShape:
@@ -119,26 +126,31 @@ def is_recursive(descriptor: Descriptor) -> bool:
     return False
 
 
-def walk(message: Message, shape: MessageShape, path: str = "", depth: int = 1, secret: bool = False) -> Iterator[Place]:
+def walk(message: Message, shape: MessageShape, path: str = "", depth: int = 1) -> Iterator[Place]:
     """Yield every set value of `message`, parents before what they hold."""
     for descriptor, value in message.ListFields():
         item = shape.fields[descriptor.name]
-        hidden = secret or item.roles.secret
-        for where, inner in _spread(item, value, f"{path}.{item.name}" if path else item.name):
-            yield Place(where, item, inner, depth, hidden)
+        for where, inner in spread(item, value, f"{path}.{item.name}" if path else item.name):
+            yield Place(where, item, inner, depth)
             if item.message is not None:
-                yield from walk(inner, item.message, where, depth + 1, hidden)
+                yield from walk(inner, item.message, where, depth + 1)
 
 
-def _spread(item: FieldShape, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+def spread(item: FieldShape, value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """Yield the one value of a field, or each of a list or map, with its path."""
     if item.is_map:
         for key in sorted(value):
-            yield f"{path}[{json.dumps(key)}]", value[key]
+            yield f"{path}[{quote_key(item, key)}]", value[key]
     elif item.repeated:
         for index, inner in enumerate(value):
             yield f"{path}[{index}]", inner
     else:
         yield path, value
+
+
+def quote_key(item: FieldShape, key: object) -> str:
+    """Write a map's key for a path; keys of a secret map are secret too."""
+    return "…" if item.roles.secret else json.dumps(key)
 
 
 def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> FieldShape:
@@ -147,7 +159,7 @@ def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> Field
     if entry is not None and entry.GetOptions().map_entry:
         value = _build_field(entry.fields_by_name["value"], known)
         key = _build_field(entry.fields_by_name["key"], known)
-        return FieldShape(item, item.name, value.kind, True, False, roles, value.message, key)
+        return FieldShape(item, value.values, item.name, value.kind, True, False, roles, value.message, key)
     kind = Kind.BYTES if item.type == FieldDescriptor.TYPE_BYTES else _KINDS[item.cpp_type]
     inner = None if entry is None else build_shape(entry, known)
-    return FieldShape(item, item.name, kind, item.is_repeated, item.has_presence, roles, inner)
+    return FieldShape(item, item, item.name, kind, item.is_repeated, item.has_presence, roles, inner)

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
-from google.protobuf.unknown_fields import UnknownFieldSet
 
+from tools.descriptors import list_unknown_numbers
 from tools.errors import MessageInvalid, UnknownFields, Violation
 from tools.shapes import Kind, MessageShape, Place, walk
 
 MAX_DEPTH = 50
 MAX_LONG = 2**63 - 1
+MAX_VIOLATIONS = 100
+"""So many are told at once: an answer has to fit into a status."""
 WHOLE = "(message)"
 """What a violation names when it is about the message itself."""
 
@@ -56,7 +58,7 @@ def encode_canonical(message: Message) -> bytes:
     return message.SerializeToString(deterministic=True)
 
 
-def check_values(message: Message, shape: MessageShape, more: list[Violation]) -> None:
+def check_values(message: Message, shape: MessageShape, more: Sequence[Violation]) -> None:
     """Check rules 1 to 4, and raise with every violation: those found here, then `more`.
 
     Raises:
@@ -65,11 +67,26 @@ def check_values(message: Message, shape: MessageShape, more: list[Violation]) -
     """
     places = list(walk(message, shape))
     unknown = [*_find_unknown(message, places), *_find_unknown_enums(places)]
-    invalid = [violation for place in places for violation in _check_place(place)]
+    told = {violation.field for violation in more}
+    invalid = [found for place in places for found in _check_place(place) if found.field not in told]
+    raise_violations(unknown, [*invalid, *more])
+
+
+def raise_violations(unknown: Sequence[Violation], invalid: Sequence[Violation]) -> None:
+    """Raise all violations at once; what is unknown decides the class, because a newer version may know it.
+
+    Raises:
+        UnknownFields: There is something unknown.
+        MessageInvalid: There are other violations.
+    """
+    found = [*unknown, *invalid]
+    left_out = len(found) - MAX_VIOLATIONS
+    if left_out > 0:
+        found = [*found[:MAX_VIOLATIONS], Violation(WHOLE, f"{left_out} more violations are left out")]
     if unknown:
-        raise UnknownFields([*unknown, *invalid, *more])
-    if invalid or more:
-        raise MessageInvalid([*invalid, *more])
+        raise UnknownFields(found)
+    if invalid:
+        raise MessageInvalid(found)
 
 
 def collect_destinations(message: Message, shape: MessageShape) -> tuple[Destination, ...]:
@@ -98,23 +115,14 @@ def _find_unknown(message: Message, places: list[Place]) -> Iterator[Violation]:
         return
     messages = [("", message), *((p.path, p.value) for p in places if p.field.kind is Kind.MESSAGE)]
     for path, inner in messages:
-        for unknown in UnknownFieldSet(inner):
-            yield Violation(path or WHOLE, f"field number {unknown.field_number} {_NEWER}")
+        for number in list_unknown_numbers(inner):
+            yield Violation(path or WHOLE, f"field number {number} {_NEWER}")
 
 
 def _find_unknown_enums(places: list[Place]) -> Iterator[Violation]:
     for place in places:
-        if place.field.kind is Kind.ENUM:
-            known = _find_enum_type(place).values_by_number
-            if place.value not in known:
-                yield Violation(place.path, f"enum number {place.value} {_NEWER}")
-
-
-def _find_enum_type(place: Place) -> Any:
-    descriptor = place.field.descriptor
-    if place.field.is_map:
-        descriptor = descriptor.message_type.fields_by_name["value"]
-    return descriptor.enum_type
+        if place.field.kind is Kind.ENUM and place.value not in place.field.enum.values_by_number:
+            yield Violation(place.path, f"enum number {place.value} {_NEWER}")
 
 
 def _check_place(place: Place) -> Iterator[Violation]:
@@ -142,12 +150,13 @@ def _check_amount(place: Place) -> Iterator[Violation]:
 
 
 def _is_timestamp(value: Any) -> bool:
-    return -62135596800 <= value.seconds <= 253402300799 and 0 <= value.nanos < 1_000_000_000
+    return bool(-62135596800 <= value.seconds <= 253402300799 and 0 <= value.nanos < 1_000_000_000)
 
 
 def _is_duration(value: Any) -> bool:
-    same_sign = value.seconds * value.nanos >= 0
-    return same_sign and abs(value.seconds) <= 315576000000 and abs(value.nanos) < 1_000_000_000
+    if value.seconds * value.nanos < 0:
+        return False
+    return bool(abs(value.seconds) <= 315576000000 and abs(value.nanos) < 1_000_000_000)
 
 
 _WELL_KNOWN: dict[str, Callable[[Any], bool]] = {

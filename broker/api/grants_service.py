@@ -15,9 +15,9 @@ from broker.model import Call, Caller, Role
 from broker.policy.files import Change, diff_grants, digest_files
 from broker.policy.grants import GrantSet, GrantsInvalid
 from broker.store.protocol import AuditEvent, BaseChanged, GrantFiles, Store
-from tools.errors import ContractError, Violation
 from toolcrib.v1 import grants_pb2, grants_pb2_grpc
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.errors import ContractError, Violation
 
 SERVICE = grants_pb2.DESCRIPTOR.services_by_name["Grants"]
 

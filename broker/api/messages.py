@@ -14,9 +14,9 @@ from broker.catalogue import Entry
 from broker.errors import Refused
 from broker.model import CallRecord, LeaseRecord, SandboxRecord
 from broker.store.protocol import VersionRow
-from tools.contract import Contract
 from toolcrib.v1 import broker_pb2, options_pb2, registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.contract import Contract
 
 MAX_PAGE_SIZE = 500
 

@@ -13,10 +13,10 @@ from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Caller
 from broker.store.protocol import AuditEvent, Store, VersionExists, VersionRow
-from tools.catalogue import ToolVersion, find_breaking_changes, load_version
-from tools.errors import BundleInvalid, Violation
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.catalogue import ToolVersion, find_breaking_changes, load_version
+from tools.errors import BundleInvalid, Violation
 
 SERVICE = registry_pb2.DESCRIPTOR.services_by_name["Registry"]
 ALIASES = (STABLE, "canary")
@@ -84,7 +84,9 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):  # type: ignore[misc]
                 Reason.REASON_SELF_REVIEW, "who registered a version cannot review it; ask another person"
             )
         if row.digest != request.digest:
-            raise _invalid((Violation("digest", f"is not the version's, which is {row.digest}; read it again"),))
+            raise _invalid(
+                (Violation("digest", f"is not the version's, which is {row.digest}; read it again"),)
+            )
         reviewed = replace(
             row,
             state="USABLE" if request.accept else "REJECTED",
@@ -105,7 +107,7 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):  # type: ignore[misc]
         if row.state != "USABLE":
             raise Refused(
                 Reason.REASON_TOOL_NOT_USABLE,
-                f"version {row.version} of {row.bundle} is {row.state}; only a reviewed version gets an alias",
+                f"version {row.version} of {row.bundle} is {row.state}; only a reviewed one gets an alias",
             )
         event = self._event("alias.moved", row, caller, alias=request.alias)
         moved = await self._store.move_alias(caller.tenant, row.bundle, request.alias, row.version, event)
@@ -131,7 +133,8 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):  # type: ignore[misc]
         row = await self._store.get_version(tenant, bundle, version)
         if row is None:
             raise Refused(
-                Reason.REASON_TOOL_UNKNOWN, f'bundle "{bundle}" has no version "{version}"; ListVersions names them'
+                Reason.REASON_TOOL_UNKNOWN,
+                f'bundle "{bundle}" has no version "{version}"; ListVersions names them',
             )
         return row
 
@@ -170,7 +173,9 @@ class RegistryService(registry_pb2_grpc.RegistryServicer):  # type: ignore[misc]
 
     def _event(self, kind: str, row: VersionRow, caller: Caller, **details: object) -> AuditEvent:
         facts = {"bundle": row.bundle, "version": row.version, "digest": row.digest, "state": row.state}
-        return AuditEvent(kind, caller.tenant, "", self._clock(), actor=caller.spiffe_id, details=facts | details)
+        return AuditEvent(
+            kind, caller.tenant, "", self._clock(), actor=caller.spiffe_id, details=facts | details
+        )
 
 
 def _invalid(violations: tuple[Violation, ...]) -> Refused:

@@ -115,5 +115,3 @@ def error_trailers(trail: Trail, error: CallError) -> dict[str, str]:
         "toolcrib-call-id": trail.earlier_call_id or trail.call_id,
         "toolcrib-replayed": "true" if replayed else "false",
     }
-
-

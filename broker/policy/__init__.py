@@ -5,7 +5,9 @@
     destinations  destinations.toml → Registry
     schema        contracts → the Cedar schema that policies are validated against
     rules         what the engine does not refuse but a reviewer would want refused
+    findings      what is wrong: where, what, and what to write instead
     files         files → policies; digest and plan
+    slices        a question → the few policies that can decide it, and what the engine says
     grants        policies + contracts → GrantSet, which answers authorize and explain
 
 Everything here is default deny: an empty file, an empty set and an error of evaluation refuse.

@@ -138,7 +138,9 @@ def _read_expires(terms: Terms, text: str) -> Terms:
     except ValueError:
         expires = None
     if expires is None or expires.tzinfo is None or "T" not in text:
-        raise AnnotationInvalid('@expires must be a time with its zone; write @expires("2027-01-01T00:00:00Z")')
+        raise AnnotationInvalid(
+            '@expires must be a time with its zone; write @expires("2027-01-01T00:00:00Z")'
+        )
     return replace(terms, expires=expires.astimezone(UTC))
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -42,14 +43,12 @@ class Registry:
     entries: tuple[KnownDestination, ...] = ()
 
     def trusted(self, environment: str) -> frozenset[str]:
-        """Values that are trusted in one environment."""
+        """Values that are trusted in one environment; to be compared byte for byte."""
         return frozenset(
-            entry.value for entry in self.entries if not entry.environments or environment in entry.environments
+            entry.value
+            for entry in self.entries
+            if not entry.environments or environment in entry.environments
         )
-
-    def knows(self, value: str, environment: str) -> bool:
-        """Tell whether a value is trusted in one environment. Compares byte for byte."""
-        return value in self.trusted(environment)
 
 
 def read_destinations(text: str, environments: Sequence[str]) -> tuple[Registry, list[Violation]]:
@@ -65,7 +64,10 @@ def read_destinations(text: str, environments: Sequence[str]) -> tuple[Registry,
     ]
     tables = document.get("destination", [])
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
-        return Registry(), [*violations, finding(FILE_NAME, "destination must be tables, each under [[destination]]")]
+        return Registry(), [
+            *violations,
+            finding(FILE_NAME, "destination must be tables, each under [[destination]]"),
+        ]
     places = _places(text, len(tables))
     entries: list[KnownDestination] = []
     for place, table in zip(places, tables, strict=True):
@@ -98,7 +100,9 @@ def _find_wrong_environments(table: Mapping[str, object], environments: Sequence
         return []
     named = table["environments"]
     if not isinstance(named, list) or not named or not all(isinstance(name, str) for name in named):
-        return ['environments must be a list like ["prod"] with at least one; leave it out for every environment']
+        return [
+            'environments must be a list like ["prod"] with at least one; leave it out for every environment'
+        ]
     return [
         f'environment "{name}" is unknown; {name_nearest(name, environments)}'
         for name in named
@@ -113,8 +117,9 @@ def _entry(table: Mapping[str, object]) -> KnownDestination:
 
 
 def _find_repeated(entries: Sequence[KnownDestination]) -> list[Violation]:
-    values = [entry.value for entry in entries]
+    counts = Counter(entry.value for entry in entries)
     return [
-        finding(FILE_NAME, f'"{value}" is listed twice; keep one, with all its environments')
-        for value in sorted({value for value in values if values.count(value) > 1})
+        finding(FILE_NAME, f'"{value}" is listed {count} times; keep one, with all its environments')
+        for value, count in sorted(counts.items())
+        if count > 1
     ]

@@ -23,7 +23,7 @@ from broker.policy.statements import Statement, split_statements
 from tools.errors import Violation
 
 MAX_FILES = 200
-MAX_FILE_CHARACTERS = 256 * 1024
+MAX_CHARACTERS = 2 * 1024 * 1024
 MAX_POLICIES = 5000
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.cedar")
@@ -45,7 +45,7 @@ class Policy:
 
     @property
     def effect(self) -> pst.Effect:
-        """ "permit" or "forbid"."""
+        """What it does: "permit" or "forbid"."""
         return self.template.effect
 
     @property
@@ -114,7 +114,7 @@ def digest_files(files: Mapping[str, str]) -> str:
 
 
 def diff_grants(old_files: Mapping[str, str], new_files: Mapping[str, str]) -> list[Change]:
-    """Say what replacing the old files by the new ones changes, by policy id; layout and comments do not count.
+    """Say what replacing the old files changes, by policy id; layout and comments do not count.
 
     The old files need not check any more; what cannot be read in them is compared as text.
 
@@ -130,14 +130,14 @@ def diff_grants(old_files: Mapping[str, str], new_files: Mapping[str, str]) -> l
 
 
 def _split(files: Mapping[str, str]) -> tuple[list[Statement], list[Violation]]:
-    if len(files) > MAX_FILES:
-        return [], [finding("grant files", f"{len(files)} files; at most {MAX_FILES} are allowed")]
+    size = sum(map(len, files.values()))
+    if len(files) > MAX_FILES or size > MAX_CHARACTERS:
+        problem = f"{len(files)} files, {size} characters; allowed are {MAX_FILES} and {MAX_CHARACTERS}"
+        return [], [finding("grant files", problem)]
     statements: list[Statement] = []
     violations: list[Violation] = []
     for name, text in sorted(files.items()):
-        if len(text) > MAX_FILE_CHARACTERS:
-            violations.append(finding(name, f"is longer than {MAX_FILE_CHARACTERS} characters; split the file"))
-        elif _NAME.fullmatch(name):
+        if _NAME.fullmatch(name):
             found, wrong = split_statements(name, text)
             statements += found
             violations += wrong
@@ -208,5 +208,7 @@ def _diff_destinations(old_files: Mapping[str, str], new_files: Mapping[str, str
     before, after = old_files.get(FILE_NAME, ""), new_files.get(FILE_NAME, "")
     if before.strip() == after.strip():
         return []
-    kind: Literal["ADD", "REMOVE", "REPLACE"] = "REPLACE" if before and after else "ADD" if after else "REMOVE"
+    kind: Literal["ADD", "REMOVE", "REPLACE"] = (
+        "REPLACE" if before and after else "ADD" if after else "REMOVE"
+    )
     return [Change(kind, "destinations", before, after)]

@@ -1,4 +1,4 @@
-"""What is wrong with grant files: every finding names file, line and policy, and says what to write instead."""
+"""What is wrong with grant files: where (file, line, policy), what, and what to write instead."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from broker.errors import Refused
-from tools.errors import Violation
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.errors import Violation
 
 
 class GrantsInvalid(Refused):

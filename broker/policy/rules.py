@@ -31,7 +31,9 @@ def covered_methods(template: pst.Template) -> frozenset[str] | None:
 
 def named_in_scope(scope: pst.PrincipalOrResourceConstraint) -> str | None:
     """The one name that a principal or resource scope is bound to; None when it is bound to none."""
-    if isinstance(scope, pst.ScopeEq | pst.ScopeIn | pst.ScopeIsIn) and isinstance(scope.entity, pst.EntityUid):
+    if isinstance(scope, pst.ScopeEq | pst.ScopeIn | pst.ScopeIsIn) and isinstance(
+        scope.entity, pst.EntityUid
+    ):
         return scope.entity.id
     return None
 
@@ -57,7 +59,7 @@ def find_breadth(template: pst.Template) -> list[str]:
     problems = []
     if not _is_bound(template, "principal"):
         problems.append(f'allows every agent; write principal == {AGENT}::"name"')
-    if not covered_methods(template):
+    if covered_methods(template) is None:
         problems.append(f'allows every tool; write action == {ACTION}::"package.Service/Method"')
     if not _is_bound(template, "resource"):
         problems.append(f'allows every environment; write resource == {ENVIRONMENT}::"name"')

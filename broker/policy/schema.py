@@ -19,9 +19,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cedarpy
+from google.protobuf.descriptor import Descriptor
 
 from broker.policy.findings import GrantsInvalid, finding, name_nearest
 from tools.contract import Contract
+from tools.roles import read_roles
 
 AGENT, ACTION, ENVIRONMENT = "Agent", "Action", "Environment"
 
@@ -49,12 +51,14 @@ class PolicySchema:
         contexts: Record type of `context`, by method.
         hidden: Paths of request fields that policies cannot see, by method.
         environments: Names of the broker's environments.
+        with_amounts: Methods whose request has an amount.
     """
 
     handle: cedarpy.Schema
     contexts: Mapping[str, Type]
     hidden: Mapping[str, tuple[str, ...]]
     environments: tuple[str, ...]
+    with_amounts: frozenset[str]
 
     def attributes(self, method: str, path: Sequence[str]) -> frozenset[str]:
         """Names under a path of one method's context, for example ("request", "amount")."""
@@ -94,10 +98,10 @@ class PolicySchema:
         steps = path.split(".")
         if any(path == f"request.{hidden}" for method in methods for hidden in self.hidden.get(method, ())):
             return "the tool has it, but policies cannot see it (float, bytes, map, recursive or secret)"
-        known = {name for method in methods for name in self.attributes(method, steps[:-1])}
-        if steps[-1] in known:
-            return f"only some of the tools have it: guard it with `has {steps[-1]}`, or name the tools"
-        return name_nearest(steps[-1], known)
+        known = {method: self.attributes(method, steps[:-1]) for method in self.contexts}
+        if any(steps[-1] in names for names in known.values()):
+            return f"other tools have it: guard it with `has {steps[-1]}`, or let the scope name those tools"
+        return name_nearest(steps[-1], {name for method in methods for name in known[method]})
 
 
 def build_schema(contracts: Sequence[Contract], environments: Sequence[str]) -> PolicySchema:
@@ -119,7 +123,8 @@ def build_schema(contracts: Sequence[Contract], environments: Sequence[str]) -> 
         hidden[contract.method] = (*hidden.get(contract.method, ()), *contract.policy_hidden)
     contexts = {method: _context(view) for method, view in requests.items()}
     handle = cedarpy.Schema.from_json_str(json.dumps({"": _namespace(contexts, environments)}))
-    return PolicySchema(handle, contexts, hidden, tuple(environments))
+    with_amounts = frozenset(c.method for c in contracts if _holds_amount(c.request_descriptor))
+    return PolicySchema(handle, contexts, hidden, tuple(environments), with_amounts)
 
 
 def merge_types(first: Type, second: Type, path: str) -> Type:
@@ -130,7 +135,7 @@ def merge_types(first: Type, second: Type, path: str) -> Type:
     """
     if first["type"] != second["type"]:
         raise TypesConflict(path)
-    merged: dict[str, object] = {**first, "required": _required(first) and _required(second)}
+    merged: dict[str, object] = dict(first)
     if first["type"] == "Record":
         merged["attributes"] = _merge_attributes(_attributes(first), _attributes(second), path)
     if first["type"] == "Set":
@@ -142,10 +147,23 @@ def _merge_attributes(first: Mapping[str, Type], second: Mapping[str, Type], pat
     merged: dict[str, Type] = {}
     for name in [*first, *(name for name in second if name not in first)]:
         if name in first and name in second:
-            merged[name] = merge_types(first[name], second[name], f"{path}.{name}")
+            required = _required(first[name]) and _required(second[name])
+            merged[name] = {**merge_types(first[name], second[name], f"{path}.{name}"), "required": required}
         else:
             merged[name] = {**(first.get(name) or second[name]), "required": False}
     return merged
+
+
+def _holds_amount(request: Descriptor) -> bool:
+    seen, pending = {request.full_name}, [request]
+    while pending:
+        for field in pending.pop().fields:
+            if read_roles(field).amount:
+                return True
+            if field.message_type is not None and field.message_type.full_name not in seen:
+                seen.add(field.message_type.full_name)
+                pending.append(field.message_type)
+    return False
 
 
 def _required(node: Type) -> bool:

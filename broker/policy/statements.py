@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from dataclasses import dataclass
 
 from broker.policy.findings import finding
@@ -88,22 +89,26 @@ def split_statements(file: str, text: str) -> tuple[list[Statement], list[Violat
     """Split a file's text; what cannot be handed to the engine comes back as violations."""
     violations = _find_invisible(file, text)
     statements: list[Statement] = []
+    newlines = [newline.start() for newline in re.finditer("\n", text)]
     start, shape = _skip_blank(text, 0), _Shape()
     for token in _TOKEN.finditer(text, start):
         kind = str(token.lastgroup)
         if kind == "unclosed":
-            place = f"{file}:{_line_at(text, token.start())}"
-            return statements, [*violations, finding(place, 'a string begins here and is not closed; add the ")')]
+            place = f"{file}:{_line_at(newlines, token.start())}"
+            return statements, [
+                *violations,
+                finding(place, 'a string begins here and is not closed; add the ")'),
+            ]
         shape.take(kind)
         if kind == "end":
-            statement = Statement(file, _line_at(text, start), text[start : token.end()])
+            statement = Statement(file, _line_at(newlines, start), text[start : token.end()])
             if shape.trouble:
                 violations.append(finding(statement.place, shape.trouble))
             else:
                 statements.append(statement)
             start, shape = _skip_blank(text, token.end()), _Shape()
     if start < len(text):
-        place = f"{file}:{_line_at(text, start)}"
+        place = f"{file}:{_line_at(newlines, start)}"
         violations.append(finding(place, 'the policy that begins here does not end; add the ";"'))
     return statements, violations
 
@@ -114,7 +119,9 @@ def _find_invisible(file: str, text: str) -> list[Violation]:
         hidden = {c for c in line if c not in "\t\r" and unicodedata.category(c) in {"Cc", "Cf", "Zl", "Zp"}}
         if hidden:
             names = ", ".join(sorted(f"U+{ord(c):04X}" for c in hidden))
-            violations.append(finding(f"{file}:{number}", f"has characters that nobody can see ({names}); remove them"))
+            violations.append(
+                finding(f"{file}:{number}", f"has characters that nobody can see ({names}); remove them")
+            )
     return violations
 
 
@@ -123,5 +130,5 @@ def _skip_blank(text: str, position: int) -> int:
     return blank.end() if blank else position
 
 
-def _line_at(text: str, position: int) -> int:
-    return text.count("\n", 0, position) + 1
+def _line_at(newlines: list[int], position: int) -> int:
+    return bisect_left(newlines, position) + 1

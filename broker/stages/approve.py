@@ -9,8 +9,8 @@ from __future__ import annotations
 from broker.errors import Refused
 from broker.model import Call, Grant
 from broker.stages.gate import Concern
-from tools.errors import Violation
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.errors import Violation
 
 
 def approve(call: Call, grant: Grant, concerns: tuple[Concern, ...]) -> None:

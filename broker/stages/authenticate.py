@@ -33,9 +33,7 @@ _MAX_REMEMBERED = 1024
 class Authenticator:
     """Turns a peer into a caller of one of this broker's tenants."""
 
-    def __init__(
-        self, trust_domain: str, tenants: Collection[str], clock: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, trust_domain: str, tenants: Collection[str], clock: Callable[[], datetime]) -> None:
         self._prefix = f"spiffe://{trust_domain}"
         self._tenants = frozenset(tenants)
         self._clock = clock

@@ -117,7 +117,5 @@ def replay(earlier: CallRecord, call: Call) -> Answer:
     """
     if earlier.state is CallState.SUCCEEDED:
         assert earlier.result is not None, "a call that succeeded has a result"
-        return Answer(
-            earlier.call_id, call.contract, earlier.result, earlier.labels, True, earlier.started
-        )
+        return Answer(earlier.call_id, call.contract, earlier.result, earlier.labels, True, earlier.started)
     raise Failed(earlier.reason, earlier.message, details={**earlier.failure, "replayed": "true"})

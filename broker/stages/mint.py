@@ -18,7 +18,8 @@ from broker.debts import Debts
 from broker.model import Call, LeaseRecord, Reservation
 from broker.stages.reserve import NothingRan
 from broker.trail import Trail
-from credentials.vault import CallTag, CredentialsUnavailable, CredentialWanted, Lease
+from credentials.errors import CredentialsUnavailable
+from credentials.lease import CallTag, CredentialWanted, Lease
 from toolcrib.v1.reasons_pb2 import Reason
 
 # A lease outlives the deadline by this, so that it does not die under a tool that ends in time.
@@ -40,7 +41,9 @@ class Minter:
         self._debts = debts
 
     @asynccontextmanager
-    async def __call__(self, call: Call, reservation: Reservation, trail: Trail) -> AsyncIterator[list[Lease]]:
+    async def __call__(
+        self, call: Call, reservation: Reservation, trail: Trail
+    ) -> AsyncIterator[list[Lease]]:
         """Hold the call's leases.
 
         Raises:

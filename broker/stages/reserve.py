@@ -106,5 +106,3 @@ def _as_failure(error: BaseException, call: Call, trail: Trail) -> CallError:
     if isinstance(error, Exception):
         return Failed(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {call.call_id}")
     return Failed(Reason.REASON_UNSPECIFIED, "the caller went away", details={"cancelled": "true"})
-
-

@@ -8,8 +8,9 @@ Rules:
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
@@ -17,27 +18,33 @@ from broker.errors import CallError, Failed
 from broker.keys import TenantKeys
 from broker.model import Call, Reservation, SandboxRecord
 from broker.redaction import Redaction
-from broker.settings import Target
 from broker.stages.reserve import UNKNOWN_OUTCOME, NothingRan
 from broker.store.protocol import Store
 from broker.trail import Trail
-from credentials.vault import Lease
-from sandboxes.docker_driver import DockerDriver, DockerSandbox, Limits, SandboxSpec, SandboxUnavailable
-from sandboxes.egress import Egress, EgressProcess, EgressUnavailable, TargetAddress
-from sandboxes.outcome import OutcomeKind, RawOutcome
+from credentials.lease import Lease
+from sandboxes.docker_driver import DockerDriver, DockerSandbox
+from sandboxes.egress.process import (
+    Egress,
+    EgressNotClosed,
+    EgressProcess,
+    EgressUnavailable,
+    TargetUnknown,
+)
+from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxSpec, SandboxUnavailable
 from toolcrib.handler.v1 import handler_pb2
 from toolcrib.v1.reasons_pb2 import Reason
+
+log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """What a call runs on: the engine's driver, the egress process, and the operator's targets."""
+    """What a call runs on: the engine's driver and the egress process."""
 
     driver: DockerDriver
     egress: EgressProcess
-    targets: Mapping[str, Target]
 
 
 class Runner:
@@ -58,6 +65,24 @@ class Runner:
             Failed: DEADLINE_EXCEEDED, IN_DOUBT, OUTPUT_TOO_LARGE, TOOL_CRASHED or TOOL_FAILED.
         """
         redaction = Redaction(leases)
+        try:
+            outcome = await self._run(call, reservation, leases, trail)
+        except (SandboxUnavailable, EgressUnavailable, TargetUnknown) as error:
+            raise NothingRan(
+                Reason.REASON_SANDBOX_UNAVAILABLE,
+                f"no sandbox could be made, nothing ran: {redaction.clean(str(error))}",
+                retry_after_seconds=2.0,
+            ) from error
+        trail.tool_log = redaction.clean(outcome.log)
+        if outcome.kind is OutcomeKind.RESULT:
+            return outcome.response
+        raise _as_error(outcome, call, redaction)
+
+    async def _run(
+        self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
+    ) -> RawOutcome:
+        """Hold sandbox and way out for one conversation; both are gone when it returns."""
+        outcome: RawOutcome | None = None
         made: list[DockerSandbox] = []
         try:
             async with AsyncExitStack() as stack:
@@ -68,18 +93,14 @@ class Runner:
                 await self._store.dispatch(call.call_id, trail.leases)
                 trail.dispatched = True
                 outcome = await sandbox.run(start, max(call.deadline - time.monotonic(), 0.001))
-        except (SandboxUnavailable, EgressUnavailable) as error:
-            raise NothingRan(
-                Reason.REASON_SANDBOX_UNAVAILABLE,
-                f"no sandbox could be made, nothing ran: {redaction.clean(str(error))}",
-                retry_after_seconds=2.0,
-            ) from error
+        except EgressNotClosed as error:
+            # Its connections are ended; an empty folder is left, which does not change what the tool said.
+            log.warning("egress folder left", extra={"call_id": call.call_id, "cause": str(error)})
+            if outcome is None:
+                raise
         finally:
             trail.sandboxes = [SandboxRecord(s.container_id, s.image_id, s.made, s.gone) for s in made]
-        trail.tool_log = redaction.clean(outcome.log)
-        if outcome.kind is OutcomeKind.RESULT:
-            return outcome.response
-        raise _as_error(outcome, call, redaction)
+        return outcome
 
     async def _prepare(self, call: Call, stack: AsyncExitStack) -> tuple[DockerSandbox, Egress | None]:
         manifest = call.version.manifest
@@ -87,33 +108,16 @@ class Runner:
         names = manifest.method(call.contract.method).targets
         egress = None
         if names:
-            addresses = {name: self._address(name) for name in names}
-            egress = await stack.enter_async_context(
-                self._machinery.egress.open(call.call_id, uid, addresses)
-            )
-        limits = manifest.limits
+            egress = await stack.enter_async_context(self._machinery.egress.open(call.call_id, uid, names))
         spec = SandboxSpec(
             image_id=call.version.image_id,
             command=tuple(manifest.image.command),
-            limits=Limits(
-                memory_mib=limits.memory_mib,
-                pids=limits.pids,
-                cpus=limits.cpus,
-                tmp_mib=limits.tmp_mib,
-                output_kib=limits.output_kib,
-                log_kib=limits.log_kib,
-            ),
+            limits=manifest.limits,
             uid=uid,
             socket_dir=egress.socket_dir if egress else None,
         )
         sandbox = await stack.enter_async_context(self._machinery.driver.create(spec, call.call_id))
         return sandbox, egress
-
-    def _address(self, name: str) -> TargetAddress:
-        target = self._machinery.targets.get(name)
-        if target is None:
-            raise EgressUnavailable(f'target "{name}" is not declared; the operator adds [targets.{name}]')
-        return TargetAddress(name, target.kind, target.host, target.port, dict(target.settings))
 
     def _start_frame(
         self, call: Call, reservation: Reservation, leases: Sequence[Lease], egress: Egress | None

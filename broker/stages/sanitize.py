@@ -11,8 +11,8 @@ from __future__ import annotations
 from broker.errors import Failed
 from broker.model import Answer, Call
 from broker.redaction import Redaction
-from tools.errors import ContractError
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.errors import ContractError
 
 
 def sanitize(call: Call, raw_output: bytes, redaction: Redaction) -> Answer:

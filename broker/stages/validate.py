@@ -21,10 +21,10 @@ from broker.model import Call, Caller
 from broker.request import Request
 from broker.store.protocol import ClaimScope, Store
 from broker.trail import Trail
+from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract, Effect
 from tools.errors import MessageInvalid, MessageMalformed, UnknownFields, Violation
-from toolcrib.v1.reasons_pb2 import Reason
 
 KEY = "toolcrib-idempotency-key"
 ENVIRONMENT = "toolcrib-environment"
@@ -107,9 +107,7 @@ class Validator:
             )
         return environment
 
-    def _read(
-        self, request: Request, caller: Caller, contract: Contract, version: ToolVersion
-    ) -> Message:
+    def _read(self, request: Request, caller: Caller, contract: Contract, version: ToolVersion) -> Message:
         try:
             return parse(contract, request)
         except UnknownFields as error:
@@ -165,9 +163,7 @@ def read_metadata(request: Request) -> dict[str, str]:
     ]
     if violations:
         names = ", ".join(violation.field for violation in violations)
-        raise Refused(
-            Reason.REASON_METADATA_INVALID, f"ill-formed metadata: {names}", violations=violations
-        )
+        raise Refused(Reason.REASON_METADATA_INVALID, f"ill-formed metadata: {names}", violations=violations)
     return values
 
 

@@ -36,7 +36,9 @@ def merge_charges(charges: Sequence[Charge]) -> Sequence[Charge]:
     sums: dict[tuple[str, BudgetLimit], Charge] = {}
     for charge in charges:
         if charge.amount < 0:
-            raise ValueError(f"{charge.grant_id}: a charge of {charge.amount} {charge.limit.unit} is negative")
+            raise ValueError(
+                f"{charge.grant_id}: a charge of {charge.amount} {charge.limit.unit} is negative"
+            )
         found = sums.get((charge.grant_id, charge.limit))
         amount = charge.amount + (found.amount if found else 0)
         sums[charge.grant_id, charge.limit] = replace(charge, amount=amount)
@@ -44,7 +46,7 @@ def merge_charges(charges: Sequence[Charge]) -> Sequence[Charge]:
 
 
 def amounts_to_book(charges: Sequence[Charge]) -> Mapping[tuple[str, str], int]:
-    """Say what is written for one call: one amount for each (grant, unit), however many windows look at it."""
+    """Say what is written for one call: one amount a (grant, unit), however many windows look at it."""
     amounts: dict[tuple[str, str], int] = {}
     for charge in charges:
         budget = charge.grant_id, charge.limit.unit

@@ -1,26 +1,26 @@
 """A store that keeps everything in the process's memory: for tests, and for nothing else.
 
-It forgets with the process, and promises otherwise what SQLite promises: the same contract suite runs on both.
+It forgets with the process. Otherwise it promises what SQLite promises: one contract suite runs on both.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from broker.audit import START, Anchor, seal
 from broker.model import CallRecord, CallState, Charge, LeaseRecord
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
 from broker.store.keys import Keys
+from broker.store.memory_state import Booking, MemoryLedger, MemoryState
 from broker.store.options import StoreOptions
-from broker.store.paging import PageTokens, Position, clamp_page_size
+from broker.store.paging import PageTokens, call_position, clamp_page_size, version_position
 from broker.store.protocol import (
     AuditEvent,
     AuditRecord,
-    BaseChanged,
     Claim,
     ClaimScope,
     Epoch,
@@ -28,7 +28,6 @@ from broker.store.protocol import (
     Page,
     StaleEpoch,
     StoreError,
-    VersionExists,
     VersionRow,
 )
 from broker.store.rules import (
@@ -37,54 +36,16 @@ from broker.store.rules import (
     KeyRow,
     amend_call,
     check_attempt,
+    check_base,
     check_new,
+    check_same_digest,
     check_state,
+    check_version,
     end_call,
-    judge_key,
     merge_leases,
+    review,
     scope_of,
 )
-
-_LAST: Position = (1 << 62, "￿", "￿")
-
-
-@dataclass(frozen=True, slots=True)
-class _Booking:
-    tenant: str
-    environment: str
-    budget: tuple[str, str]
-    at: datetime
-    call_id: str
-    amount: int
-
-
-@dataclass(slots=True)
-class MemoryState:
-    """What would be on the disk. Give it to a second `MemoryStore` to play a restart, or a take-over."""
-
-    installation: str = field(default_factory=lambda: secrets.token_hex(8))
-    page_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    epoch: int = 0
-    calls: dict[str, CallRecord] = field(default_factory=dict)
-    keys: dict[ClaimScope, tuple[KeyRow, str]] = field(default_factory=dict)
-    bookings: list[_Booking] = field(default_factory=list)
-    versions: dict[tuple[str, str, str], VersionRow] = field(default_factory=dict)
-    aliases: dict[tuple[str, str, str], str] = field(default_factory=dict)
-    grants: dict[str, GrantFiles] = field(default_factory=dict)
-    audit: list[AuditRecord] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
-class _MemoryLedger:
-    bookings: Sequence[_Booking]
-
-    def entries(self, charge: Charge, since: datetime) -> Iterable[tuple[datetime, int]]:
-        budget = charge.grant_id, charge.limit.unit
-        found = ((one.at, one.amount) for one in self.bookings if one.budget == budget and one.at > since)
-        return sorted(found)
-
-    def used(self, charge: Charge, since: datetime) -> int:
-        return sum(amount for _, amount in self.entries(charge, since))
 
 
 class MemoryStore:
@@ -152,12 +113,12 @@ class MemoryStore:
         self.state.bookings.extend(bookings)
         self._keys.notify(call.call_id)
 
-    def _book(self, call: CallRecord, charges: Sequence[Charge], now: datetime) -> Sequence[_Booking]:
+    def _book(self, call: CallRecord, charges: Sequence[Charge], now: datetime) -> Sequence[Booking]:
         place = call.tenant, call.environment
         mine = [one for one in self.state.bookings if (one.tenant, one.environment) == place]
-        check_charges(charges, _MemoryLedger(mine), now)
+        check_charges(charges, MemoryLedger(mine), now)
         return [
-            _Booking(*place, budget, now, call.call_id, amount)
+            Booking(*place, budget, now, call.call_id, amount)
             for budget, amount in amounts_to_book(charges).items()
         ]
 
@@ -260,14 +221,151 @@ class MemoryStore:
     ) -> Page[CallRecord]:
         """List calls of a tenant, newest first."""
         binding = ("calls", tenant, agent, method, state or "")
-        before = self._tokens.read(binding, page_token) if page_token else _LAST
+        before = self._tokens.read(binding, page_token) if page_token else None
         await self._begin_read()
-        found = sorted(
-            (call_position(call), call)
+        found = [
+            call
             for call in self.state.calls.values()
             if call.tenant == tenant
             and agent in ("", call.agent)
             and method in ("", call.method)
             and state in (None, call.state)
+            and (before is None or call_position(call) < before)
+        ]
+        found.sort(key=call_position, reverse=True)
+        return self._tokens.cut(binding, found, clamp_page_size(page_size), call_position)
+
+    # --- versions ----------------------------------------------------------------------------------------
+    async def put_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
+        """Add a version."""
+        await self._begin_write()
+        name = row.tenant, row.bundle, row.version
+        found = self.state.versions.get(name)
+        if found is not None:
+            check_same_digest(found, row)
+            return self._with_aliases(found)
+        self._append(audit)
+        self.state.versions[name] = replace(row, aliases=())
+        return self._with_aliases(row)
+
+    async def get_version(self, tenant: str, bundle: str, version: str) -> VersionRow | None:
+        """Read one version."""
+        await self._begin_read()
+        found = self.state.versions.get((tenant, bundle, version))
+        return self._with_aliases(found) if found else None
+
+    async def list_versions(
+        self, tenant: str, *, bundle: str = "", page_size: int = 50, page_token: str = ""
+    ) -> Page[VersionRow]:
+        """List versions of a tenant, newest first."""
+        binding = ("versions", tenant, bundle)
+        before = self._tokens.read(binding, page_token) if page_token else None
+        await self._begin_read()
+        found = [
+            self._with_aliases(row)
+            for row in self.state.versions.values()
+            if row.tenant == tenant
+            and bundle in ("", row.bundle)
+            and (before is None or version_position(row) < before)
+        ]
+        found.sort(key=version_position, reverse=True)
+        return self._tokens.cut(binding, found, clamp_page_size(page_size), version_position)
+
+    async def review_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
+        """Replace what a review says of a version."""
+        await self._begin_write()
+        found = self._version(row.tenant, row.bundle, row.version)
+        reviewed = review(found, row)
+        self._append(audit)
+        self.state.versions[row.tenant, row.bundle, row.version] = reviewed
+        return self._with_aliases(reviewed)
+
+    async def move_alias(
+        self, tenant: str, bundle: str, alias: str, version: str, audit: AuditEvent
+    ) -> VersionRow:
+        """Point an alias at a version."""
+        await self._begin_write()
+        found = self._version(tenant, bundle, version)
+        self._append(audit)
+        self.state.aliases[tenant, bundle, alias] = version
+        return self._with_aliases(found)
+
+    def _version(self, tenant: str, bundle: str, version: str) -> VersionRow:
+        return check_version(self.state.versions.get((tenant, bundle, version)), bundle, version)
+
+    def _with_aliases(self, row: VersionRow) -> VersionRow:
+        aliases = sorted(
+            alias
+            for (tenant, bundle, alias), version in self.state.aliases.items()
+            if (tenant, bundle, version) == (row.tenant, row.bundle, row.version)
         )
-        return found
+        return replace(row, aliases=tuple(aliases))
+
+    # --- grants ------------------------------------------------------------------------------------------
+    async def grant_files(self, tenant: str) -> GrantFiles:
+        """Read the grant files in force."""
+        await self._begin_read()
+        return self.state.grants.get(tenant, GrantFiles({}, ""))
+
+    async def apply_grants(self, tenant: str, files: GrantFiles, base_digest: str, audit: AuditEvent) -> None:
+        """Replace a tenant's grant files."""
+        await self._begin_write()
+        check_base(self.state.grants.get(tenant, GrantFiles({}, "")).digest, base_digest)
+        self._append(audit)
+        self.state.grants[tenant] = replace(files, files=dict(files.files))
+
+    # --- audit -------------------------------------------------------------------------------------------
+    async def append_audit(self, event: AuditEvent) -> None:
+        """Record a decision that changes nothing else."""
+        await self._begin_write()
+        self._append(event)
+
+    async def audit_records(self, after_sequence: int = 0) -> AsyncIterator[AuditRecord]:
+        """Iterate over the chain."""
+        await self._begin_read()
+        for record in self.state.audit[after_sequence:]:
+            yield record
+
+    async def tenants(self) -> Sequence[str]:
+        """Tenants that have a version or grants."""
+        await self._begin_read()
+        return sorted({tenant for tenant, _, _ in self.state.versions} | set(self.state.grants))
+
+    # --- the transaction ---------------------------------------------------------------------------------
+    async def _begin_read(self) -> None:
+        """Let others run first, as a store with a disk does."""
+        await asyncio.sleep(0)
+        if self._closed:
+            raise StoreError("the store is closed")
+
+    async def _begin_write(self) -> None:
+        """From here to the method's end nothing awaits: that is the transaction."""
+        await self._begin_read()
+        if self.state.epoch != self.epoch.number:
+            raise StaleEpoch("another broker has taken the store over; this one may not change it any more")
+
+    def _append(self, event: AuditEvent) -> None:
+        """Chain a record: the last step that can fail, so that a change and its record come together."""
+        chain = self.state.audit
+        head = Anchor(chain[-1].sequence, chain[-1].hash) if chain else START
+        chain.append(seal(event, head, self._options.audit_key, self._options.key_id))
+
+    def _check_absent(self, call: CallRecord) -> None:
+        if call.call_id in self.state.calls:
+            raise StoreError(f"call {call.call_id}: is recorded already")
+
+    def _own_state(self, stored: CallRecord | None) -> CallState | None:
+        return stored.state if stored and stored.epoch == self.epoch.number else None
+
+    def _end(self, ended: CallRecord, audit: AuditEvent) -> None:
+        self._append(audit)
+        self.state.calls[ended.call_id] = ended
+        self._keys.notify(ended.call_id)
+
+    def _free(self, call_id: str, *, with_charges: bool) -> None:
+        scope = scope_of(self.state.calls[call_id])
+        if scope is not None:
+            key, _ = self.state.keys[scope]
+            self.state.keys[scope] = replace(key, free=True), call_id
+        if with_charges:
+            self.state.bookings = [one for one in self.state.bookings if one.call_id != call_id]

@@ -35,7 +35,7 @@ class StoreOptions:
         if len(self.audit_key) < 16:
             raise ValueError("audit_key: is shorter than 16 bytes; make one from 32 random bytes")
         if not self.key_id:
-            raise ValueError("key_id: is empty; give the audit key a name, for example \"k1\"")
+            raise ValueError('key_id: is empty; give the audit key a name, for example "k1"')
 
     @property
     def retention(self) -> timedelta:

@@ -10,7 +10,14 @@ import binascii
 import hashlib
 import hmac
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from broker.model import CallRecord
+from broker.store.moments import to_micros
+from broker.store.protocol import Page, VersionRow
+
+T = TypeVar("T")
 
 MAC_BYTES = 16
 MAX_PAGE_SIZE = 500
@@ -49,6 +56,14 @@ class PageTokens:
             raise ValueError("the page token is not one that this list gave")
         return tuple(json.loads(body))
 
+    def cut(
+        self, binding: Sequence[str], items: Sequence[T], size: int, position: Callable[[T], Position]
+    ) -> Page[T]:
+        """Make a page of the first `size` items; more than that many means that there is a next one."""
+        if len(items) <= size:
+            return Page(items)
+        return Page(items[:size], self.make(binding, position(items[size - 1])))
+
     def _sign(self, binding: Sequence[str], body: bytes) -> bytes:
         said = json.dumps(list(binding)).encode()
         return hmac.digest(self._key, len(said).to_bytes(4, "big") + said + body, hashlib.sha256)[:MAC_BYTES]
@@ -57,3 +72,13 @@ class PageTokens:
 def clamp_page_size(page_size: int) -> int:
     """Keep a page between 1 and 500 items."""
     return max(1, min(page_size, MAX_PAGE_SIZE))
+
+
+def call_position(call: CallRecord) -> Position:
+    """Say where a call stands in a list of calls."""
+    return to_micros(call.started), call.call_id
+
+
+def version_position(row: VersionRow) -> Position:
+    """Say where a version stands in a list of versions."""
+    return to_micros(row.registered), row.bundle, row.version

@@ -2,7 +2,9 @@
 
 Rules:
 1. Tenant and environment come first in every key; a method that takes a tenant sees nothing of another.
-2. A method returns when its effect is durable, or raises and nothing changed.
+2. A method returns when its effect is durable, or raises and nothing changed. A caller that is cancelled
+   while a change is on its way to the disk gets its outcome first, and the cancellation at its next
+   await: it must know what it holds.
 3. Every change of a call checks its epoch in the same transaction; an older epoch raises `StaleEpoch`.
 4. Audit records are chained in the transaction of the change that they record.
 """
@@ -170,19 +172,24 @@ class Store(Protocol):
     async def claim(self, scope: ClaimScope, fingerprint: str, call_id: str) -> Claim:
         """Take a key, or find who has it. A win holds until `release`, `reserve` or the process's death.
 
-        Attempts count on when the call before under this key was given back (FAILED before DISPATCHED).
+        Attempts count on when the call before under this key was given back, and nothing ran.
         """
 
     async def release(self, scope: ClaimScope, call_id: str) -> None:
         """Give an unreserved key back. Does nothing when `call_id` does not hold it."""
 
     async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
-        """Return when the call reached another state in this process, or when the time is up."""
+        """Return when the call reached another state in this process, or when the time is up.
+
+        Returns at once for a call that has ended or is unknown by now: what the caller saw is out of date.
+        """
 
     async def reserve(
         self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
     ) -> None:
         """Commit, in one transaction, the call as RESERVED, its key, its charges and the audit.
+
+        A budget is tenant, environment, grant and unit; windows of any length look at the same charges.
 
         Raises:
             BudgetExhausted: A charge does not fit; nothing was written and the key is still only claimed.
@@ -195,7 +202,10 @@ class Store(Protocol):
         """
 
     async def pinned_version(self, scope: ClaimScope) -> str:
-        """Name the tool version that an earlier call under this key ran with; "" when there is none."""
+        """Name the tool version that an earlier call under this key ran with; "" when there is none.
+
+        A call that was given back did not run, and pins nothing.
+        """
 
     async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
         """Commit the intent to run: state DISPATCHED, with the leases that exist for it."""
@@ -203,14 +213,15 @@ class Store(Protocol):
     async def complete(self, call: CallRecord, audit: AuditEvent) -> None:
         """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
 
-        `call` replaces the record but for its leases' `confirmed_dead`, which only `lease_ended` sets.
+        `call` replaces the record but for who asked what under which key, and for its leases: of those that
+        are there only `lease_ended` sets `confirmed_dead`, and none is ever forgotten; others are added.
         """
 
     async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
         """Record a call that was refused after authenticate: state REFUSED, no key, no charges."""
 
     async def lease_ended(self, lease_id: str, at: datetime) -> None:
-        """Note that look-up confirmed a lease's end."""
+        """Note that look-up confirmed a lease's end. The first time stays; an unknown lease is no error."""
 
     async def amend(self, call: CallRecord) -> None:
         """Replace stages, sandboxes and tool_log of an ended call: what was known only after its end."""
@@ -222,7 +233,10 @@ class Store(Protocol):
         """Calls of earlier epochs in RESERVED or DISPATCHED."""
 
     async def adopt(self, call: CallRecord, audit: AuditEvent) -> None:
-        """End an unfinished call of an earlier epoch as `call` says (FAILED gives the key back; IN_DOUBT)."""
+        """End an unfinished call of an earlier epoch as `call` says (FAILED gives the key back; IN_DOUBT).
+
+        FAILED gives the charges back too where the call was never dispatched.
+        """
 
     async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
         """Read one call of a tenant."""
@@ -245,7 +259,7 @@ class Store(Protocol):
 
     # --- versions ----------------------------------------------------------------------------------------
     async def put_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
-        """Add a version; the same digest again returns the row that is there.
+        """Add a version; the same digest again returns the row that is there, and records nothing.
 
         Raises:
             VersionExists: The version is there with another digest.
@@ -257,10 +271,18 @@ class Store(Protocol):
     async def list_versions(
         self, tenant: str, *, bundle: str = "", page_size: int = 50, page_token: str = ""
     ) -> Page[VersionRow]:
-        """List versions of a tenant, newest first."""
+        """List versions of a tenant, newest first.
+
+        Raises:
+            ValueError: The token is not one that this list gave.
+        """
 
     async def review_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
-        """Replace state, reviewed_by, reviewed and comment of a version."""
+        """Replace state, reviewed_by, reviewed and comment of a version.
+
+        Raises:
+            VersionExists: The version is there with another digest than the one reviewed.
+        """
 
     async def move_alias(
         self, tenant: str, bundle: str, alias: str, version: str, audit: AuditEvent
@@ -271,9 +293,7 @@ class Store(Protocol):
     async def grant_files(self, tenant: str) -> GrantFiles:
         """Read the grant files in force."""
 
-    async def apply_grants(
-        self, tenant: str, files: GrantFiles, base_digest: str, audit: AuditEvent
-    ) -> None:
+    async def apply_grants(self, tenant: str, files: GrantFiles, base_digest: str, audit: AuditEvent) -> None:
         """Replace a tenant's grant files.
 
         Raises:

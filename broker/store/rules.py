@@ -1,4 +1,4 @@
-"""What may follow what in a call's record, whatever keeps it.
+"""What may follow what in a record, whatever keeps it.
 
     (nothing) → RESERVED → DISPATCHED → SUCCEEDED | FAILED | IN_DOUBT
                 RESERVED | DISPATCHED → FAILED, given back: nothing ran, the key is free
@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.model import CallRecord, CallState, LeaseRecord
-from broker.store.protocol import Claim, ClaimScope, StoreError
+from broker.store.protocol import BaseChanged, Claim, ClaimScope, StoreError, VersionExists, VersionRow
 
 RUNNING = (CallState.RESERVED, CallState.DISPATCHED)
 UNFINISHED = (CallState.CLAIMED, *RUNNING)
@@ -122,3 +122,46 @@ def amend_call(stored: CallRecord | None, call: CallRecord) -> CallRecord:
     if stored.state in UNFINISHED:
         raise StoreError(f"call {call.call_id}: is {stored.state}; only an ended call can be amended")
     return replace(stored, stages=call.stages, sandboxes=call.sandboxes, tool_log=call.tool_log)
+
+
+def check_same_digest(found: VersionRow, row: VersionRow) -> None:
+    """See that a version which is registered again is the same one.
+
+    Raises:
+        VersionExists: It has another digest.
+    """
+    if found.digest != row.digest:
+        raise VersionExists(f"{row.bundle} {row.version}: is registered with other content")
+
+
+def check_version(found: VersionRow | None, bundle: str, version: str) -> VersionRow:
+    """See that a version is there.
+
+    Raises:
+        StoreError: It is not.
+    """
+    if found is None:
+        raise StoreError(f"{bundle} {version}: there is no such version")
+    return found
+
+
+def review(found: VersionRow, row: VersionRow) -> VersionRow:
+    """Take over what a review says, and nothing else.
+
+    Raises:
+        VersionExists: The review is of another content.
+    """
+    check_same_digest(found, row)
+    return replace(
+        found, state=row.state, reviewed_by=row.reviewed_by, reviewed=row.reviewed, comment=row.comment
+    )
+
+
+def check_base(in_force: str, base_digest: str) -> None:
+    """See that grants are still those that a plan was made from.
+
+    Raises:
+        BaseChanged: They are not.
+    """
+    if in_force != base_digest:
+        raise BaseChanged("the grants changed since the plan was made; make a new plan")

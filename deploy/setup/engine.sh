@@ -13,7 +13,7 @@ if is_left_out engine; then
   exit 0
 fi
 
-# An engine answers at DOCKER_HOST or at the usual socket.
+# An engine answers at the usual socket.
 answers() {
   .venv/bin/python -P deploy/setup/ping_engine.py
 }
@@ -28,5 +28,5 @@ if ((${#packages[@]})); then
 fi
 if ! answers && [[ $(id -u) != 0 ]]; then
   fail "No Docker Engine answers, and only root can start a private one" \
-    "Start Docker's service, set DOCKER_HOST, or run as root."
+    "Start Docker's service, or run as root."
 fi

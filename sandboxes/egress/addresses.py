@@ -44,7 +44,9 @@ class TargetAddress:
         if not TARGET_NAME.fullmatch(self.name):
             raise TargetInvalid(f"target {self.name!r}: use 1-63 of a-z, 0-9 and -, starting with a letter")
         if self.kind not in SOCKET_NAMES:
-            raise TargetInvalid(f"target {self.name}: kind {self.kind!r} is not one of {sorted(SOCKET_NAMES)}")
+            raise TargetInvalid(
+                f"target {self.name}: kind {self.kind!r} is not one of {sorted(SOCKET_NAMES)}"
+            )
         if not HOST.fullmatch(self.host):
             raise TargetInvalid(f"target {self.name}: host {self.host!r} is no host name or address")
         if type(self.port) is not int or not 1 <= self.port <= 65_535:

@@ -27,8 +27,8 @@ def confine() -> None:
     Raises:
         ConfinementError: One failed.
     """
-    # The broker dies: so does this, at once. (Sent when the thread that started it ends: the broker's main one.
-    # If it died before this line, the control socket's end of file says so.)
+    # The broker dies: so does this, at once. (Sent when the thread that started it ends: see `spawn`. If the
+    # broker died before this line, the control socket's end of file says so.)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # Another process of the same user reads connections' bytes from its memory, or a core file keeps them.
     _prctl(_PR_SET_DUMPABLE, 0)
@@ -38,8 +38,8 @@ def confine() -> None:
     # Root's rights: only giving a socket to a container's user is needed. Without CAP_SYS_PTRACE the broker's
     # memory is out of reach, too, because the broker holds capabilities that this process does not.
     _keep_capabilities(_CAP_CHOWN)
-    # A service manager that stops the whole group must not cut the calls that the broker still drains: the end
-    # comes from the broker, as end of file.
+    # A service manager that stops the whole group must not cut the calls that the broker still drains: the
+    # end comes from the broker, as end of file.
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # No window in which a new socket or folder is open to others.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 REAL_PARTS: list[str] = []
-"""What really ran, for the summary: each fixture adds its line, for example "Docker Engine 20.10.24 (runc)"."""
+"""What really ran, for the summary; each fixture adds a line such as "Docker Engine 20.10.24 (runc)"."""
 
 
 def without(part: str) -> bool:

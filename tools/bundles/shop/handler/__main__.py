@@ -6,6 +6,7 @@ Run by the sandbox's init as `python3 -m handler` in the bundle's folder.
 from __future__ import annotations
 
 from shop.v1 import orders_pb2
+
 from toolcrib.handler import Handler
 
 from .orders import lookup_order

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
+
 from toolcrib.handler import Failure
 
 if TYPE_CHECKING:

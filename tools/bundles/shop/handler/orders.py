@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from shop.v1 import orders_pb2
+
 from toolcrib.handler import Failure
 
 from .database import open_transaction

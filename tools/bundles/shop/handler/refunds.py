@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from shop.v1 import orders_pb2
+
 from toolcrib.handler import Failure
 
 from .database import open_transaction

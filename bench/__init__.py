@@ -1,0 +1,1 @@
+"""Benchmarks: ratios between a floor and a subject, taken in one run."""

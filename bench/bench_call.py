@@ -1,0 +1,103 @@
+"""What a call costs beside the barest thing that could stand in its place.
+
+    python -m bench.bench_call [--rounds 30] [--without-docker]
+
+Floors: a bare grpc.aio unary echo over mTLS (for a call's stages), `docker run` with the same hardening (for
+the whole cold call), an append with fdatasync (for what must be durable). Who adds a subject adds it to
+`open_subjects`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+from bench.docker_run import docker_run
+from bench.echo import open_mutual_echo, open_plain_echo
+from bench.measure import Pacing, Subject, measure
+from broker.settings import environment_variable
+from sandboxes.engine import EngineMissing, find_engine
+from sandboxes.images import build_base
+
+STATE = Path(__file__).parents[1] / ".toolcrib"
+
+
+@asynccontextmanager
+async def open_floors(folder: Path, with_docker: bool) -> AsyncIterator[list[Subject]]:
+    """Hold everything that a call is compared with."""
+    async with AsyncExitStack() as stack:
+        floors = [
+            await stack.enter_async_context(open_mutual_echo(folder)),
+            await stack.enter_async_context(open_plain_echo()),
+            stack.enter_context(_Journal(folder / "journal")).subject(),
+        ]
+        if with_docker:
+            engine = find_engine(folder, environment_variable("DOCKER_HOST") or None, STATE / "engine")
+            stack.callback(engine.stop)
+            floors.append(docker_run(engine.base_url, build_base(engine, STATE / "cache")))
+        yield floors
+
+
+@asynccontextmanager
+async def open_subjects(folder: Path, with_docker: bool) -> AsyncIterator[list[Subject]]:
+    """Hold floors and subjects: what is measured."""
+    async with open_floors(folder, with_docker) as floors:
+        yield floors
+
+
+class _Journal:
+    """A file that is appended to durably."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("ab", buffering=0)
+
+    def __enter__(self) -> _Journal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def subject(self) -> Subject:
+        """One append of a record's size."""
+
+        async def call() -> None:
+            self._file.write(bytes(400))
+            os.fdatasync(self._file.fileno())
+
+        return Subject("append + fdatasync", call, "append + fdatasync")
+
+
+async def run(options: argparse.Namespace) -> None:
+    """Measure, print the table and write the JSON."""
+    with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
+        async with open_subjects(Path(folder), not options.without_docker) as subjects:
+            report = await measure("call", subjects, Pacing(rounds=options.rounds))
+    print(report.table())
+    print(f"written: {report.write()}")
+
+
+def main() -> int:
+    """Read the arguments and run.
+
+    Returns:
+        0, or 1 when a part is missing.
+    """
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=30, help="bursts of each subject (default 30)")
+    parser.add_argument("--without-docker", action="store_true", help="leave `docker run` out")
+    try:
+        asyncio.run(run(parser.parse_args()))
+    except EngineMissing as error:
+        print(f"error: {error}\nTo do without: --without-docker", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

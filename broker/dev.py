@@ -1,0 +1,301 @@
+"""Everything embedded on loopback, for trying, demos and tests: the real parts, started and taken away again.
+
+A real OpenBao with its PKI, a real PostgreSQL as the tools' target, a Docker Engine, SQLite for the state, the
+sample bundles registered and reviewed by two people. No grant is applied: default deny.
+
+What it makes lies in one state folder: toolcrib.toml, the secrets (0600), clients/NAME with certificates.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.app import Broker, Hooks
+from broker.client import Profile
+from broker.settings import Settings, read_settings
+from credentials.dev_postgres import DevPostgres
+from credentials.dev_vault import DevVault
+from sandboxes.engine import Engine, find_engine
+from sandboxes.images import build_base, build_bundle
+from toolcrib.v1 import registry_pb2, registry_pb2_grpc
+from tools.manifest import read_manifest
+from tools.source import compile_bundle
+
+TRUST_DOMAIN = "toolcrib.dev"
+DATABASE = "shop"
+TARGET = "orders-db"
+SAMPLE_BUNDLES = (Path(__file__).parent.parent / "tools" / "bundles" / "shop",)
+CERTIFICATE_SECONDS = 24 * 3600
+
+Say = Callable[[str], None]
+
+
+def say_nothing(_: str) -> None:
+    """Progress for nobody."""
+
+
+@dataclass(frozen=True, slots=True)
+class DevOptions:
+    """How a stack differs from the usual one.
+
+    Attributes:
+        bundles: Folders of the bundles to register.
+        listen: host:port of the gRPC door; port 0 takes a free one.
+        environments: The broker's environments; the first is the default.
+        tenants: Names of the tenants; the bundles are registered for each.
+        retention_seconds: How long a key replays.
+        settings_extra: More of toolcrib.toml, for tests of limits.
+        say: Told what is being done.
+    """
+
+    bundles: Sequence[Path] = SAMPLE_BUNDLES
+    listen: str = "127.0.0.1:0"
+    metrics_listen: str = ""
+    environments: Sequence[str] = ("dev", "staging")
+    tenants: Sequence[str] = ("shop", "rival")
+    settings_extra: str = ""
+    retention_seconds: int = 7 * 86_400
+    engine_url: str | None = None
+    say: Say = say_nothing
+
+
+class DevStack:
+    """A whole Toolcrib on loopback. Leaving the block takes all of it away but the state folder.
+
+    Attributes:
+        address: host:port of the gRPC door.
+        broker: The running broker, in this process.
+    """
+
+    address: str
+    settings: Settings
+    broker: Broker
+    vault: DevVault
+    postgres: DevPostgres
+    engine: Engine
+
+    def __init__(
+        self,
+        state_dir: Path,
+        cache_dir: Path | None = None,
+        *,
+        hooks: Hooks | None = None,
+        options: DevOptions | None = None,
+    ) -> None:
+        self.state_dir = state_dir.resolve()
+        self.cache_dir = (cache_dir or state_dir / "cache").resolve()
+        self.options = options or DevOptions()
+        self._hooks = hooks
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> DevStack:
+        """Start every part; what was started is taken away again when a later one fails."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop the broker, then its parts."""
+        await self._stack.aclose()
+
+    def profile(
+        self,
+        name: str,
+        role: str = "agent",
+        tenant: str = "shop",
+        *,
+        ttl_seconds: int = CERTIFICATE_SECONDS,
+        subject: str = "",
+        trust_domain: str = TRUST_DOMAIN,
+    ) -> Profile:
+        """Issue a certificate and write it, with its key and profile.toml, into clients/TENANT-ROLE-NAME."""
+        spiffe_id = f"spiffe://{trust_domain}/tenant/{tenant}/{role}/{name}"
+        if subject:
+            spiffe_id += f"/subject/{subject}"
+        folder = self.state_dir / "clients" / f"{tenant}-{role}-{name}"
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        issued = self.vault.issue_certificate(spiffe_id, ttl_seconds)
+        profile = Profile(self.address, folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
+        profile.ca_path.write_text(issued.ca_pem)
+        profile.cert_path.write_text(issued.cert_pem)
+        write_private(profile.key_path, issued.key_pem.reveal())
+        profile.write(folder / "profile.toml")
+        return profile
+
+    async def restart_broker(self, hooks: Hooks | None = None) -> None:
+        """End the broker and start another on the same state: what an operator's restart does."""
+        await self.broker.__aexit__(None, None, None)
+        await self._start_broker(hooks or self._hooks)
+
+    async def register(
+        self, folder: Path, tenant: str = "shop", *, review: bool = True
+    ) -> registry_pb2.Version:
+        """Build a bundle's image, register it, and let another person review it and make it stable."""
+        source = await asyncio.to_thread(compile_bundle, folder)
+        image_id = await asyncio.to_thread(
+            build_bundle,
+            self.engine,
+            self.base_image,
+            read_manifest(source.manifest_yaml).bundle,
+            source.files,
+        )
+        author, reviewer = self.profile("ada", "author", tenant), self.profile("rob", "reviewer", tenant)
+        async with author.connect_async() as channel:
+            registered = await registry_pb2_grpc.RegistryStub(channel).RegisterTool(
+                registry_pb2.RegisterToolRequest(
+                    descriptor_set=source.descriptor_set,
+                    manifest_yaml=source.manifest_yaml,
+                    image_id=image_id,
+                )
+            )
+        version = registered.version
+        if review:
+            async with reviewer.connect_async() as channel:
+                stub = registry_pb2_grpc.RegistryStub(channel)
+                await stub.ReviewVersion(
+                    registry_pb2.ReviewVersionRequest(
+                        bundle=version.bundle, version=version.version, digest=version.digest, accept=True
+                    )
+                )
+                moved = await stub.MoveAlias(
+                    registry_pb2.MoveAliasRequest(
+                        bundle=version.bundle, alias="stable", version=version.version
+                    )
+                )
+                version = moved.version
+        return version
+
+    async def _start(self) -> None:
+        options, stack = self.options, self._stack
+        run_dir = self.state_dir / "run"
+        shutil.rmtree(self.state_dir, ignore_errors=True)
+        self.state_dir.mkdir(parents=True, mode=0o700)
+        stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
+        options.say("Docker Engine")
+        self.engine = await asyncio.to_thread(
+            find_engine, self.state_dir / "engine", options.engine_url, cache_dir=self.cache_dir
+        )
+        stack.callback(self.engine.stop)
+        options.say("sandbox image")
+        self.base_image = await asyncio.to_thread(build_base, self.engine, self.cache_dir)
+        options.say("PostgreSQL, the shop's orders")
+        self.postgres = DevPostgres(self.state_dir, DATABASE)
+        await asyncio.to_thread(self.postgres.start)
+        stack.callback(self.postgres.stop)
+        await asyncio.to_thread(self._seed)
+        options.say("OpenBao")
+        self.vault = DevVault(self.state_dir)
+        await asyncio.to_thread(self.vault.start)
+        stack.callback(self.vault.stop)
+        await asyncio.to_thread(self._configure_vault)
+        self._write_settings()
+        options.say("broker")
+        await self._start_broker(self._hooks)
+        stack.push_async_callback(self._stop_broker)
+        for tenant in options.tenants:
+            for folder in options.bundles:
+                options.say(f"bundle {folder.name} for tenant {tenant}")
+                await self.register(folder, tenant)
+
+    async def _start_broker(self, hooks: Hooks | None) -> None:
+        self.settings = read_settings(self.state_dir / "toolcrib.toml")
+        self.broker = Broker(self.settings, hooks)
+        await self.broker.__aenter__()
+        self.address = self.broker.address
+
+    async def _stop_broker(self) -> None:
+        await self.broker.__aexit__(None, None, None)
+
+    def _seed(self) -> None:
+        for folder in self.options.bundles:
+            for script in sorted((folder / "dev").glob("*.sql")):
+                self.postgres.run_script(script.read_text())
+            seed = folder / "dev" / "seed.py"
+            if seed.exists():
+                self.postgres.run_script(_seed_sql(seed))
+
+    def _configure_vault(self) -> None:
+        self.vault.connect_database(TARGET, self.postgres)
+        for folder in self.options.bundles:
+            self.vault.install_roles(folder / "dev" / "roles.toml")
+
+    def _write_settings(self) -> None:
+        folder = self.state_dir
+        server = self.vault.issue_certificate(
+            f"spiffe://{TRUST_DOMAIN}/broker", CERTIFICATE_SECONDS, server_names=("localhost", "127.0.0.1")
+        )
+        (folder / "server.pem").write_text(server.cert_pem)
+        (folder / "ca.pem").write_text(server.ca_pem)
+        write_private(folder / "server.key", server.key_pem.reveal())
+        write_private(folder / "broker.key", secrets.token_hex(32))
+        write_private(folder / "role_id", self.vault.role_id.reveal())
+        write_private(folder / "secret_id", self.vault.secret_id.reveal())
+        (folder / "toolcrib.toml").write_text(self._settings_text())
+
+    def _settings_text(self) -> str:
+        options = self.options
+        environments = ", ".join(f'"{name}"' for name in options.environments)
+        tenants = "\n".join(
+            f"[tenants.{name}]"
+            for name in options.tenants
+            if f"[tenants.{name}]" not in options.settings_extra
+        )
+        return f"""\
+environments = [{environments}]
+run_dir = "run"
+development = true
+
+[server]
+listen = "{options.listen}"
+metrics_listen = "{options.metrics_listen}"
+certificate = "server.pem"
+private_key = "server.key"
+client_ca = "ca.pem"
+trust_domain = "{TRUST_DOMAIN}"
+
+[state]
+path = "state.db"
+key_file = "broker.key"
+retention_seconds = {options.retention_seconds}
+
+[vault]
+address = "{self.vault.address}"
+role_id_file = "role_id"
+secret_id_file = "secret_id"
+
+[engine]
+url = "{self.engine.base_url}"
+
+[targets.{TARGET}]
+kind = "postgresql"
+host = "127.0.0.1"
+port = {self.postgres.port}
+settings = {{ database = "{DATABASE}" }}
+
+{tenants}
+{options.settings_extra}
+"""
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, from its first byte on."""
+    path.unlink(missing_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text)
+
+
+def _seed_sql(script: Path) -> str:
+    """Run a bundle's seed script, which prints SQL."""
+    done = subprocess.run([sys.executable, "-P", str(script)], check=True, capture_output=True, text=True)
+    return done.stdout

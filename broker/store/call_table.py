@@ -1,0 +1,229 @@
+"""Calls, keys, charges and leases in the database: plain functions on a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from broker.model import CallRecord, CallState, Charge, LeaseRecord
+from broker.store.moments import from_micros, to_micros, to_micros_or_none
+from broker.store.paging import Position
+from broker.store.protocol import ClaimScope
+from broker.store.rows import read_call, read_key, read_lease, write_call
+from broker.store.rules import KeyRow
+
+_INSERT = """
+INSERT INTO calls VALUES (:tenant, :environment, :call_id, :agent, :subject, :method, :tool_version, :effect,
+  :key, :fingerprint, :attempt, :epoch, :state, :started, :ended, :reason, :message, :failure, :grant_id,
+  :result, :labels, :stages, :sandboxes, :tool_log)
+"""
+_REPLACE = """
+UPDATE calls SET subject = :subject, tool_version = :tool_version, effect = :effect, state = :state,
+  started = :started, ended = :ended, reason = :reason, message = :message, failure = :failure,
+  grant_id = :grant_id, result = :result, labels = :labels, stages = :stages, sandboxes = :sandboxes,
+  tool_log = :tool_log
+WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id
+"""
+_LIST = """
+SELECT * FROM calls
+WHERE tenant = :tenant AND (started, call_id) < (:started, :call_id)
+  AND (:agent = '' OR agent = :agent) AND (:method = '' OR method = :method)
+  AND (:state = '' OR state = :state)
+ORDER BY started DESC, call_id DESC LIMIT :size
+"""
+_KEY = """
+SELECT * FROM claims WHERE tenant = ? AND environment = ? AND agent = ? AND method = ? AND key = ?
+"""
+_TAKE_KEY = """
+INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)
+ON CONFLICT DO UPDATE SET call_id = excluded.call_id, attempt = excluded.attempt,
+  claimed = excluded.claimed, free = 0
+"""
+
+# Later than every call: where a list begins.
+NEWEST: Position = ((1 << 63) - 1, "")
+
+
+@dataclass(frozen=True, slots=True)
+class CallFilter:
+    """Which calls of a tenant a list shows; what is empty is not looked at."""
+
+    tenant: str
+    agent: str
+    method: str
+    state: str
+
+    @property
+    def binding(self) -> Sequence[str]:
+        """What a page token of this list is bound to."""
+        return "calls", self.tenant, self.agent, self.method, self.state
+
+
+def find_call(connection: sqlite3.Connection, call_id: str) -> CallRecord | None:
+    """Read one call, of whatever tenant."""
+    row = connection.execute("SELECT * FROM calls WHERE call_id = ?", (call_id,)).fetchone()
+    return _with_leases(connection, [row])[0] if row else None
+
+
+def find_call_state(connection: sqlite3.Connection, call_id: str) -> CallState | None:
+    """Read a call's state."""
+    row = connection.execute("SELECT state FROM calls WHERE call_id = ?", (call_id,)).fetchone()
+    return CallState(row["state"]) if row else None
+
+
+def select_calls(
+    connection: sqlite3.Connection, wanted: CallFilter, before: Position, size: int
+) -> Sequence[CallRecord]:
+    """Read the calls before a position, newest first."""
+    values = {
+        "tenant": wanted.tenant,
+        "agent": wanted.agent,
+        "method": wanted.method,
+        "state": wanted.state,
+        "started": before[0],
+        "call_id": before[1],
+        "size": size,
+    }
+    return _with_leases(connection, connection.execute(_LIST, values).fetchall())
+
+
+def select_running(connection: sqlite3.Connection, before_epoch: int) -> Sequence[CallRecord]:
+    """Read the running calls of earlier epochs."""
+    rows = connection.execute(
+        "SELECT * FROM calls WHERE state IN ('RESERVED', 'DISPATCHED') AND epoch < ? ORDER BY started",
+        (before_epoch,),
+    )
+    return _with_leases(connection, rows.fetchall())
+
+
+def insert_call(connection: sqlite3.Connection, call: CallRecord) -> None:
+    """Add a call without leases."""
+    connection.execute(_INSERT, write_call(call))
+
+
+def replace_call(connection: sqlite3.Connection, call: CallRecord) -> None:
+    """Replace a call that is there, and add the leases that are not."""
+    connection.execute(_REPLACE, write_call(call))
+    connection.executemany(
+        "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        [
+            (
+                call.tenant,
+                call.environment,
+                call.call_id,
+                position,
+                lease.lease_id,
+                lease.accessor,
+                lease.credential,
+                lease.username,
+                to_micros(lease.minted),
+                to_micros_or_none(lease.confirmed_dead),
+            )
+            for position, lease in enumerate(call.leases)
+        ],
+    )
+
+
+def find_key(connection: sqlite3.Connection, scope: ClaimScope) -> tuple[KeyRow, str] | None:
+    """Read a key and the id of the call that holds it or held it last."""
+    row = connection.execute(_KEY, _scope_values(scope)).fetchone()
+    return (read_key(row), row["call_id"]) if row else None
+
+
+def take_key(connection: sqlite3.Connection, scope: ClaimScope, call: CallRecord, now: datetime) -> None:
+    """Write that a call holds a key now."""
+    connection.execute(_TAKE_KEY, (*_scope_values(scope), call.call_id, call.attempt, to_micros(now)))
+
+
+def free_key(connection: sqlite3.Connection, scope: ClaimScope) -> None:
+    """Write that a key is free for the next attempt."""
+    connection.execute(
+        "UPDATE claims SET free = 1 "
+        "WHERE tenant = ? AND environment = ? AND agent = ? AND method = ? AND key = ?",
+        _scope_values(scope),
+    )
+
+
+def _scope_values(scope: ClaimScope) -> tuple[str, ...]:
+    return scope.tenant, scope.environment, scope.agent, scope.method, scope.key
+
+
+@dataclass(frozen=True, slots=True)
+class ChargeLedger:
+    """The charges of one tenant and environment, as a `Ledger`."""
+
+    connection: sqlite3.Connection
+    tenant: str
+    environment: str
+
+    def used(self, charge: Charge, since: datetime) -> int:
+        """Sum what is in the window."""
+        row = self.connection.execute(
+            "SELECT coalesce(sum(amount), 0) FROM charges "
+            "WHERE tenant = ? AND environment = ? AND grant_id = ? AND unit = ? AND at > ?",
+            self._values(charge, since),
+        ).fetchone()
+        return int(row[0])
+
+    def entries(self, charge: Charge, since: datetime) -> Iterable[tuple[datetime, int]]:
+        """Iterate over (time, amount), oldest first."""
+        rows = self.connection.execute(
+            "SELECT at, amount FROM charges "
+            "WHERE tenant = ? AND environment = ? AND grant_id = ? AND unit = ? AND at > ? ORDER BY at",
+            self._values(charge, since),
+        )
+        return ((from_micros(row["at"]), row["amount"]) for row in rows)
+
+    def _values(self, charge: Charge, since: datetime) -> tuple[str | int, ...]:
+        return self.tenant, self.environment, charge.grant_id, charge.limit.unit, to_micros(since)
+
+
+def book(
+    connection: sqlite3.Connection, call: CallRecord, budget: tuple[str, str], amount: int, now: datetime
+) -> None:
+    """Write what a call took from one budget (grant, unit)."""
+    connection.execute(
+        "INSERT INTO charges VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (call.tenant, call.environment, *budget, to_micros(now), call.call_id, amount),
+    )
+
+
+def unbook(connection: sqlite3.Connection, call: CallRecord) -> None:
+    """Give back what a call took from its budgets."""
+    connection.execute(
+        "DELETE FROM charges WHERE tenant = ? AND environment = ? AND call_id = ?",
+        (call.tenant, call.environment, call.call_id),
+    )
+
+
+def end_lease(connection: sqlite3.Connection, lease_id: str, at: datetime) -> None:
+    """Note a lease's end; the first time stays."""
+    connection.execute(
+        "UPDATE leases SET confirmed_dead = ? WHERE lease_id = ? AND confirmed_dead IS NULL",
+        (to_micros(at), lease_id),
+    )
+
+
+def select_owed(connection: sqlite3.Connection) -> Sequence[tuple[str, LeaseRecord]]:
+    """Read the leases whose end is not confirmed."""
+    rows = connection.execute("SELECT * FROM leases WHERE confirmed_dead IS NULL ORDER BY call_id, position")
+    return [(row["call_id"], read_lease(row)) for row in rows]
+
+
+def _with_leases(connection: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> Sequence[CallRecord]:
+    return [
+        read_call(
+            row,
+            [
+                read_lease(lease)
+                for lease in connection.execute(
+                    "SELECT * FROM leases WHERE tenant = ? AND environment = ? AND call_id = ? "
+                    "ORDER BY position",
+                    (row["tenant"], row["environment"], row["call_id"]),
+                )
+            ],
+        )
+        for row in rows
+    ]

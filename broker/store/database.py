@@ -1,0 +1,266 @@
+"""The SQLite file: one thread that writes, two that read, and errors with one name.
+
+Rules:
+1. Changes that wait while the disk is busy share the next commit (group commit); each is a savepoint, so one
+   that fails takes nothing else with it.
+2. A change is told done after its commit. If the commit fails, all changes in it fail and none is there.
+3. The first statement of every commit compares the epoch, under the write lock that holds until its end.
+4. A caller who is cancelled gets the change's outcome first and the cancellation at its next await: it must
+   know whether it holds a reservation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import queue
+import sqlite3
+import stat
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from broker.store.protocol import StaleEpoch, StoreError
+
+T = TypeVar("T")
+Change = Callable[[sqlite3.Connection], T]
+
+log = logging.getLogger(__name__)
+
+MAX_GROUP = 128
+READERS = 2
+BUSY_SECONDS = 5.0
+
+_WRITER_SETTINGS = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    "PRAGMA trusted_schema = OFF",
+)
+_READER_SETTINGS = ("PRAGMA query_only = ON", "PRAGMA trusted_schema = OFF")
+
+
+def prepare_file(path: Path) -> None:
+    """Make the file where there is none, and see that only its owner can read it.
+
+    SQLite gives its side files (-wal, -shm) the mode of the database.
+
+    Raises:
+        StoreError: It cannot be made, or is no regular file.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path}: cannot be opened ({error.strerror}); see state.path") from error
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise StoreError(f"{path}: is no regular file; see state.path")
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
+    """Open a connection with our settings.
+
+    Raises:
+        sqlite3.Error: The file is no database, or cannot be read.
+    """
+    mode = "rw" if writes else "ro"
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?mode={mode}",
+        uri=True,
+        isolation_level=None,
+        timeout=BUSY_SECONDS,
+        check_same_thread=False,
+    )
+    connection.row_factory = sqlite3.Row
+    try:
+        for setting in _WRITER_SETTINGS if writes else _READER_SETTINGS:
+            connection.execute(setting)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    change: Change[Any]
+    done: asyncio.Future[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    error: Exception
+
+
+class Database:
+    """Runs changes and queries off the event loop."""
+
+    def __init__(self, path: Path, writer: sqlite3.Connection, epoch: int) -> None:
+        self._path = path
+        self._connection = writer
+        self._epoch = epoch
+        self._closed = False
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
+        self._thread.start()
+        self._local = threading.local()
+        self._reader_connections: list[sqlite3.Connection] = []
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
+
+    async def write(self, change: Change[T]) -> T:
+        """Run a change in the next commit and return what it returned, once that is durable.
+
+        Raises:
+            StaleEpoch: Another process took the store over.
+            StoreError: The change could not be written; nothing changed.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._jobs.put(_Job(change, done))
+        return await _outlast_cancellation(done)
+
+    async def read(self, query: Change[T]) -> T:
+        """Run a query on one snapshot.
+
+        Raises:
+            StoreError: The file cannot be read.
+        """
+        if self._closed:
+            raise StoreError("the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
+
+    async def close(self) -> None:
+        """Commit what waits, end the threads, close the file."""
+        if self._closed:
+            return
+        self._closed = True
+        await asyncio.to_thread(self._close)
+
+    def _close(self) -> None:
+        self._jobs.put(None)
+        self._thread.join()
+        self._readers.shutdown(wait=True)
+        for connection in (*self._reader_connections, self._connection):
+            connection.close()
+
+    # --- reading -----------------------------------------------------------------------------------------
+    def _read(self, query: Change[T]) -> T:
+        try:
+            connection = self._reader()
+            connection.execute("BEGIN")
+            try:
+                return query(connection)
+            finally:
+                connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise StoreError(f"{self._path}: cannot be read: {error}") from error
+
+    def _reader(self) -> sqlite3.Connection:
+        if not hasattr(self._local, "connection"):
+            self._local.connection = connect(self._path, writes=False)
+            self._reader_connections.append(self._local.connection)
+        connection: sqlite3.Connection = self._local.connection
+        return connection
+
+    # --- writing -----------------------------------------------------------------------------------------
+    def _write_for_ever(self) -> None:
+        while (group := self._next_group()) is not None:
+            outcomes = self._commit(group)
+            try:
+                group[0].done.get_loop().call_soon_threadsafe(_deliver, group, outcomes)
+            except RuntimeError:
+                log.warning("the event loop ended before %d changes could be told done", len(group))
+
+    def _next_group(self) -> Sequence[_Job] | None:
+        """Wait for a change, and take those that are there by then with it; None at the end."""
+        job = self._jobs.get()
+        group: list[_Job] = []
+        while job is not None:
+            group.append(job)
+            if len(group) == MAX_GROUP:
+                return group
+            try:
+                job = self._jobs.get_nowait()
+            except queue.Empty:
+                return group
+        if group:
+            self._jobs.put(None)  # the end, after this group
+            return group
+        return None
+
+    def _commit(self, group: Sequence[_Job]) -> Sequence[Any]:
+        try:
+            self._connection.execute("BEGIN IMMEDIATE")
+            self._check_epoch()
+            outcomes = [self._run(job) for job in group]
+            self._connection.execute("COMMIT")
+        except StaleEpoch as error:
+            self._roll_back()
+            return [_Failed(StaleEpoch(str(error))) for _ in group]
+        except Exception as error:  # whatever it is, each caller must hear of it
+            self._roll_back()
+            return [_Failed(self._as_store_error(error)) for _ in group]
+        return outcomes
+
+    def _check_epoch(self) -> None:
+        (epoch,) = self._connection.execute("SELECT epoch FROM installation").fetchone()
+        if epoch != self._epoch:
+            raise StaleEpoch(
+                f"{self._path}: another broker has taken it over; this one may not change it any more"
+            )
+
+    def _run(self, job: _Job) -> Any:
+        """Run one change between savepoints; an error that ended the transaction fails the whole group."""
+        self._connection.execute("SAVEPOINT change")
+        try:
+            value = job.change(self._connection)
+        except Exception as error:
+            if not self._connection.in_transaction:
+                raise self._as_store_error(error) from error
+            self._connection.execute("ROLLBACK TO change")
+            value = _Failed(self._as_store_error(error) if isinstance(error, sqlite3.Error) else error)
+        self._connection.execute("RELEASE change")
+        return value
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+        except sqlite3.Error:
+            log.exception("the store's transaction cannot be rolled back")
+
+    def _as_store_error(self, error: Exception) -> StoreError:
+        if isinstance(error, StoreError):
+            return StoreError(str(error))
+        return StoreError(f"{self._path}: cannot be written: {error}")
+
+
+def _deliver(group: Sequence[_Job], outcomes: Sequence[Any]) -> None:
+    """Tell each caller its outcome, on the event loop."""
+    for job, outcome in zip(group, outcomes, strict=True):
+        if isinstance(outcome, _Failed):
+            job.done.set_exception(outcome.error)
+        else:
+            job.done.set_result(outcome)
+
+
+async def _outlast_cancellation(done: asyncio.Future[T]) -> T:
+    """Await an outcome; a cancellation in between is put off to the caller's next await."""
+    cancelled = False
+    while not done.done():
+        try:
+            await asyncio.wait((done,))
+        except asyncio.CancelledError:
+            cancelled = True
+    if cancelled and (task := asyncio.current_task()) is not None:
+        task.uncancel()
+        task.cancel()
+    return done.result()

@@ -1,0 +1,123 @@
+"""Versions, aliases, grants and the audit chain in the database: plain functions on a connection."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+
+from broker.audit import START, Anchor, seal
+from broker.store.moments import to_micros_or_none
+from broker.store.options import StoreOptions
+from broker.store.paging import Position
+from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, VersionRow
+from broker.store.rows import read_audit_record, read_grants, read_version, write_version
+
+_INSERT_VERSION = """
+INSERT INTO versions VALUES (:tenant, :bundle, :version, :digest, :state, :descriptor_set, :manifest_yaml,
+  :image_id, :registered_by, :registered, :reviewed_by, :reviewed, :comment)
+"""
+_REVIEW = """
+UPDATE versions SET state = :state, reviewed_by = :reviewed_by, reviewed = :reviewed, comment = :comment
+WHERE tenant = :tenant AND bundle = :bundle AND version = :version
+"""
+_LIST_VERSIONS = """
+SELECT * FROM versions
+WHERE tenant = ?1 AND (?2 = '' OR bundle = ?2) AND (registered, bundle, version) < (?3, ?4, ?5)
+ORDER BY registered DESC, bundle DESC, version DESC LIMIT ?6
+"""
+_MOVE_ALIAS = """
+INSERT INTO aliases VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version
+"""
+_PUT_GRANTS = """
+INSERT INTO grants VALUES (?, ?, ?, ?)
+ON CONFLICT DO UPDATE
+SET digest = excluded.digest, applied = excluded.applied, applied_by = excluded.applied_by
+"""
+
+# Later than every version: where a list begins.
+NEWEST: Position = ((1 << 63) - 1, "", "")
+
+
+def find_version(connection: sqlite3.Connection, tenant: str, bundle: str, version: str) -> VersionRow | None:
+    """Read one version."""
+    row = connection.execute(
+        "SELECT * FROM versions WHERE tenant = ? AND bundle = ? AND version = ?", (tenant, bundle, version)
+    ).fetchone()
+    return _with_aliases(connection, row) if row else None
+
+
+def select_versions(
+    connection: sqlite3.Connection, tenant: str, bundle: str, before: Position, size: int
+) -> Sequence[VersionRow]:
+    """Read the versions before a position, newest first."""
+    rows = connection.execute(_LIST_VERSIONS, (tenant, bundle, *before, size)).fetchall()
+    return [_with_aliases(connection, row) for row in rows]
+
+
+def insert_version(connection: sqlite3.Connection, row: VersionRow) -> None:
+    """Add a version."""
+    connection.execute(_INSERT_VERSION, write_version(row))
+
+
+def write_review(connection: sqlite3.Connection, row: VersionRow) -> None:
+    """Replace what a review says of a version."""
+    connection.execute(_REVIEW, write_version(row))
+
+
+def put_alias(connection: sqlite3.Connection, row: VersionRow, alias: str) -> None:
+    """Point an alias at a version."""
+    connection.execute(_MOVE_ALIAS, (row.tenant, row.bundle, alias, row.version))
+
+
+def find_grants(connection: sqlite3.Connection, tenant: str) -> GrantFiles:
+    """Read the grant files in force; none for an unknown tenant."""
+    row = connection.execute("SELECT * FROM grants WHERE tenant = ?", (tenant,)).fetchone()
+    if row is None:
+        return GrantFiles({}, "")
+    files = connection.execute("SELECT name, text FROM grant_files WHERE tenant = ? ORDER BY name", (tenant,))
+    return read_grants(row, {file["name"]: file["text"] for file in files})
+
+
+def put_grants(connection: sqlite3.Connection, tenant: str, grants: GrantFiles) -> None:
+    """Replace a tenant's grant files."""
+    connection.execute(
+        _PUT_GRANTS, (tenant, grants.digest, to_micros_or_none(grants.applied), grants.applied_by)
+    )
+    connection.execute("DELETE FROM grant_files WHERE tenant = ?", (tenant,))
+    connection.executemany(
+        "INSERT INTO grant_files VALUES (?, ?, ?)",
+        [(tenant, name, text) for name, text in grants.files.items()],
+    )
+
+
+def select_tenants(connection: sqlite3.Connection) -> Sequence[str]:
+    """Name the tenants that have a version or grants."""
+    rows = connection.execute("SELECT tenant FROM versions UNION SELECT tenant FROM grants ORDER BY tenant")
+    return [row["tenant"] for row in rows]
+
+
+def append_audit(connection: sqlite3.Connection, event: AuditEvent, options: StoreOptions) -> None:
+    """Chain one record to the newest one."""
+    row = connection.execute("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1").fetchone()
+    head = Anchor(row["sequence"], row["hash"]) if row else START
+    sealed = seal(event, head, options.audit_key, options.key_id)
+    connection.execute(
+        "INSERT INTO audit VALUES (?, ?, ?, ?, ?, ?)",
+        (sealed.sequence, sealed.schema_version, sealed.key_id, sealed.payload, sealed.previous, sealed.hash),
+    )
+
+
+def select_audit(connection: sqlite3.Connection, after_sequence: int, size: int) -> Sequence[AuditRecord]:
+    """Read a part of the chain."""
+    rows = connection.execute(
+        "SELECT * FROM audit WHERE sequence > ? ORDER BY sequence LIMIT ?", (after_sequence, size)
+    )
+    return [read_audit_record(row) for row in rows]
+
+
+def _with_aliases(connection: sqlite3.Connection, row: sqlite3.Row) -> VersionRow:
+    aliases = connection.execute(
+        "SELECT alias FROM aliases WHERE tenant = ? AND bundle = ? AND version = ? ORDER BY alias",
+        (row["tenant"], row["bundle"], row["version"]),
+    )
+    return read_version(row, [alias["alias"] for alias in aliases])

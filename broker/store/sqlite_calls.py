@@ -1,0 +1,221 @@
+"""The part of the SQLite store that knows calls, keys, charges and leases."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+
+from broker.model import CallRecord, CallState, Charge, LeaseRecord
+from broker.store import call_table
+from broker.store.budgets import amounts_to_book, check_charges, merge_charges
+from broker.store.database import Database
+from broker.store.keys import Keys
+from broker.store.options import StoreOptions
+from broker.store.paging import call_position, clamp_page_size
+from broker.store.protocol import AuditEvent, Claim, ClaimScope, Epoch, Page
+from broker.store.registry_tables import append_audit
+from broker.store.rules import (
+    ENDS,
+    RUNNING,
+    KeyRow,
+    amend_call,
+    check_attempt,
+    check_new,
+    check_state,
+    end_call,
+    merge_leases,
+    scope_of,
+)
+from broker.store.sqlite_part import SqlitePart
+
+
+class SqliteCalls(SqlitePart):
+    """Calls, as `Store` promises them."""
+
+    def __init__(self, database: Database, epoch: Epoch, page_key: bytes, options: StoreOptions) -> None:
+        super().__init__(database, epoch, page_key, options)
+        self._keys = Keys(options, self)
+
+    async def claim(self, scope: ClaimScope, fingerprint: str, call_id: str) -> Claim:
+        """Take a key, or find who has it."""
+        return await self._keys.claim(scope, fingerprint, call_id)
+
+    async def release(self, scope: ClaimScope, call_id: str) -> None:
+        """Give an unreserved key back."""
+        self._keys.release(scope, call_id)
+
+    async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
+        """Wait for a call's next change."""
+        await self._keys.wait(call_id, timeout_seconds)
+
+    async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
+        """Find a key that was reserved, and its call."""
+
+        def query(connection: sqlite3.Connection) -> tuple[KeyRow, CallRecord] | None:
+            found = call_table.find_key(connection, scope)
+            if found is None:
+                return None
+            call = call_table.find_call(connection, found[1])
+            assert call is not None, "a foreign key keeps the call of every key"
+            return found[0], call
+
+        return await self._database.read(query)
+
+    async def find_state(self, call_id: str) -> CallState | None:
+        """Find a call's state."""
+        return await self._database.read(lambda connection: call_table.find_call_state(connection, call_id))
+
+    async def reserve(
+        self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
+    ) -> None:
+        """Commit call, key, charges and audit."""
+        self._keys.check_held(scope, call.call_id)
+        check_new(call, CallState.RESERVED, scope)
+        merged = merge_charges(charges)
+
+        def change(connection: sqlite3.Connection) -> None:
+            now = self._options.clock()
+            ledger = call_table.ChargeLedger(connection, call.tenant, call.environment)
+            check_charges(merged, ledger, now)
+            call_table.insert_call(connection, replace(call, epoch=self.epoch.number))
+            if scope is not None:
+                found = call_table.find_key(connection, scope)
+                check_attempt(found[0] if found else None, call)
+                call_table.take_key(connection, scope, call, now)
+            for budget, amount in amounts_to_book(merged).items():
+                call_table.book(connection, call, budget, amount, now)
+            append_audit(connection, audit, self._options)
+
+        await self._database.write(change)
+        if scope is not None:
+            self._keys.release(scope, call.call_id)
+        self._keys.notify(call.call_id)
+
+    async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
+        """End a call of which nothing ran; charges and key are free."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            stored = call_table.find_call(connection, call.call_id)
+            check_state(call.call_id, self._own_state(stored), RUNNING)
+            self._end(connection, end_call(stored, call, (CallState.FAILED,)), audit)
+            self._free(connection, call.call_id, with_charges=True)
+
+        await self._database.write(change)
+        self._keys.notify(call.call_id)
+
+    async def pinned_version(self, scope: ClaimScope) -> str:
+        """Name the version that the call which holds a key ran with."""
+        found = await self.find_key(scope)
+        return "" if found is None or found[0].free else found[1].tool_version
+
+    async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
+        """Commit the intent to run."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            stored = call_table.find_call(connection, call_id)
+            check_state(call_id, self._own_state(stored), (CallState.RESERVED,))
+            assert stored is not None, "a call with a state is there"
+            merged = merge_leases(stored.leases, leases)
+            call_table.replace_call(connection, replace(stored, state=CallState.DISPATCHED, leases=merged))
+
+        await self._database.write(change)
+        self._keys.notify(call_id)
+
+    async def complete(self, call: CallRecord, audit: AuditEvent) -> None:
+        """Commit the end of a dispatched call."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            stored = call_table.find_call(connection, call.call_id)
+            check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
+            self._end(connection, end_call(stored, call, ENDS), audit)
+
+        await self._database.write(change)
+        self._keys.notify(call.call_id)
+
+    async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
+        """Record a refused call."""
+        check_new(call, CallState.REFUSED, None)
+
+        def change(connection: sqlite3.Connection) -> None:
+            call_table.insert_call(connection, replace(call, epoch=self.epoch.number))
+            append_audit(connection, audit, self._options)
+
+        await self._database.write(change)
+
+    async def lease_ended(self, lease_id: str, at: datetime) -> None:
+        """Note that a lease's end was confirmed; the first time stays."""
+        await self._database.write(lambda connection: call_table.end_lease(connection, lease_id, at))
+
+    async def amend(self, call: CallRecord) -> None:
+        """Replace what was known only after the end."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            stored = call_table.find_call(connection, call.call_id)
+            call_table.replace_call(connection, amend_call(stored, call))
+
+        await self._database.write(change)
+
+    async def owed_leases(self) -> Sequence[tuple[str, LeaseRecord]]:
+        """List leases whose end is not confirmed."""
+        return await self._database.read(call_table.select_owed)
+
+    async def unfinished(self) -> Sequence[CallRecord]:
+        """List running calls of earlier epochs."""
+        number = self.epoch.number
+        return await self._database.read(lambda connection: call_table.select_running(connection, number))
+
+    async def adopt(self, call: CallRecord, audit: AuditEvent) -> None:
+        """End a call of an earlier epoch."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            stored = call_table.find_call(connection, call.call_id)
+            foreign = stored.state if stored and stored.epoch < self.epoch.number else None
+            check_state(call.call_id, foreign, RUNNING)
+            self._end(connection, end_call(stored, call, (CallState.FAILED, CallState.IN_DOUBT)), audit)
+            if call.state is CallState.FAILED:
+                self._free(connection, call.call_id, with_charges=foreign is CallState.RESERVED)
+
+        await self._database.write(change)
+        self._keys.notify(call.call_id)
+
+    def _own_state(self, stored: CallRecord | None) -> CallState | None:
+        return stored.state if stored and stored.epoch == self.epoch.number else None
+
+    def _end(self, connection: sqlite3.Connection, ended: CallRecord, audit: AuditEvent) -> None:
+        call_table.replace_call(connection, ended)
+        append_audit(connection, audit, self._options)
+
+    def _free(self, connection: sqlite3.Connection, call_id: str, *, with_charges: bool) -> None:
+        call = call_table.find_call(connection, call_id)
+        assert call is not None, "only a call that was just ended gives something back"
+        scope = scope_of(call)
+        if scope is not None:
+            call_table.free_key(connection, scope)
+        if with_charges:
+            call_table.unbook(connection, call)
+
+    async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
+        """Read one call of a tenant."""
+        found = await self._database.read(lambda connection: call_table.find_call(connection, call_id))
+        return found if found and found.tenant == tenant else None
+
+    async def list_calls(
+        self,
+        tenant: str,
+        *,
+        agent: str = "",
+        method: str = "",
+        state: CallState | None = None,
+        page_size: int = 50,
+        page_token: str = "",
+    ) -> Page[CallRecord]:
+        """List calls of a tenant, newest first."""
+        wanted = call_table.CallFilter(tenant, agent, method, state or "")
+        before = self._tokens.read(wanted.binding, page_token) if page_token else call_table.NEWEST
+        size = clamp_page_size(page_size)
+        found = await self._database.read(
+            lambda connection: call_table.select_calls(connection, wanted, before, size + 1)
+        )
+        return self._tokens.cut(wanted.binding, found, size, call_position)

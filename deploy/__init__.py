@@ -1,0 +1,1 @@
+"""How Toolcrib is set up, checked and shown."""

@@ -1,0 +1,1 @@
+"""The demo: a refund desk on real parts, told call by call."""

@@ -1,0 +1,111 @@
+"""A handler: the methods of one bundle, and the conversation that runs one of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import DecodeError, Message
+
+from toolcrib.handler.context import Context
+from toolcrib.handler.failure import Failure
+from toolcrib.handler.frames import Frames
+from toolcrib.handler.v1 import handler_pb2
+
+PROTOCOL_VERSION = 1
+
+Serve = Callable[[Any, Context], Message | Awaitable[Message]]
+ServeType = TypeVar("ServeType", bound=Serve)
+
+
+class Handler:
+    """Serves the one call that its sandbox was made for.
+
+    Whatever goes wrong becomes a `Failure`: a handler never just ends.
+    """
+
+    def __init__(self) -> None:
+        self._tools: dict[str, tuple[type[Message], Serve]] = {}
+
+    def tool(self, method: str, request_type: type[Message]) -> Callable[[ServeType], ServeType]:
+        """Register a function, plain or async, that takes (request, context) and returns the response.
+
+        Args:
+            method: Full name, "shop.v1.Orders/LookupOrder".
+            request_type: The generated class of its request.
+
+        Raises:
+            ValueError: The method is registered already.
+        """
+        if method in self._tools:
+            raise ValueError(f"{method} is registered twice; remove one of them")
+
+        def register(serve: ServeType) -> ServeType:
+            self._tools[method] = (request_type, serve)
+            return serve
+
+        return register
+
+    def run(self, frames: Frames | None = None) -> None:
+        """Read the Start frame, serve it, send the Result or the Failure.
+
+        Args:
+            frames: For tests; the descriptors that init gives by default.
+        """
+        frames = frames or Frames()
+        try:
+            response = self._serve(frames.read().start, frames)
+            frame = handler_pb2.HandlerFrame(result=handler_pb2.Result(response=response))
+        except Failure as failure:
+            frame = handler_pb2.HandlerFrame(failure=failure.to_message())
+        frames.write(frame)
+
+    def _serve(self, start: handler_pb2.Start, frames: Frames) -> bytes:
+        if start.protocol_version != PROTOCOL_VERSION:
+            raise Failure("PROTOCOL_UNKNOWN", f"this handler speaks version {PROTOCOL_VERSION} only")
+        if start.method not in self._tools:
+            raise Failure("METHOD_UNKNOWN", f"no handler is registered for {start.method}")
+        request_type, serve = self._tools[start.method]
+        request = _parse(request_type, start.request)
+        return _serialize(_call(serve, request, Context(start, frames)))
+
+
+def _parse(request_type: type[Message], data: bytes) -> Message:
+    try:
+        return request_type.FromString(data)
+    except DecodeError as error:
+        raise Failure("REQUEST_MALFORMED", "the request's bytes are no message of its type") from error
+
+
+def _call(serve: Serve, request: Message, context: Context) -> object:
+    """Run the author's function; what it raises beside `Failure` goes to the log only.
+
+    The text of a foreign exception may hold a connection string, so the caller does not get it.
+    """
+    try:
+        answer = serve(request, context)
+        if isinstance(answer, Awaitable):
+            import asyncio  # noqa: PLC0415 - 20 ms that a plain function does not need
+
+            return asyncio.run(_wait_for(answer))
+        return answer
+    except Failure:
+        raise
+    except Exception as error:
+        import traceback  # noqa: PLC0415 - not needed by a call that goes well
+
+        traceback.print_exc(file=sys.stderr)
+        text = f"the tool's handler raised {type(error).__name__}; see its log"
+        raise Failure("HANDLER_ERROR", text, effect="unknown") from error
+
+
+async def _wait_for(answer: Awaitable[Message]) -> Message:
+    return await answer
+
+
+def _serialize(answer: object) -> bytes:
+    if not isinstance(answer, Message):
+        text = f"the tool's handler returned {type(answer).__name__} instead of its response message"
+        raise Failure("RESPONSE_INVALID", text, effect="unknown")
+    return answer.SerializeToString(deterministic=True)

@@ -1,0 +1,252 @@
+"""One container that lives for one call.
+
+    async with driver.create(spec, call_id) as sandbox:
+        outcome = await sandbox.run(start, deadline_seconds=10)
+
+Up to `run` nothing of the handler has been executed: init waits for its preamble. On leaving the block, by
+whatever path, the stream is closed, then the container killed and removed, and its end confirmed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import select
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sandboxes.container_init import (
+    EXIT_BAD_PREAMBLE,
+    EXIT_DEADLINE,
+    EXIT_HANDLER_FAILED,
+    EXIT_IDLE,
+    EXIT_NOT_STARTED,
+    EXIT_OUTPUT_TOO_LARGE,
+    EXIT_STDIN_CLOSED,
+    MAGIC,
+    PREAMBLE,
+)
+from sandboxes.conversation import FramesInvalid, OutputTooLarge, Stream, Transcript, frame_bytes
+from sandboxes.engine_calls import EngineCalls, EngineNotFound, EngineStalled
+from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxError, SandboxSpec
+from toolcrib.handler.v1 import handler_pb2
+
+OnProgress = Callable[[handler_pb2.Progress], None]
+
+_LOG_SECONDS = 0.05  # for the log to arrive after a good answer
+_END_SECONDS = 2.0  # for log and exit code to arrive after a bad end
+_MAX_MILLIS = 2**32 - 1
+
+_EXITS = {
+    0: "the handler ended without a result",
+    EXIT_IDLE: "the sandbox was not used within its idle age",
+    EXIT_STDIN_CLOSED: "the sandbox lost its stream",
+    EXIT_BAD_PREAMBLE: "the sandbox got no valid preamble; is the base image of another version?",
+    EXIT_NOT_STARTED: "the handler could not be started; its log says why",
+    EXIT_HANDLER_FAILED: "the handler ended without a result; its log says why",
+}
+
+logger = logging.getLogger(__name__)
+
+
+class DockerSandbox:
+    """A container of the Docker Engine.
+
+    Attributes:
+        name: What the engine knows it by, from before it exists.
+        container_id: Empty until it is made.
+        made: When it was made.
+        gone: When its end was confirmed; None before, and where it could not be.
+    """
+
+    def __init__(
+        self, calls: EngineCalls, spec: SandboxSpec, name: str, clock: Callable[[], datetime]
+    ) -> None:
+        self._calls, self._spec, self._clock = calls, spec, clock
+        self.name = name
+        self.container_id = ""
+        self.image_id, self.uid = spec.image_id, spec.uid
+        self.made = clock()
+        self.gone: datetime | None = None
+        self._stream: Stream | None = None
+        self._process: int | None = None
+        self._used = False
+        self._uncertain = False
+
+    async def make(self, config: dict[str, Any], socket_path: Path) -> None:
+        """Create, attach and start the container. Called by the driver.
+
+        Raises:
+            SandboxUnavailable: The engine is missing, stalls or refuses.
+        """
+        try:
+            self.container_id = created = await self._calls.create(config, self.name)
+        except EngineStalled:
+            self._uncertain = True
+            raise
+        self._stream = await Stream.attach(socket_path, created)
+        await self._calls.start(created)
+        self._process = await self._open_process()
+
+    async def run(
+        self, start: handler_pb2.Start, deadline_seconds: float, on_progress: OnProgress | None = None
+    ) -> RawOutcome:
+        """Hold the one conversation of this sandbox.
+
+        Never raises for what the handler does; from here on only the outcome tells what may have happened.
+
+        Args:
+            start: The request, with credentials and targets.
+            deadline_seconds: When the sandbox ends, also without us: init knows it too.
+            on_progress: Called with each progress frame.
+        """
+        assert self._stream is not None, "the driver makes the sandbox first"
+        assert not self._used, "a sandbox serves one call"
+        self._used = True
+        limits = self._spec.limits
+        transcript = Transcript(limits.output_kib * 1024, limits.log_kib * 1024)
+        try:
+            async with asyncio.timeout(deadline_seconds):
+                await self._stream.send(self._preamble(deadline_seconds))
+                await self._stream.send(frame_bytes(handler_pb2.BrokerFrame(start=start)))
+                frame = await self._converse(self._stream, transcript, on_progress)
+        except TimeoutError:
+            return _outcome(OutcomeKind.TIMED_OUT, transcript, "the deadline came before a result")
+        except OutputTooLarge as error:
+            return _outcome(OutcomeKind.OUTPUT_TOO_LARGE, transcript, str(error))
+        except FramesInvalid as error:
+            return _outcome(OutcomeKind.CRASHED, transcript, str(error))
+        except OSError:
+            frame = None
+        if frame is None:
+            return await self._explain_end(transcript)
+        return await self._conclude(frame, transcript)
+
+    async def end(self) -> bool:
+        """Close the stream, kill, remove, and confirm. Called by the driver; safe to call again.
+
+        Returns:
+            True when the end is confirmed.
+        """
+        if self._stream is not None:
+            self._stream.close()
+        try:
+            await self._calls.remove(self.container_id or self.name)
+            confirmed = await self._process_ended()
+        except SandboxError as error:
+            logger.warning("sandbox %s: its removal is owed: %s", self.name, error)
+            return False
+        if self._uncertain:  # the engine may make it yet: look again later
+            self._uncertain = False
+            return False
+        if confirmed:
+            self.gone = self._clock()
+            self._close_process()
+        return confirmed
+
+    def _preamble(self, deadline_seconds: float) -> bytes:
+        limits = self._spec.limits
+        millis = max(1, min(int(deadline_seconds * 1000), _MAX_MILLIS))
+        return PREAMBLE.pack(MAGIC, millis, limits.output_kib * 1024, limits.log_kib * 1024)
+
+    async def _converse(
+        self, stream: Stream, transcript: Transcript, on_progress: OnProgress | None
+    ) -> handler_pb2.HandlerFrame | None:
+        """Read until the frame that ends the conversation; None when the stream ends first."""
+        while (piece := await stream.read()) is not None:
+            for frame in transcript.feed(*piece):
+                if not frame.HasField("progress"):
+                    return frame
+                if on_progress is not None:
+                    on_progress(frame.progress)
+        return None
+
+    async def _conclude(self, frame: handler_pb2.HandlerFrame, transcript: Transcript) -> RawOutcome:
+        await self._read_log(transcript, _LOG_SECONDS)
+        if frame.HasField("result"):
+            return RawOutcome(OutcomeKind.RESULT, response=frame.result.response, log=transcript.log())
+        if frame.HasField("failure"):
+            failure = frame.failure
+            return RawOutcome(
+                OutcomeKind.FAILURE, failure=failure, log=transcript.log(), detail=f"{failure.code[:64]}"
+            )
+        return _outcome(OutcomeKind.CRASHED, transcript, "the handler sent an artefact; none are allowed")
+
+    async def _explain_end(self, transcript: Transcript) -> RawOutcome:
+        """Find out why the stream ended before a result."""
+        try:
+            async with asyncio.timeout(_END_SECONDS):
+                code, out_of_memory = await self._wait_for_exit()
+        except EngineNotFound:
+            return _outcome(OutcomeKind.CRASHED, transcript, "the sandbox vanished during the call")
+        except (SandboxError, TimeoutError):
+            return _outcome(OutcomeKind.CRASHED, transcript, "the engine lost the sandbox during the call")
+        if code == EXIT_DEADLINE:
+            return _outcome(OutcomeKind.TIMED_OUT, transcript, "the deadline came before a result")
+        if code == EXIT_OUTPUT_TOO_LARGE:
+            return _outcome(OutcomeKind.OUTPUT_TOO_LARGE, transcript, "more output than its cap")
+        if out_of_memory:
+            memory = self._spec.limits.memory_mib
+            return _outcome(OutcomeKind.CRASHED, transcript, f"out of memory: the limit is {memory} MiB")
+        detail = _EXITS.get(code, f"the sandbox was ended from outside (code {code})")
+        return _outcome(OutcomeKind.CRASHED, transcript, detail)
+
+    async def _wait_for_exit(self) -> tuple[int, bool]:
+        while True:
+            state = await self._calls.state(self.container_id)
+            if not state["Running"]:
+                return int(state["ExitCode"]), bool(state["OOMKilled"])
+            await asyncio.sleep(0.02)
+
+    async def _read_log(self, transcript: Transcript, seconds: float) -> None:
+        """Take what is still coming; a second answer is ignored like any other noise."""
+        assert self._stream is not None
+        try:
+            async with asyncio.timeout(seconds):
+                while (piece := await self._stream.read()) is not None:
+                    for _ in transcript.feed(*piece):
+                        continue
+        except (TimeoutError, OutputTooLarge, FramesInvalid):
+            return
+
+    async def _open_process(self) -> int | None:
+        """Hold on to init by a descriptor: its end is known even when the engine is not there to ask."""
+        pid = int((await self._calls.state(self.container_id))["Pid"])
+        if pid <= 0:
+            return None
+        try:
+            descriptor = os.pidfd_open(pid)
+        except OSError:
+            return None
+        if self.container_id in _cgroups_of(pid):
+            return descriptor
+        os.close(descriptor)  # the engine counts its processes in another namespace, or it ended already
+        return None
+
+    async def _process_ended(self) -> bool:
+        if self._process is None:
+            return True
+        for _ in range(200):
+            if select.select([self._process], [], [], 0)[0]:
+                return True
+            await asyncio.sleep(0.01)
+        return False
+
+    def _close_process(self) -> None:
+        if self._process is not None:
+            os.close(self._process)
+            self._process = None
+
+
+def _cgroups_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return ""
+
+
+def _outcome(kind: OutcomeKind, transcript: Transcript, detail: str) -> RawOutcome:
+    return RawOutcome(kind, log=transcript.log(), detail=detail)

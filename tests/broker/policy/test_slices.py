@@ -1,0 +1,85 @@
+"""Slices: a call is decided by few policies, and exactly as by all of them."""
+
+from __future__ import annotations
+
+import cedarpy
+from hypothesis import given
+from hypothesis import strategies as st
+
+from broker.policy.grants import GrantSet, Question
+from broker.policy.slices import PolicySlices
+from tests.broker.policy.conftest import DRAFT, LOOKUP, REFUND, Desk, write_forbid, write_permit
+
+METHODS, AGENTS = (REFUND, DRAFT), ("desk", "other")
+
+
+def slice_ids(grants: GrantSet, method: str, agent: str) -> set[str]:
+    return {p.id for p in PolicySlices(grants.policies, grants._schema).find(method, agent).policies}
+
+
+def test_leaves_out_permits_of_other_tools_and_agents(desk: Desk) -> None:
+    text = write_permit("mine") + write_permit("tool", method=LOOKUP) + write_permit("agent", agent="other")
+    assert slice_ids(desk.compile(text), REFUND, "desk") == {"mine"}
+
+
+def test_keeps_a_forbid_with_an_unbound_scope_in_every_slice(desk: Desk) -> None:
+    grants = desk.compile(write_forbid("stop", "true") + write_permit("mine"))
+    assert all("stop" in slice_ids(grants, method, agent) for method in METHODS for agent in AGENTS)
+
+
+def test_keeps_a_forbid_of_another_agent(desk: Desk) -> None:
+    text = write_forbid("stop", "true", 'principal == Agent::"other", action, resource')
+    assert slice_ids(desk.compile(text), REFUND, "desk") == {"stop"}
+
+
+def test_keeps_a_permit_whose_condition_names_the_agents(desk: Desk) -> None:
+    text = write_permit("a", '[Agent::"desk"].contains(principal)').replace(
+        'principal == Agent::"desk"', "principal"
+    )
+    assert slice_ids(desk.compile(text), REFUND, "desk") == {"a"}
+
+
+def test_prepares_one_slice_for_all_agents_without_permits(desk: Desk) -> None:
+    slices = PolicySlices(desk.compile(write_permit("mine")).policies, desk.compile("")._schema)
+    assert slices.find(REFUND, "stranger-1") is slices.find(REFUND, "stranger-2")
+
+
+POLICIES = st.builds(
+    lambda kind, method, agent, units: (
+        write_permit(
+            "ID",
+            f"context.request has amount && context.request.amount.minor_units < {units}",
+            method=method,
+            agent=agent,
+        )
+        if kind == "permit"
+        else write_forbid(
+            "ID",
+            f"context.request has amount && context.request.amount.minor_units > {units}",
+            {
+                "any": "principal, action, resource",
+                "tool": f'principal, action == Action::"{method}", resource',
+            }[kind],
+        )
+    ),
+    st.sampled_from(["permit", "permit", "any", "tool"]),
+    st.sampled_from(METHODS),
+    st.sampled_from(AGENTS),
+    st.integers(0, 3000),
+)
+
+
+@given(st.lists(POLICIES, max_size=6), st.integers(0, 3000))
+def test_decides_as_the_whole_set_does(desk: Desk, written: list[str], units: int) -> None:
+    text = "".join(policy.replace('"ID"', f'"p{n}"') for n, policy in enumerate(written))
+    grants, question = desk.compile(text), Question.of(desk.refund(units))
+    request = {
+        "principal": {"type": "Agent", "id": "desk"},
+        "action": {"type": "Action", "id": REFUND},
+        "resource": {"type": "Environment", "id": "dev"},
+        "context": question.context(),
+    }
+    whole = cedarpy.is_authorized(request, cedarpy.PolicySet.from_str(text), [])
+    part = PolicySlices(grants.policies, grants._schema).evaluate(question)
+    ids = set(whole.diagnostics.id_annotations_by_reason.values())
+    assert (part.allowed, {p.id for p in part.determining}) == (whole.allowed, ids)

@@ -1,0 +1,1 @@
+"""Tests of what one store does and the contract does not say."""

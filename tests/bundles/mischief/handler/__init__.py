@@ -1,0 +1,1 @@
+"""A tool that misbehaves on request. For tests only."""

@@ -1,0 +1,1 @@
+"""One suite a protocol, run on the fake and on the real thing."""

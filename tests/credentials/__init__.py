@@ -1,0 +1,1 @@
+"""Tests of credentials/, on a real OpenBao and a real PostgreSQL."""

@@ -1,0 +1,1 @@
+"""Agents in two languages, and what the tests do with them."""

@@ -1,0 +1,1 @@
+"""Tests of Toolcrib, by behaviour that a user would notice."""

@@ -1,0 +1,105 @@
+"""A running egress process, and targets on loopback that it may reach."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from sandboxes.egress.addresses import EgressLimits, TargetAddress
+from sandboxes.egress.process import Egress, EgressProcess
+
+UID = 123_456
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Say what is heard; at the end of it, say "end" and close."""
+    while data := await reader.read(65_536):
+        writer.write(data)
+        await writer.drain()
+    writer.write(b"end")
+    writer.close()
+
+
+@asynccontextmanager
+async def listening(name: str, serve: Serve = echo) -> AsyncIterator[TargetAddress]:
+    """A target on a free loopback port."""
+
+    async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await serve(reader, writer)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    server = await asyncio.start_server(guarded, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        yield TargetAddress(name, "postgresql", "127.0.0.1", port, {"database": "shop"})
+
+
+@asynccontextmanager
+async def running(
+    run_dir: Path, *targets: TargetAddress, limits: EgressLimits | None = None
+) -> AsyncIterator[EgressProcess]:
+    """An egress process for targets; stopped at the end, which must leave nothing."""
+    process = EgressProcess({target.name: target for target in targets}, limits or EgressLimits())
+    try:
+        await process.start(run_dir)
+        yield process
+    finally:
+        await process.stop()
+    assert list(run_dir.iterdir()) == []
+
+
+def socket_path(egress: Egress, target: str = "orders-db") -> Path:
+    return egress.socket_dir / target / ".s.PGSQL.5432"
+
+
+async def connect(egress: Egress, target: str = "orders-db") -> Streams:
+    return await asyncio.open_unix_connection(socket_path(egress, target))
+
+
+@pytest.fixture
+def run_dir() -> Iterator[Path]:
+    """A folder with a short name: tests connect by whole paths."""
+    with tempfile.TemporaryDirectory(prefix="tc-") as folder:
+        yield Path(folder)
+
+
+Start = Callable[..., Awaitable[EgressProcess]]
+
+
+@pytest.fixture
+async def start(run_dir: Path) -> AsyncIterator[Start]:
+    """Starts egress processes, which end with the test."""
+    async with AsyncExitStack() as stack:
+
+        async def begin(*targets: TargetAddress, limits: EgressLimits | None = None) -> EgressProcess:
+            return await stack.enter_async_context(running(run_dir, *targets, limits=limits))
+
+        yield begin
+
+
+@pytest.fixture
+async def orders_db() -> AsyncIterator[TargetAddress]:
+    async with listening("orders-db") as target:
+        yield target
+
+
+@pytest.fixture
+async def process(start: Start, orders_db: TargetAddress) -> EgressProcess:
+    return await start(orders_db)
+
+
+@pytest.fixture
+async def egress(process: EgressProcess) -> AsyncIterator[Egress]:
+    async with process.open("call-1", UID, ["orders-db"]) as opened:
+        yield opened

@@ -1,0 +1,130 @@
+"""One version of a bundle, checked and prepared: what the broker serves, and what its digest names.
+
+load_version            descriptor set + manifest + image id -> ToolVersion, or every violation
+find_breaking_changes   what callers of an earlier version would trip over
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import jsonschema
+
+from tools.breaking import find_breaking_changes
+from tools.client_view import client_view
+from tools.contract import Contract
+from tools.errors import BundleInvalid, Violation
+from tools.manifest import Manifest, read_manifest
+from tools.registration import Registered, register_set
+
+__all__ = ["ToolVersion", "digest_version", "find_breaking_changes", "load_version"]
+
+_Part = TypeVar("_Part")
+_Source = TypeVar("_Source")
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ToolVersion:
+    """An immutable version of a bundle.
+
+    Attributes:
+        digest: SHA-256 over descriptor set, manifest text and image id, hex.
+        contracts: By method, for example "shop.v1.Orders/IssueRefund".
+        descriptor_set: As it was registered.
+        client_descriptor_set: The same without options of ours: what clients generate code from.
+    """
+
+    bundle: str
+    version: str
+    digest: str
+    image_id: str
+    manifest: Manifest
+    contracts: Mapping[str, Contract]
+    descriptor_set: bytes
+    client_descriptor_set: bytes
+
+
+def load_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> ToolVersion:
+    """Check a bundle's version and prepare its contracts, so that no call pays for it.
+
+    Args:
+        descriptor_set: A google.protobuf.FileDescriptorSet with imports and source info.
+        manifest_yaml: The text of tool.yaml.
+        image_id: "sha256:" and 64 hex digits.
+
+    Raises:
+        BundleInvalid: With every violation of manifest, descriptors and image id.
+    """
+    problems: list[Violation] = []
+    manifest = _collect(problems, read_manifest, manifest_yaml)
+    registered = _collect(problems, register_set, descriptor_set)
+    if not _IMAGE_ID.fullmatch(image_id):
+        problems.append(
+            Violation("image_id", 'must be "sha256:" and 64 hex digits: the id of an image, not its name')
+        )
+    if manifest is not None and registered is not None:
+        problems.extend(_compare_methods(manifest, registered))
+    if problems or manifest is None or registered is None:
+        raise BundleInvalid(problems)
+    return ToolVersion(
+        bundle=manifest.bundle,
+        version=manifest.version,
+        digest=digest_version(descriptor_set, manifest_yaml, image_id),
+        image_id=image_id,
+        manifest=manifest,
+        contracts=_prepare(registered),
+        descriptor_set=descriptor_set,
+        client_descriptor_set=client_view(descriptor_set),
+    )
+
+
+def digest_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> str:
+    """Name a version's content: SHA-256 over its three parts, each behind its length."""
+    digest = hashlib.sha256()
+    for part in (descriptor_set, manifest_yaml.encode(), image_id.encode()):
+        digest.update(len(part).to_bytes(8, "big"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _collect(problems: list[Violation], read: Callable[[_Source], _Part], source: _Source) -> _Part | None:
+    """Read one part, or keep its violations, so that those of the other parts come with them."""
+    try:
+        return read(source)
+    except BundleInvalid as error:
+        problems.extend(error.violations)
+        return None
+
+
+def _compare_methods(manifest: Manifest, registered: Registered) -> Iterator[Violation]:
+    for missing in sorted(registered.tools.keys() - manifest.tools.keys()):
+        yield Violation(f"tool.yaml: tools.{missing}", "is missing: list every method of the services")
+    for extra in sorted(manifest.tools.keys() - registered.tools.keys()):
+        yield Violation(f"tool.yaml: tools.{extra}", "is no method of the bundle's services: remove it")
+
+
+def _prepare(registered: Registered) -> dict[str, Contract]:
+    contracts = {
+        name: Contract(terms, method, registered.validator, registered.comments)
+        for name, (terms, method) in sorted(registered.tools.items())
+    }
+    for contract in contracts.values():
+        for text in (contract.request_json_schema, contract.response_json_schema):
+            _check_schema(contract.method, json.loads(text))
+    return contracts
+
+
+def _check_schema(method: str, schema: dict[str, object]) -> None:
+    try:
+        jsonschema.Draft202012Validator.check_schema(schema)
+    except jsonschema.SchemaError as error:
+        problem = Violation(
+            method, f"its derived JSON Schema is not valid at {error.json_path}: {error.message}"
+        )
+        raise BundleInvalid([problem]) from error

@@ -1,0 +1,211 @@
+"""The JSON Schema (draft 2020-12) of a message type, for frameworks that hold JSON.
+
+All that the contract accepts the schema accepts. What a schema cannot say stands beside the place it
+belongs to, under `x-toolcrib-not-expressed`, so that a model can read it although no validator enforces it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import protovalidate
+
+from tools.json_rules import NOT_EXPRESSED, Schema, apply_rules, require_value, spell_enum
+from tools.json_values import (
+    BASE64_PATTERN,
+    INTEGER_PATTERN,
+    NUMBER_PATTERN,
+    TEXT_PATTERNS,
+    WRAPPER_TYPES,
+    find_integer_range,
+)
+from tools.rules import find_required, list_message_rules, read_rules
+from tools.shapes import FieldShape, Kind, MessageShape
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_AMOUNT_RULE = "an amount is at least 0 and its currency is an ISO 4217 code"
+
+
+def build_json_schema(
+    shape: MessageShape, validator: protovalidate.Validator, comments: Mapping[str, str]
+) -> str:
+    """Build the schema of a message type, as compact JSON text.
+
+    Args:
+        shape: The message type.
+        validator: Has compiled the type's rules.
+        comments: The comment above each message and field, by full name.
+    """
+    builder = _Builder(shape, validator, comments)
+    schema: Schema = {"$schema": DIALECT, "title": shape.full_name, **builder.build_object(shape)}
+    if builder.defs:
+        schema["$defs"] = dict(sorted(builder.defs.items()))
+    return json.dumps(_simplify(schema), ensure_ascii=False, separators=(",", ":"))
+
+
+def _simplify(schema: Any) -> Any:
+    """Write `"type": ["string"]` as `"type": "string"`, everywhere."""
+    if isinstance(schema, list):
+        return [_simplify(inner) for inner in schema]
+    if not isinstance(schema, dict):
+        return schema
+    simple = {key: _simplify(value) for key, value in schema.items()}
+    types = simple.get("type")
+    if isinstance(types, list) and len(types) == 1:
+        simple["type"] = types[0]
+    return simple
+
+
+class _Builder:
+    """Collects the definitions of nested types while the root is built."""
+
+    def __init__(
+        self, root: MessageShape, validator: protovalidate.Validator, comments: Mapping[str, str]
+    ) -> None:
+        self._root, self._validator, self._comments = root, validator, comments
+        self.defs: dict[str, Schema] = {}
+
+    def build_object(self, shape: MessageShape) -> Schema:
+        """Build the schema of a message's JSON object."""
+        needed = find_required(shape.descriptor, self._validator)
+        items = list(shape.fields.values())
+        schema = self._describe({"type": "object"}, shape.full_name)
+        schema["properties"] = {
+            i.descriptor.json_name: self._build_property(i, i.name in needed) for i in items
+        }
+        other = {f"^{i.name}$": self._point(shape, i) for i in items if i.name != i.descriptor.json_name}
+        if other:
+            schema["patternProperties"] = other
+        schema["additionalProperties"] = False
+        _require(schema, shape, needed)
+        told = [*_describe_oneofs(shape), *list_message_rules(shape.descriptor)]
+        if told:
+            schema[NOT_EXPRESSED] = told
+        return schema
+
+    def _point(self, shape: MessageShape, item: FieldShape) -> Schema:
+        return {"$ref": f"{self._locate(shape)}/properties/{item.descriptor.json_name}"}
+
+    def _locate(self, shape: MessageShape) -> str:
+        return "#" if shape.full_name == self._root.full_name else f"#/$defs/{shape.full_name}"
+
+    def _describe(self, schema: Schema, full_name: str) -> Schema:
+        comment = self._comments.get(full_name)
+        if comment:
+            schema["description"] = comment
+        return schema
+
+    def _build_property(self, item: FieldShape, required: bool) -> Schema:
+        rules = read_rules(item.descriptor)
+        if item.key is not None:
+            schema = self._build_map(item, item.key, rules)
+        elif item.repeated:
+            elements = self._build_value(item)
+            apply_rules(elements, rules.repeated.items if _has(rules, "repeated", "items") else None, item)
+            schema = {"type": "array", "items": elements}
+        else:
+            schema = self._build_value(item)
+        apply_rules(schema, rules, item)
+        if required and not item.presence:
+            require_value(schema, item)
+        if item.roles.amount:
+            schema[NOT_EXPRESSED] = [*schema.get(NOT_EXPRESSED, ()), _AMOUNT_RULE]
+        return self._describe(schema if required else _allow_null(schema), item.descriptor.full_name)
+
+    def _build_map(self, item: FieldShape, key: FieldShape, rules: Any) -> Schema:
+        values = self._build_value(item)
+        apply_rules(values, rules.map.values if _has(rules, "map", "values") else None, item)
+        schema: Schema = {"type": "object", "additionalProperties": values}
+        names = _build_key(key)
+        apply_rules(names, rules.map.keys if _has(rules, "map", "keys") else None, key)
+        if names:
+            schema["propertyNames"] = names
+        return schema
+
+    def _build_value(self, item: FieldShape) -> Schema:
+        message = item.message
+        if message is None:
+            return _build_scalar(item)
+        if message.full_name in TEXT_PATTERNS:
+            return {"type": ["string"], "pattern": TEXT_PATTERNS[message.full_name]}
+        if message.full_name in WRAPPER_TYPES:
+            return _build_scalar(message.fields["value"])
+        if message.full_name != self._root.full_name and message.full_name not in self.defs:
+            self.defs[message.full_name] = {}
+            self.defs[message.full_name] = self.build_object(message)
+        return {"$ref": self._locate(message)}
+
+
+def _build_scalar(item: FieldShape) -> Schema:
+    if item.kind is Kind.INT:
+        least, greatest = find_integer_range(item.values)
+        return {
+            "type": ["integer", "string"],
+            "minimum": least,
+            "maximum": greatest,
+            "pattern": INTEGER_PATTERN,
+        }
+    if item.kind is Kind.FLOAT:
+        return {"type": ["number", "string"], "pattern": NUMBER_PATTERN}
+    if item.kind is Kind.ENUM:
+        return {"enum": spell_enum(item, lambda _number: True)}
+    if item.kind is Kind.BYTES:
+        return {"type": ["string"], "contentEncoding": "base64", "pattern": BASE64_PATTERN}
+    return {"type": ["boolean" if item.kind is Kind.BOOL else "string"]}
+
+
+def _build_key(key: FieldShape) -> Schema:
+    if key.kind is Kind.BOOL:
+        return {"enum": ["true", "false"]}
+    return {"pattern": INTEGER_PATTERN} if key.kind is Kind.INT else {}
+
+
+def _allow_null(schema: Schema) -> Schema:
+    """Accept null, which JSON of protobuf reads as leaving the field out."""
+    if "$ref" in schema:
+        told = {key: value for key, value in schema.items() if key == NOT_EXPRESSED}
+        return {"anyOf": [{"$ref": schema["$ref"]}, {"type": "null"}], **told}
+    if "enum" in schema:
+        schema["enum"] = [*schema["enum"], None]
+    if "type" in schema:
+        types = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+        schema["type"] = [*types, "null"]
+    return schema
+
+
+def _require(schema: Schema, shape: MessageShape, needed: frozenset[str]) -> None:
+    plain: list[str] = []
+    choices: list[Schema] = []
+    for name in sorted(needed):
+        spellings = _spell_names(shape, name)
+        if len(spellings) == 1:
+            plain.extend(spellings)
+        else:
+            choices.append({"anyOf": [{"required": [spelling]} for spelling in spellings]})
+    if plain:
+        schema["required"] = plain
+    if choices:
+        schema["allOf"] = choices
+
+
+def _spell_names(shape: MessageShape, name: str) -> list[str]:
+    """List every way to give a field, or one of a oneof's fields."""
+    if name in shape.fields:
+        members = [shape.fields[name].descriptor]
+    else:
+        members = list(shape.descriptor.oneofs_by_name[name].fields)
+    return sorted({spelling for member in members for spelling in (member.json_name, member.name)})
+
+
+def _describe_oneofs(shape: MessageShape) -> Iterator[str]:
+    for oneof in shape.descriptor.oneofs:
+        names = [field.json_name for field in oneof.fields]
+        if len(names) > 1:
+            yield f"only one of {', '.join(names)} can be set"
+
+
+def _has(rules: Any, kind: str, part: str) -> bool:
+    return rules is not None and rules.HasField(kind) and getattr(rules, kind).HasField(part)
