@@ -121,7 +121,7 @@ class Broker:
         stack.push_async_callback(self.debts.close)
         catalogue = Catalogue(self.store)
         await catalogue.load()
-        grants = GrantBook(self.store, catalogue, settings.environments)
+        grants = GrantBook(self.store, catalogue, settings.environments, settings.targets)
         await grants.load()
         stages = self._stages(keys, catalogue, grants, egress)
         self.path = CallPath(stages)

@@ -72,8 +72,9 @@ class Catalogue:
         return [entry for entry in self.entries(tenant) if STABLE in entry.row.aliases and entry.usable]
 
     def contracts(self, tenant: str) -> list[Contract]:
-        """The contracts behind a tenant's stable tools, sorted by method."""
-        found = [c for entry in self.stable(tenant) for c in entry.version.contracts.values()]
+        """The contracts of every usable version of a tenant, sorted by method: what grants can name."""
+        usable = [entry for entry in self.entries(tenant) if entry.usable]
+        found = [contract for entry in usable for contract in entry.version.contracts.values()]
         return sorted(found, key=lambda contract: contract.method)
 
     def resolve(self, tenant: str, method: str, asked: str) -> ToolVersion:

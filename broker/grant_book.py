@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Collection
+
 from broker.catalogue import Catalogue
 from broker.errors import Refused
 from broker.policy.grants import GrantSet, GrantsInvalid, compile_grants
@@ -12,10 +15,13 @@ from toolcrib.v1.reasons_pb2 import Reason
 class GrantBook:
     """Keeps each tenant's compiled grants; a tenant without any is refused everything."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, environments: tuple[str, ...]) -> None:
+    def __init__(
+        self, store: Store, catalogue: Catalogue, environments: tuple[str, ...], targets: Collection[str]
+    ) -> None:
         self._store = store
         self._catalogue = catalogue
         self._environments = environments
+        self._targets = targets
         self._sets: dict[str, GrantSet] = {}
         self._broken: dict[str, str] = {}
 
@@ -35,17 +41,20 @@ class GrantBook:
         self._sets.pop(tenant, None)
         self._broken.pop(tenant, None)
         try:
-            self._sets[tenant] = self.compile(tenant, dict(files))
+            self._sets[tenant] = await self.compile(tenant, dict(files))
         except GrantsInvalid as error:
             self._broken[tenant] = str(error)
 
-    def compile(self, tenant: str, files: dict[str, str]) -> GrantSet:
-        """Compile files against the tenant's stable tools, without applying them.
+    async def compile(self, tenant: str, files: dict[str, str]) -> GrantSet:
+        """Compile files against the tenant's usable tools, without applying them.
 
         Raises:
             GrantsInvalid: With every fault.
         """
-        return compile_grants(files, self._catalogue.contracts(tenant), self._environments, tenant)
+        contracts = self._catalogue.contracts(tenant)
+        return await asyncio.to_thread(
+            compile_grants, files, contracts, self._environments, tenant, known_targets=self._targets
+        )
 
     def of(self, tenant: str) -> GrantSet:
         """Return a tenant's compiled grants.
@@ -60,5 +69,5 @@ class GrantBook:
                 f"{self._broken[tenant]}",
             )
         if tenant not in self._sets:
-            self._sets[tenant] = self.compile(tenant, {})
+            self._sets[tenant] = compile_grants({}, (), self._environments, tenant)
         return self._sets[tenant]

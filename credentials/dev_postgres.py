@@ -150,7 +150,7 @@ class DevPostgres:
         """Count the open sessions of logins that Vault made, dropped ones included."""
         sql = (
             "SELECT count(*) FROM pg_stat_activity a LEFT JOIN pg_roles r ON r.oid = a.usesysid "
-            "WHERE a.backend_type = 'client backend' AND (r.oid IS NULL OR r.rolname LIKE 'v-%')"
+            "WHERE a.usesysid IS NOT NULL AND (r.oid IS NULL OR r.rolname LIKE 'v-%')"
         )
         return int(self.query(sql)[0][0])
 

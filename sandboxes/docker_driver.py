@@ -69,7 +69,8 @@ class DockerDriver:
         self._measures, self._clock = tuple(measures), clock
         self._calls = EngineCalls(engine)
         self._next_uid = secrets.randbelow(_UIDS)
-        self._owed: dict[str, DockerSandbox] = {}
+        self._live: dict[str, DockerSandbox] = {}
+        self._owed: set[str] = set()
 
     async def start(self) -> EngineInfo:
         """Make sure that the engine is there and fit.
@@ -92,8 +93,9 @@ class DockerDriver:
             raise SandboxUnavailable(str(error)) from error
 
     async def close(self) -> None:
-        """Try once more to remove what is owed, and let the threads go."""
-        await self._settle_owed()
+        """End every sandbox that is left, and let the threads go."""
+        for sandbox in list(self._live.values()):
+            await self._end(sandbox)
         self._calls.close()
 
     def allocate_uid(self) -> int:
@@ -114,6 +116,7 @@ class DockerDriver:
         """
         name = f"toolcrib-{_NOT_IN_NAMES.sub('-', call_id)[:64]}-{spec.uid}"
         sandbox = DockerSandbox(self._calls, spec, name, self._clock)
+        self._live[name] = sandbox
         labels = {LABEL_INSTALLATION: self._installation, LABEL_EPOCH: str(self._epoch)}
         try:
             config = container_config(spec, labels, self._measures)
@@ -134,7 +137,9 @@ class DockerDriver:
         Raises:
             SandboxUnavailable: The engine does not answer.
         """
-        await self._settle_owed()
+        for name in list(self._owed):
+            self._owed.discard(name)
+            await self._end(self._live[name])
         gone = []
         for found in await self._calls.list([f"{LABEL_INSTALLATION}={self._installation}"]):
             if found["Labels"].get(LABEL_EPOCH) == str(self._epoch):
@@ -174,14 +179,11 @@ class DockerDriver:
         return await asyncio.to_thread(kill_processes, container_id)
 
     async def _end(self, sandbox: DockerSandbox) -> None:
+        """End a sandbox; one whose end is not confirmed stays known and is ended again by `reap`."""
         if await sandbox.end():
-            self._owed.pop(sandbox.name, None)
+            self._live.pop(sandbox.name, None)
         else:
-            self._owed[sandbox.name] = sandbox
-
-    async def _settle_owed(self) -> None:
-        for sandbox in list(self._owed.values()):
-            await self._end(sandbox)
+            self._owed.add(sandbox.name)
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:

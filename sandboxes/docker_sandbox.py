@@ -131,6 +131,8 @@ class DockerSandbox:
         Returns:
             True when the end is confirmed.
         """
+        if self.gone is not None:
+            return True
         if self._stream is not None:
             self._stream.close()
         try:

@@ -41,6 +41,7 @@ class EngineCalls:
 
     def __init__(self, engine: Engine) -> None:
         self._client = engine.client
+        self._closed = False
         self._making = ThreadPoolExecutor(_THREADS, "sandbox-make")
         self._ending = ThreadPoolExecutor(_THREADS, "sandbox-end")
 
@@ -97,6 +98,7 @@ class EngineCalls:
 
     def close(self) -> None:
         """Let the threads go."""
+        self._closed = True
         self._making.shutdown(wait=False, cancel_futures=True)
         self._ending.shutdown(wait=False, cancel_futures=True)
 
@@ -119,6 +121,8 @@ class EngineCalls:
             EngineStalled: It does not answer.
             SandboxUnavailable: It refused.
         """
+        if self._closed:
+            raise SandboxUnavailable("the driver is closed")
         work = asyncio.get_running_loop().run_in_executor(pool, function)
         try:
             return await asyncio.wait_for(work, _PATIENCE_SECONDS)

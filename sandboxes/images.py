@@ -23,6 +23,7 @@ import requests
 from sandboxes.engine import Engine
 from sandboxes.rootfs import ImageFailed, OnStep, add_file, content_key, write_rootfs
 
+BASE_REPOSITORY = "toolcrib/base"
 LABEL_BASE = "toolcrib.base"
 LABEL_BUNDLE = "toolcrib.bundle"
 LABEL_BUNDLE_NAME = "toolcrib.bundle-name"
@@ -67,14 +68,14 @@ def build_base(engine: Engine, cache_dir: Path, on_step: OnStep = logger.info) -
     """
     key = content_key()
     with _engine_errors("the base image"):
-        found = _find(engine, f"{LABEL_BASE}={key}")
+        found = _find(engine, BASE_REPOSITORY, LABEL_BASE, key)
         if found is not None:
             return found
         kept = cache_dir / f"base-{key[:16]}.tar"
         if not kept.exists():
             _make_base(engine, kept, on_step)
         on_step("importing the base image")
-        return _import(engine, kept, {LABEL_BASE: key}, tag=key[:16])
+        return _import(engine, kept, {LABEL_BASE: key}, f"{BASE_REPOSITORY}:{key[:16]}")
 
 
 def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, bytes]) -> str:
@@ -94,13 +95,13 @@ def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, 
     """
     _check_files(files)
     key = _bundle_key(base_id, bundle, files)
+    repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower())}"
     with _engine_errors(f"the image of bundle {bundle}"):
-        found = _find(engine, f"{LABEL_BUNDLE}={key}")
+        found = _find(engine, repository, LABEL_BUNDLE, key)
         if found is not None:
             return found
         with _compiled(engine, base_id, _COMPILE_BUNDLE, _bundle_archive(files)) as container:
             labels = {LABEL_BUNDLE: key, LABEL_BUNDLE_NAME: bundle}
-            repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower())}"
             made = engine.client.commit(container, repository, key[:16], changes=_changes(labels))
             return str(made["Id"])
 
@@ -125,17 +126,24 @@ def _make_base(engine: Engine, kept: Path, on_step: OnStep) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _find(engine: Engine, label: str) -> str | None:
-    images = engine.client.images(all=True, filters={"label": label})
-    return str(images[0]["Id"]) if images else None
+def _find(engine: Engine, repository: str, label: str, key: str) -> str | None:
+    """Find the image with that content; by its tag, because an image inherits the labels of its base."""
+    try:
+        found = engine.client.inspect_image(f"{repository}:{key[:16]}")
+    except docker.errors.NotFound:
+        return None
+    return str(found["Id"]) if (found["Config"]["Labels"] or {}).get(label) == key else None
 
 
-def _import(engine: Engine, archive: Path, labels: Mapping[str, str], tag: str | None = None) -> str:
-    repository = "toolcrib/base" if tag else None
+def _import(engine: Engine, archive: Path, labels: Mapping[str, str], name: str = "") -> str:
+    repository, _, tag = name.partition(":")
     with archive.open("rb") as file:
         answer = str(
             engine.client.import_image(
-                src=cast(IO[bytes], file), repository=repository, tag=tag, changes=_changes(labels)
+                src=cast(IO[bytes], file),
+                repository=repository or None,
+                tag=tag or None,
+                changes=_changes(labels),
             )
         )
     marker = '"status":"sha256:'

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import datetime
 
 from broker.api.door import Door
@@ -11,9 +11,9 @@ from broker.api.messages import page_size, slice_page, timestamp
 from broker.catalogue import STABLE, Catalogue
 from broker.errors import Refused
 from broker.grant_book import GrantBook
-from broker.model import Call, Caller, Role
+from broker.model import Caller
 from broker.policy.files import Change, diff_grants, digest_files
-from broker.policy.grants import GrantSet, GrantsInvalid
+from broker.policy.grants import GrantsInvalid, Question
 from broker.store.protocol import AuditEvent, BaseChanged, GrantFiles, Store
 from toolcrib.v1 import grants_pb2, grants_pb2_grpc
 from toolcrib.v1.reasons_pb2 import Reason
@@ -47,7 +47,7 @@ class GrantsService(grants_pb2_grpc.GrantsServicer):  # type: ignore[misc]
         self, request: grants_pb2.PlanGrantsRequest, caller: Caller
     ) -> grants_pb2.PlanGrantsResponse:
         files = _read_files(request.files)
-        self._compile(caller.tenant, files)
+        await self._grants.compile(caller.tenant, files)
         base = await self._store.grant_files(caller.tenant)
         changes = diff_grants(dict(base.files), files)
         return grants_pb2.PlanGrantsResponse(changes=map(_change, changes), base_digest=base.digest)
@@ -56,7 +56,7 @@ class GrantsService(grants_pb2_grpc.GrantsServicer):  # type: ignore[misc]
         self, request: grants_pb2.ApplyGrantsRequest, caller: Caller
     ) -> grants_pb2.ApplyGrantsResponse:
         files = _read_files(request.files)
-        self._compile(caller.tenant, files)
+        await self._grants.compile(caller.tenant, files)
         base = await self._store.grant_files(caller.tenant)
         changes = diff_grants(dict(base.files), files)
         applied = GrantFiles(files, digest_files(files), self._clock(), caller.spiffe_id)
@@ -88,10 +88,10 @@ class GrantsService(grants_pb2_grpc.GrantsServicer):  # type: ignore[misc]
         files = await self._store.grant_files(caller.tenant)
         grants = [
             grants_pb2.Grant(
-                id=policy.grant_id,
+                id=policy.id,
                 policy=policy.text,
                 effect=policy.effect,
-                ask=bool(policy.annotations.ask),
+                ask=bool(policy.terms.ask),
                 file=policy.file,
                 applied=timestamp(files.applied),
                 applied_by=files.applied_by,
@@ -104,49 +104,26 @@ class GrantsService(grants_pb2_grpc.GrantsServicer):  # type: ignore[misc]
     async def _explain(
         self, request: grants_pb2.ExplainGrantsRequest, caller: Caller
     ) -> grants_pb2.ExplainGrantsResponse:
-        call = self._imagine(request, caller)
-        found = self._grants.of(caller.tenant).explain(call, self._clock())
+        question = self._imagine(request, caller)
+        found = self._grants.of(caller.tenant).explain(question, self._clock())
         return grants_pb2.ExplainGrantsResponse(
             decision=found.decision, grant_ids=found.grant_ids, errors=found.errors
         )
 
-    def _imagine(self, request: grants_pb2.ExplainGrantsRequest, caller: Caller) -> Call:
-        """Build the call that is asked about, without any right to make it."""
+    def _imagine(self, request: grants_pb2.ExplainGrantsRequest, caller: Caller) -> Question:
+        """Build the question that a call of somebody else would put to the grants."""
         version = self._catalogue.resolve(caller.tenant, request.tool, STABLE)
-        contract = version.contracts[request.tool]
         try:
-            message = contract.parse_request_json(request.arguments_json or "{}")
+            message = version.contracts[request.tool].parse_request_json(request.arguments_json or "{}")
         except ContractError as error:
             raise Refused(
                 Reason.REASON_REQUEST_INVALID, "the arguments break the contract", violations=error.violations
             ) from error
-        agent = Caller(caller.tenant, request.agent, Role.AGENT, request.subject, "")
-        return Call(
-            call_id="",
-            caller=agent,
-            environment=request.environment or self._grants.default_environment,
-            workflow="",
-            key="",
-            version=version,
-            contract=contract,
-            message=message,
-            canonical=contract.canonical(message),
-            digest="",
-            deadline=time.monotonic(),
-            started=self._clock(),
+        environment = request.environment or self._grants.default_environment
+        question = Question.about(
+            version, request.tool, message, agent=request.agent, environment=environment
         )
-
-    def _compile(self, tenant: str, files: dict[str, str]) -> GrantSet:
-        try:
-            return self._grants.compile(tenant, files)
-        except GrantsInvalid as error:
-            raise Refused(
-                Reason.REASON_GRANTS_INVALID,
-                "the files do not check, nothing was applied: "
-                + ", ".join(dict.fromkeys(violation.field for violation in error.violations)),
-                violations=error.violations,
-            ) from error
-
+        return replace(question, subject=request.subject)
 
 def _read_files(messages: Iterable[grants_pb2.GrantFile]) -> dict[str, str]:
     """Take the files by name.

@@ -81,20 +81,13 @@ class NothingRan(Failed):
 def charge(call: Call, limit: BudgetLimit) -> int:
     """Say what a call takes from a budget: one call, or its amounts in the budget's currency.
 
-    Raises:
-        Refused: BUDGET_EXHAUSTED, an amount in a currency for which the grant has no budget.
+    A grant whose budget is in another currency did not authorize the call.
     """
     if limit.unit == "calls":
         return 1
     currency = limit.unit.removeprefix("minor:")
     amounts = call.contract.amounts(call.message)
-    foreign = [amount.field for amount in amounts if amount.currency != currency]
-    if foreign:
-        raise Refused(
-            Reason.REASON_BUDGET_EXHAUSTED,
-            f"{', '.join(foreign)}: the grant's budget is in {currency} and covers no other currency",
-        )
-    return sum(amount.minor_units for amount in amounts)
+    return sum(amount.minor_units for amount in amounts if amount.currency == currency)
 
 
 def _as_failure(error: BaseException, call: Call, trail: Trail) -> CallError:

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    report.say(f"\n{report.checks - report.failures} of {report.checks} expectations held.")
+    report.space()
+    report.say(f"{report.checks - report.failures} of {report.checks} expectations held.")
     return 1 if report.failures else 0
 
 
@@ -85,7 +86,8 @@ async def tell(state_dir: Path, engine_url: str | None, report: Report) -> None:
         report.heading("What is left over")
         report.say("While everything still runs, after the last call:")
         report.left_over(await find_remains(stack))
-    report.say("\nAfter everything has ended:")
+    report.space()
+    report.say("After everything has ended:")
     report.left_over({"processes": find_processes(mark), "files": find_files(stack.settings.run_dir)})
 
 

@@ -39,7 +39,11 @@ class Report:
 
     def say(self, text: str) -> None:
         """Write a paragraph."""
-        self._write(textwrap.fill(text, WIDTH))
+        self._write(textwrap.fill(text, WIDTH, break_on_hyphens=False))
+
+    def space(self) -> None:
+        """Write an empty line."""
+        self._write("")
 
     def item(self, label: str, text: str) -> None:
         """Write one labelled line of a call, wrapped under its own label."""

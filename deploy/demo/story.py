@@ -17,10 +17,10 @@ from toolcrib.v1 import broker_pb2
 
 ORDER = "A-1042"
 ENVIRONMENT = "dev"
-# What the note of order A-1042 asks for.
-STRANGE_ACCOUNT = "iban:DE89370400440532013000"
-BASE_GRANTS = ("desk.cedar", "destinations.toml")
-REFUND_GRANTS = (*BASE_GRANTS, "refunds.cedar")
+# Where the note of order A-1042 asks to send the money; no grant and no registry knows it.
+STRANGE_ACCOUNT = "iban:GB33BUKB20201555555555"
+BASE_GRANTS = ("shop.cedar", "destinations.toml")
+REFUND_GRANTS = (*BASE_GRANTS, "shop-refunds.cedar")
 
 
 class Rows(Protocol):
@@ -79,7 +79,8 @@ async def look_the_order_up(desk: Desk) -> None:
     outcome, record = await desk.call(f"LookupOrder {ORDER}", "LookupOrder", {"orderId": ORDER})
     order = outcome.result.get("order", {})
     note = order.get("customer", {}).get("note", "")
-    desk.report.item("order", f"{order.get('state', '?')}, {_money(order.get('total', {}))}")
+    state = order.get("state", "?").removeprefix("ORDER_STATE_")
+    desk.report.item("order", f"{state}, {_money(order.get('total', {}))}")
     desk.report.item("note", repr(note))
     expect = desk.report.expect
     expect("the order came back", outcome.code == "OK" and order.get("orderId") == ORDER)
@@ -117,7 +118,8 @@ async def issue_a_refund(desk: Desk) -> None:
     _expect_refused(desk, refused, record, "PERMISSION_DENIED", {"NOT_GRANTED"})
 
     changes = await desk.reviewer.apply(read_grant_files(REFUND_GRANTS))
-    desk.report.say(f"\nA reviewer applies a grant up to 50.00 EUR: {_list_changes(changes)}")
+    desk.report.space()
+    desk.report.say(f"A reviewer applies a grant up to 50.00 EUR: {_list_changes(changes)}")
     first, record = await desk.call("40.00 EUR, with the grant", "IssueRefund", small, "refund")
     _expect_ran(desk, record)
     again, _ = await desk.call("The same key again", "IssueRefund", small, "refund")

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e import grants
 from tests.e2e.stack import Crib
 
-TRICKS = ("transaction", "temp_table", "large_object", "default_privileges", "table")
+TRICKS = ("transaction", "temp_table", "large_object", "default_privileges")
 
 
 @pytest.mark.parametrize("trick", TRICKS)

@@ -1,5 +1,9 @@
 """Grants that the end-to-end tests apply."""
 
+from __future__ import annotations
+
+import uuid
+
 READ = """
 @id("read") @targets("orders-db")
 permit (
@@ -45,7 +49,12 @@ permit (
     resource == Environment::"dev"
 );
 """
-BUDGET = MISCHIEF.replace('@id("mischief")', '@id("mischief") @limit_calls("1/1h")')
+
+def one_call_an_hour() -> str:
+    """A grant with a budget of its own, whatever other tests used up."""
+    return MISCHIEF.replace('@id("mischief")', f'@id("once-{uuid.uuid4().hex}") @limit_calls("1/1h")')
+
+
 FAILING = (
     MISCHIEF
     + """

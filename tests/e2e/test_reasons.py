@@ -226,7 +226,7 @@ def large_refund(crib: Crib, _: Switchboard) -> Reply:
 
 @produces("BUDGET_EXHAUSTED")
 def second_call(crib: Crib, _: Switchboard) -> Reply:
-    crib.grant(grants.BUDGET)
+    crib.grant(grants.one_call_an_hour())
     call(crib, READ, {"how": "fine"})
     return call(crib, READ, {"how": "fine"})
 

@@ -109,7 +109,7 @@ def test_runs_a_refused_key_when_it_is_granted_later(crib: Crib):
 
 
 def test_gives_key_and_budget_back_when_vault_gives_nothing(crib: Crib):
-    crib.grant(grants.BUDGET)
+    crib.grant(grants.one_call_an_hour())
     key = uuid.uuid4().hex
     with crib.caller() as agent:
         crib.stack.vault.seal()

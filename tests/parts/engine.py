@@ -99,6 +99,8 @@ async def driver(engine: Engine, installation: str) -> AsyncIterator[DockerDrive
     driver = DockerDriver(engine, installation, epoch=2)
     yield driver
     left = await driver.leftovers()
+    for container in left:
+        await driver.end_container(container)
     await driver.close()
     assert left == [], f"containers left over: {left}"
 

@@ -67,7 +67,6 @@ async def cling(request, context):
         "temp_table": "CREATE TEMP TABLE mine (a int); INSERT INTO mine VALUES (1)",
         "large_object": "SELECT lo_from_bytea(0, 'mine')",
         "default_privileges": "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO public",
-        "table": "CREATE TABLE public.mine_for_ever (a int)",
     }
     await connection.execute(statements[request.how])
     pid = os.fork()

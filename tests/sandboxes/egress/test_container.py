@@ -1,0 +1,58 @@
+"""The way out of a real container: its own sockets, and nothing beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from sandboxes.egress.process import EgressProcess
+from tests.parts.engine import Obedient, answer_of
+from tests.sandboxes.egress.conftest import Start, listening
+
+pytestmark = pytest.mark.engine
+
+PROGRAM = """
+import errno, os, socket
+
+def attempt(path):
+    try:
+        with socket.socket(socket.AF_UNIX) as door:
+            door.connect(path)
+            door.sendall(b"hello")
+            return door.recv(100).decode()
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+def unlink(path):
+    try:
+        os.unlink(path)
+    except OSError as error:
+        return errno.errorcode[error.errno]
+
+orders = "/run/toolcrib/orders-db/.s.PGSQL.5432"
+payroll = "/run/toolcrib/payroll-db/.s.PGSQL.5432"
+answer = f"{attempt(orders)} {attempt(payroll)} {unlink(orders)}"
+"""
+
+
+async def run_with_way_out(obedient: Obedient, process: EgressProcess, other_uid: int = 0) -> str:
+    spec = obedient.spec()
+    async with process.open("call-1", other_uid or spec.uid, ["orders-db"]) as egress:
+        spec = replace(spec, socket_dir=egress.socket_dir)
+        async with obedient.driver.create(spec, "call-1") as sandbox:
+            return answer_of(await sandbox.run(obedient.start(PROGRAM), 10.0))
+
+
+async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedient) -> None:
+    async with listening("orders-db") as orders, listening("payroll-db") as payroll:
+        process = await start(orders, payroll)
+        async with process.open("call-2", obedient.driver.allocate_uid(), ["payroll-db"]):
+            assert await run_with_way_out(obedient, process) == "hello ENOENT EROFS"
+
+
+async def test_reaches_nothing_by_a_socket_of_another_user(start: Start, obedient: Obedient) -> None:
+    async with listening("orders-db") as orders:
+        process = await start(orders)
+        other = obedient.driver.allocate_uid()
+        assert await run_with_way_out(obedient, process, other) == "EACCES ENOENT EROFS"
