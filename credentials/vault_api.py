@@ -149,7 +149,13 @@ class VaultApi:
 
     def revoke_lease(self, session: Secret, lease_id: str) -> None:
         """Run the role's revocation statements now; an unknown lease is fine."""
-        self._ask("put", "sys/leases/revoke", session, {"lease_id": lease_id, "sync": True})
+        try:
+            self._ask("put", "sys/leases/revoke", session, {"lease_id": lease_id, "sync": True})
+        except VaultFault as fault:
+            if fault.cause is not Cause.INVALID:
+                raise
+            # Vault answers 400 when the statements fail at the target, or when it cannot be reached.
+            raise VaultFault(f"the revocation failed at the target: {fault}", Cause.BACKEND) from fault
 
     def revoke_accessor(self, session: Secret, accessor: str) -> None:
         """End a child; an unknown one is fine."""

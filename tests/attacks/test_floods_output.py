@@ -18,12 +18,6 @@ from tests.parts.engine import Obedient, answer_of
 pytestmark = pytest.mark.engine
 
 
-async def test_is_ended_at_its_output_cap(obedient: Obedient) -> None:
-    program = "import os, struct\nwhile True: os.write(4, struct.pack('>I', 1 << 17) + bytes(1 << 17))"
-    outcome = await obedient.run(program)
-    assert outcome.kind in (OutcomeKind.OUTPUT_TOO_LARGE, OutcomeKind.CRASHED)
-
-
 async def test_is_ended_at_its_output_cap_by_endless_progress(obedient: Obedient) -> None:
     outcome = await obedient.run("while True: context.progress('x' * 200)")
     assert outcome.kind is OutcomeKind.OUTPUT_TOO_LARGE

@@ -68,7 +68,9 @@ async def test_keeps_what_the_tool_prints_as_an_escaped_log(obedient: Obedient) 
 
 
 async def test_gives_the_failure_of_the_handler(obedient: Obedient) -> None:
-    program = "from toolcrib.handler import Failure\nraise Failure('ORDER_UNKNOWN', 'none such', retryable=True)"
+    program = (
+        "from toolcrib.handler import Failure\nraise Failure('ORDER_UNKNOWN', 'none such', retryable=True)"
+    )
     outcome = await obedient.run(program)
     assert outcome.kind is OutcomeKind.FAILURE
     assert outcome.failure == handler_pb2.Failure(

@@ -184,4 +184,4 @@ def test_stops_counting_after_a_hundred_violations(contract: Contract) -> None:
 def test_writes_results_with_defaults_and_without_spaces() -> None:
     contract = load_contract("message Response { bool done = 1; int64 count = 2; optional string note = 3; }")
 
-    assert contract.result_json(bytes.fromhex("1005")) == '{"done":false,"count":"5"}'
+    assert contract.result_json(bytes.fromhex("1005")) == '{"count":"5","done":false}'

@@ -140,7 +140,7 @@ def test_refuses_what_a_schema_can_tell(
 
 
 def test_requires_what_an_empty_message_breaks(schema: dict[str, Any]) -> None:
-    assert schema["required"] == ["color", "price", "ratio", "tags", "text"]
+    assert schema["required"] == ["color", "outside", "price", "ratio", "tags", "text"]
     assert {"anyOf": [{"required": [n]} for n in ("leftSide", "left_side", "rightSide", "right_side")]} in schema["allOf"]
 
 
