@@ -159,7 +159,7 @@ class DevStack:
                     image_id=image_id,
                 )
             )
-        version = registered.version
+        version: registry_pb2.Version = registered.version
         if review:
             async with reviewer.connect_async() as channel:
                 stub = registry_pb2_grpc.RegistryStub(channel)

@@ -28,7 +28,7 @@ class CallError(Exception):
 
     def __init__(
         self,
-        reason: Reason.ValueType,
+        reason: Reason,
         message: str,
         *,
         violations: Sequence[Violation] = (),

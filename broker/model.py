@@ -228,7 +228,7 @@ class CallRecord:
     state: CallState
     started: datetime
     ended: datetime | None = None
-    reason: Reason.ValueType = Reason.REASON_UNSPECIFIED
+    reason: Reason = Reason.REASON_UNSPECIFIED
     message: str = ""
     failure: Mapping[str, str] = field(default_factory=dict)
     grant_id: str = ""

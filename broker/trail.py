@@ -8,6 +8,7 @@ Rules:
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -69,10 +70,10 @@ class Trail:
     @property
     def stages(self) -> tuple[StageTime, ...]:
         """The stages so far; the last one lasts until now."""
-        ends = [mark for _, mark in self._marks[1:]] + [time.monotonic_ns()]
+        marks = [*self._marks, ("", time.monotonic_ns())]
         return tuple(
             StageTime(stage, (mark - self._began) // 1000, (end - mark) // 1000)
-            for (stage, mark), end in zip(self._marks, ends, strict=True)
+            for (stage, mark), (_, end) in itertools.pairwise(marks)
         )
 
     def record(self, state: CallState, error: CallError | None = None) -> CallRecord:

@@ -10,13 +10,18 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from credentials.errors import PartUnavailable
+
+HOST = "127.0.0.1"
+"""Where development servers listen, and nowhere else."""
 
 _starter = ThreadPoolExecutor(1, thread_name_prefix="starter")
 
@@ -73,6 +78,21 @@ def stop(process: subprocess.Popen[bytes], polite: signal.Signals, timeout_secon
 def read_end(log: Path) -> str:
     """Return the last lines of a log."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-5:]) if log.exists() else "no log"
+
+
+def find_free_port() -> int:
+    """Return a loopback port that nothing listens on."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def attempts(timeout_seconds: float) -> Iterator[None]:
+    """Yield every 20 ms until the time is up."""
+    end = time.monotonic() + timeout_seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.02)
 
 
 def is_root() -> bool:

@@ -13,21 +13,17 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
-import time
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from credentials import child_process
-from credentials.child_process import Launch
+from credentials.child_process import HOST, Launch, attempts, find_free_port
 from credentials.errors import PartUnavailable
 from credentials.secret import Secret
 
-HOST = "127.0.0.1"
 VAULT_ROLE = "toolcrib_vault"
 # initdb wants a user that has a name; the server does not, so it gets a number that nothing else has.
 _INITDB_UID = 65534
@@ -181,7 +177,15 @@ class DevPostgres:
                 os.chown(path, _SERVER_UID, _SERVER_UID)
 
     def _serve(self) -> None:
-        self.port = find_free_port()
+        """Start it on a free port; again when somebody else took the port meanwhile."""
+        for _ in range(3):
+            self.port = find_free_port()
+            if self._try_to_serve():
+                return
+        log = child_process.read_end(self._folder / "server.log")
+        raise PartUnavailable(f"PostgreSQL did not start: {log}")
+
+    def _try_to_serve(self) -> bool:
         settings = _SETTINGS | {"port": str(self.port)}
         options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         root = child_process.is_root()
@@ -197,12 +201,11 @@ class DevPostgres:
         )
         for _ in attempts(15.0):
             if "ready" in _postmaster_state(self._folder / "data"):
-                return
+                return True
             if self._process.poll() is not None:
                 break
-        raise PartUnavailable(
-            f"PostgreSQL did not start: {child_process.read_end(self._folder / 'server.log')}"
-        )
+        child_process.stop(self._process, signal.SIGQUIT)
+        return False
 
     def _psql(self, sql: str, database: str) -> str:
         command = [str(self._programs / "psql"), "--no-psqlrc", "--quiet", "--tuples-only", "--no-align"]
@@ -219,21 +222,6 @@ class DevPostgres:
         if done.returncode != 0:
             raise PartUnavailable(f"PostgreSQL refused the script: {done.stderr.strip()[-1000:]}")
         return done.stdout
-
-
-def find_free_port() -> int:
-    """Return a loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
-
-
-def attempts(timeout_seconds: float) -> Iterator[None]:
-    """Yield every 20 ms until the time is up."""
-    end = time.monotonic() + timeout_seconds
-    while time.monotonic() < end:
-        yield
-        time.sleep(0.02)
 
 
 def _postmaster_state(data: Path) -> str:

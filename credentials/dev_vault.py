@@ -17,12 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import hvac
 import requests
+from hvac.adapters import JSONAdapter
+from hvac.exceptions import InvalidPath, VaultError
 
 from credentials import child_process
-from credentials.child_process import Launch
-from credentials.dev_postgres import HOST, VAULT_ROLE, DevPostgres, attempts, find_free_port
+from credentials.child_process import HOST, Launch, attempts, find_free_port
+from credentials.dev_postgres import VAULT_ROLE, DevPostgres
 from credentials.errors import PartUnavailable
 from credentials.policies import (
     BROKER_POLICY,
@@ -127,11 +128,11 @@ class DevVault:
     @property
     def version(self) -> str:
         """The server's version, for example "2.7.2"."""
-        return str(self._client().sys.read_health_status(method="GET")["version"])
+        return str(self.read("sys/health")["version"])
 
     def install_broker_policy(self) -> None:
         """Write the policy of the broker's session."""
-        self._client().sys.create_or_update_policy(BROKER_POLICY_NAME, BROKER_POLICY)
+        self.write(f"sys/policies/acl/{BROKER_POLICY_NAME}", policy=BROKER_POLICY)
 
     # --- the database engine ---
     def connect_database(self, target: str, postgres: DevPostgres) -> None:
@@ -163,7 +164,7 @@ class DevVault:
             default_ttl=LOGIN_TTL_SECONDS,
             max_ttl=LOGIN_TTL_SECONDS,
         )
-        self._client().sys.create_or_update_policy(tool_policy_name(role), tool_policy(role))
+        self.write(f"sys/policies/acl/{tool_policy_name(role)}", policy=tool_policy(role))
 
     def install_roles(self, roles_file: Path) -> list[str]:
         """Install the roles of a bundle's dev/roles.toml.
@@ -218,9 +219,10 @@ class DevVault:
         tokens = []
         for accessor in self._list("auth/token/accessors"):
             try:
-                tokens.append(dict(self._client().auth.token.lookup_accessor(accessor)["data"]))
-            except hvac.exceptions.VaultError:
-                continue  # ended meanwhile
+                tokens.append(self.write("auth/token/lookup-accessor", accessor=accessor)["data"])
+            except PartUnavailable as error:
+                if "invalid accessor" not in str(error):  # it ended meanwhile
+                    raise
         return [token for token in tokens if token["policies"] != ["root"]]
 
     def count_tokens(self) -> int:
@@ -236,53 +238,60 @@ class DevVault:
 
     def seal(self) -> None:
         """Seal it: it then answers 503 to everything."""
-        self._client().sys.seal()
+        self.write("sys/seal")
 
     def unseal(self) -> None:
         """Open it again."""
-        self._client().sys.submit_unseal_key(self._unseal_key.reveal())
+        self.write("sys/unseal", key=self._unseal_key.reveal())
         self._wait_until_active()
 
     def write(self, path: str, **values: object) -> dict[str, Any]:
-        """Write as root."""
-        answer = self._client().adapter.post(f"/v1/{path}", json=values)
-        return answer if isinstance(answer, dict) else {}
+        """Write as root.
+
+        Raises:
+            PartUnavailable: OpenBao refused it, or does not answer.
+        """
+        return self._ask("post", path, None, values)
 
     def read(self, path: str, token: Secret | None = None) -> dict[str, Any]:
         """Read as root, or with another token."""
-        answer = self._client(token).adapter.get(f"/v1/{path}")
-        return answer if isinstance(answer, dict) else {}
+        return self._ask("get", path, token)
 
     def delete(self, path: str) -> None:
         """Delete as root."""
-        self._client().adapter.delete(f"/v1/{path}")
+        self._ask("delete", path)
 
     # --- start ---
     def _serve(self) -> None:
-        port = find_free_port()
+        """Start it on a free port; again when somebody else took the port meanwhile."""
+        for _ in range(3):
+            if self._try_to_serve(find_free_port()):
+                return
+        log = child_process.read_end(self._folder / "server.log")
+        raise PartUnavailable(f"OpenBao did not start: {log}")
+
+    def _try_to_serve(self, port: int) -> bool:
         self.address = f"http://{HOST}:{port}"
         configuration = self._folder / "vault.hcl"
-        text = _CONFIGURATION.format(host=HOST, port=port, audit_log=self.audit_log)
-        configuration.write_text(text)
-        log = self._folder / "server.log"
+        configuration.write_text(_CONFIGURATION.format(host=HOST, port=port, audit_log=self.audit_log))
         command = [str(_find_program()), "server", f"-config={configuration}"]
-        self._process = child_process.start(Launch(command, self._folder, log))
+        self._process = child_process.start(Launch(command, self._folder, self._folder / "server.log"))
         for _ in attempts(15.0):
             if self._process.poll() is not None:
                 break
             if self._health() != 0:
-                return
-        raise PartUnavailable(f"OpenBao did not start: {child_process.read_end(log)}")
+                return True
+        child_process.stop(self._process, signal.SIGKILL)
+        return False
 
     def _initialise(self) -> None:
-        keys = self._client().sys.initialize(secret_shares=1, secret_threshold=1)
+        keys = self.write("sys/init", secret_shares=1, secret_threshold=1)
         self._unseal_key, self.root_token = Secret(keys["keys"][0]), Secret(keys["root_token"])
         self.unseal()
 
     def _install_broker(self) -> None:
-        client = self._client()
-        client.sys.enable_auth_method("approle")
-        client.sys.enable_secrets_engine("database")
+        self.write("sys/auth/approle", type="approle")
+        self.write("sys/mounts/database", type="database")
         self.install_broker_policy()
         self.write(f"auth/token/roles/{TOKEN_ROLE}", **token_role())
         self.write(
@@ -298,8 +307,7 @@ class DevVault:
         self.secret_id = Secret(self.write(f"{role}/secret-id")["data"]["secret_id"])
 
     def _install_pki(self) -> None:
-        client = self._client()
-        client.sys.enable_secrets_engine("pki", config={"max_lease_ttl": f"{_CA_TTL_SECONDS}s"})
+        self.write("sys/mounts/pki", type="pki", config={"max_lease_ttl": f"{_CA_TTL_SECONDS}s"})
         self.write(
             "pki/root/generate/internal",
             common_name="Toolcrib development CA",
@@ -334,15 +342,30 @@ class DevVault:
 
     def _list(self, path: str) -> list[str]:
         try:
-            answer = self._client().adapter.list(f"/v1/{path}")
-        except hvac.exceptions.InvalidPath:
-            return []
-        return list(answer["data"]["keys"])
+            return list(self._ask("list", path)["data"]["keys"])
+        except PartUnavailable as error:
+            if isinstance(error.__cause__, InvalidPath):
+                return []
+            raise
 
-    def _client(self, token: Secret | None = None) -> hvac.Client:
-        return hvac.Client(
-            url=self.address, token=(token or self.root_token).reveal(), session=self._http, timeout=15
+    def _ask(
+        self, method: str, path: str, token: Secret | None = None, body: dict[str, object] | None = None
+    ) -> dict[str, Any]:
+        adapter = JSONAdapter(
+            base_uri=self.address,
+            token=(token or self.root_token).reveal(),
+            session=self._http,
+            timeout=15,
+            allow_redirects=False,
         )
+        try:
+            answer = adapter.request(method, f"v1/{path}", json=body)
+        except VaultError as error:
+            text = "; ".join(error.errors or ()) or "no reason given"
+            raise PartUnavailable(f"OpenBao refused {path}: {' '.join(text.split())}") from error
+        except requests.exceptions.RequestException as error:
+            raise PartUnavailable(f"OpenBao at {self.address} does not answer") from error
+        return answer if isinstance(answer, dict) else {}
 
 
 def _find_program() -> Path:

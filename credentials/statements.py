@@ -1,7 +1,8 @@
 """The SQL that makes and ends a login in PostgreSQL, and the check that a Vault role carries it.
 
-Vault runs a role's statements in one transaction. That is not enough to end a login: while "no login" is not committed, clients that reconnect in a loop get in again behind the end of their sessions (measured
-with six of them: of 30 ends 2 failed, and 1 was confirmed while a session lived). So ours commit on the way:
+Vault runs a role's statements in one transaction. That is not enough to end a login: while "no login" is not
+committed, clients that reconnect in a loop get in again behind the end of their sessions (measured with six
+of them: of 30 ends 2 failed, and 1 was confirmed while a session lived). So ours commit on the way:
 
 1. The login is closed: NOLOGIN, no password. Committed, so that it stays closed whatever fails later.
 2. Its sessions are ended, until none is seen twice in a row; an open transaction would otherwise commit after

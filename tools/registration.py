@@ -303,18 +303,8 @@ def _check_message(message: Descriptor) -> Iterator[Violation]:
             yield Violation(field.full_name, "holds a descriptor: write a message of your own")
         for problem in find_misplaced_roles(field):
             yield Violation(field.full_name, problem)
-    yield from _check_spellings(message)
     if _measure_depth(message) > MAX_DEPTH:
         yield Violation(message.full_name, f"nests deeper than {MAX_DEPTH} messages")
-
-
-def _check_spellings(message: Descriptor) -> Iterator[Violation]:
-    owners: dict[str, str] = {}
-    for field in message.fields:
-        for spelling in {field.name, field.json_name}:
-            other = owners.setdefault(spelling, field.name)
-            if other != field.name:
-                yield Violation(field.full_name, f"is called {spelling} in JSON, as {other} is: rename one")
 
 
 def _measure_depth(message: Descriptor) -> int:

@@ -14,13 +14,13 @@ from broker.model import Caller, CallRecord, CallState, Role
 from broker.request import Request
 from broker.stages.validate import ENVIRONMENT, KEY, VERSION
 from broker.store.protocol import Store
-from toolcrib.v1 import broker_pb2, broker_pb2_grpc
+from toolcrib.v1 import broker_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 
 SERVICE = broker_pb2.DESCRIPTOR.services_by_name["Broker"]
 
 
-class BrokerService(broker_pb2_grpc.BrokerServicer):  # type: ignore[misc]
+class BrokerService:
     """The door for agents beside the tools' own services."""
 
     def __init__(self, door: Door, tools: ToolsDoor, catalogue: Catalogue, store: Store) -> None:

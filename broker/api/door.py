@@ -52,7 +52,8 @@ def access_rules(services: Iterable[ServiceDescriptor]) -> dict[str, frozenset[R
     missing = []
     for service in services:
         for method in service.methods:
-            access = method.GetOptions().Extensions[options_pb2.tool].access
+            options: Any = method.GetOptions()
+            access = options.Extensions[options_pb2.tool].access
             if access in _ROLES:
                 rules[f"/{service.full_name}/{method.name}"] = frozenset(_ROLES[access])
             else:

@@ -15,14 +15,14 @@ from broker.model import Caller
 from broker.policy.files import Change, diff_grants, digest_files
 from broker.policy.grants import GrantsInvalid, Question
 from broker.store.protocol import AuditEvent, BaseChanged, GrantFiles, Store
-from toolcrib.v1 import grants_pb2, grants_pb2_grpc
+from toolcrib.v1 import grants_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.errors import ContractError, Violation
 
 SERVICE = grants_pb2.DESCRIPTOR.services_by_name["Grants"]
 
 
-class GrantsService(grants_pb2_grpc.GrantsServicer):  # type: ignore[misc]
+class GrantsService:
     """The door for security teams."""
 
     def __init__(
@@ -145,7 +145,7 @@ def _read_files(messages: Iterable[grants_pb2.GrantFile]) -> dict[str, str]:
 
 def _change(change: Change) -> grants_pb2.GrantChange:
     return grants_pb2.GrantChange(
-        kind=grants_pb2.GrantChange.Kind.Value(change.kind),
+        kind=change.kind,
         id=change.id,
         before=change.before,
         after=change.after,

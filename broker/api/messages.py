@@ -14,7 +14,7 @@ from broker.catalogue import Entry
 from broker.errors import Refused
 from broker.model import CallRecord, LeaseRecord, SandboxRecord
 from broker.store.protocol import VersionRow
-from toolcrib.v1 import broker_pb2, options_pb2, registry_pb2
+from toolcrib.v1 import broker_pb2, registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.contract import Contract
 
@@ -77,8 +77,8 @@ def tool_message(entry: Entry, contract: Contract) -> broker_pb2.Tool:
     return broker_pb2.Tool(
         name=contract.method,
         description=contract.description,
-        effect=options_pb2.Effect.Value(contract.effect.value),
-        reach=options_pb2.Reach.Value(contract.reach.value),
+        effect=contract.effect.value,
+        reach=contract.reach.value,
         scope=contract.scope,
         version=entry.row.version,
         bundle=entry.row.bundle,
@@ -95,7 +95,8 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
         subject=record.subject,
         tool=record.method,
         tool_version=record.tool_version,
-        state=broker_pb2.CallState.Value(record.state.value),
+        effect=record.effect.value if record.effect else None,
+        state=record.state.value,
         reason=record.reason,
         message=record.message,
         started=timestamp(record.started),
@@ -105,8 +106,6 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
         labels=record.labels,
         tool_log=record.tool_log if with_log else "",
     )
-    if record.effect is not None:
-        message.effect = options_pb2.Effect.Value(record.effect.value)
     for stage in record.stages:
         message.stages.add(
             stage=stage.stage, start_micros=stage.start_micros, duration_micros=stage.duration_micros
@@ -139,7 +138,7 @@ def version_message(row: VersionRow, tools: Sequence[str]) -> registry_pb2.Versi
     return registry_pb2.Version(
         bundle=row.bundle,
         version=row.version,
-        state=registry_pb2.VersionState.Value(row.state),
+        state=row.state,
         digest=row.digest,
         image_id=row.image_id,
         registered_by=row.registered_by,

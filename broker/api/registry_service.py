@@ -13,7 +13,7 @@ from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Caller
 from broker.store.protocol import AuditEvent, Store, VersionExists, VersionRow
-from toolcrib.v1 import registry_pb2, registry_pb2_grpc
+from toolcrib.v1 import registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion, find_breaking_changes, load_version
 from tools.errors import BundleInvalid, Violation
@@ -22,7 +22,7 @@ SERVICE = registry_pb2.DESCRIPTOR.services_by_name["Registry"]
 ALIASES = (STABLE, "canary")
 
 
-class RegistryService(registry_pb2_grpc.RegistryServicer):  # type: ignore[misc]
+class RegistryService:
     """The door for tool authors and reviewers."""
 
     def __init__(

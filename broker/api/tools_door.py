@@ -62,8 +62,8 @@ class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         except Exception:
             outcome = "INTERNAL"
             log.exception("call failed", extra={"call_id": trail.call_id, "method": request.method})
-            error = Failed(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {trail.call_id}")
-            await abort(context, error, error_trailers(trail, error))
+            failure = Failed(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {trail.call_id}")
+            await abort(context, failure, error_trailers(trail, failure))
         finally:
             self._note(trail, outcome, time.monotonic() - began)
 

@@ -49,7 +49,7 @@ class Explanation:
     grant_ids: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()
     message: str = ""
-    reason: Reason.ValueType = Reason.REASON_UNSPECIFIED
+    reason: Reason = Reason.REASON_UNSPECIFIED
     grant: Grant | None = None
     unknown_destinations: tuple[str, ...] = ()
 

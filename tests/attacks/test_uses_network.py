@@ -25,10 +25,10 @@ INTERFACES = "import os; answer = sorted(os.listdir('/sys/class/net'))"
 RAW = """
 import socket
 answer = []
-for family, kind in ((socket.AF_PACKET, socket.SOCK_RAW), (socket.AF_NETLINK, socket.SOCK_RAW),
-                     (socket.AF_INET, socket.SOCK_RAW), (38, socket.SOCK_SEQPACKET)):
+for family, kind, protocol in ((socket.AF_PACKET, socket.SOCK_RAW, 0), (socket.AF_NETLINK, socket.SOCK_RAW, 0),
+                               (socket.AF_INET, socket.SOCK_RAW, 1), (38, socket.SOCK_SEQPACKET, 0)):
     try:
-        socket.socket(family, kind).close()
+        socket.socket(family, kind, protocol).close()
         answer.append("open")
     except OSError as error:
         answer.append(type(error).__name__)

@@ -9,7 +9,8 @@ import signal
 import asyncpg
 import pytest
 
-from credentials.dev_postgres import find_free_port
+from credentials.child_process import find_free_port
+from credentials.dev_postgres import DevPostgres
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
@@ -67,6 +68,21 @@ async def test_leaves_no_login_when_the_database_answers_too_late(own_session, o
     assert (caught.value.cause, caught.value.owed) == (Cause.TIMEOUT, [])
     await asyncio.sleep(0.5)
     assert (own_vault.count_leases(), own_vault.count_tokens(), notes.count_v_roles()) == (0, 0, 0)
+
+
+async def test_gives_no_login_and_confirms_no_end_when_the_database_stopped(
+    own_session, own_vault, tmp_path
+) -> None:
+    with DevPostgres(tmp_path / "own") as postgres:
+        own_vault.connect_database("own-db", postgres)
+        own_vault.install_role("own", "own-db", [])
+        [lease] = await own_session.mint(TAG, wanted("own"), 60)
+    with pytest.raises(CredentialsUnavailable, match="see that the target runs") as refused:
+        await own_session.mint(TAG, wanted("own"), 60)
+    assert (refused.value.cause, refused.value.owed) == (Cause.BACKEND, [])
+    with pytest.raises(EndNotConfirmed, match="failed at the target") as unconfirmed:
+        await own_session.end(lease)
+    assert unconfirmed.value.cause is Cause.BACKEND
 
 
 async def test_returns_as_owed_what_it_could_not_end(own_vault, notes) -> None:

@@ -75,9 +75,9 @@ def load_contract(messages: str) -> Contract:
     return load_messages(messages).contracts["test.v1.Things/Do"]
 
 
-def edit_set(descriptor_set: bytes, name: str = "test/v1/things.proto") -> tuple[
-    descriptor_pb2.FileDescriptorSet, descriptor_pb2.FileDescriptorProto
-]:
+def edit_set(
+    descriptor_set: bytes, name: str = "test/v1/things.proto"
+) -> tuple[descriptor_pb2.FileDescriptorSet, descriptor_pb2.FileDescriptorProto]:
     """Decode a set to craft a bad one of it: the set, and its file `name`."""
     files = descriptor_pb2.FileDescriptorSet.FromString(descriptor_set)
     return files, next(file for file in files.file if file.name == name)

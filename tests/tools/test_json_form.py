@@ -55,7 +55,18 @@ def fields(error: ContractError) -> list[str]:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", '"x"', "null", "1", '{"long": NaN}', '{"ratio": Infinity}', '{"long":1,"long":1}', "[" * 5000],
+    [
+        "",
+        "{",
+        "[]",
+        '"x"',
+        "null",
+        "1",
+        '{"long": NaN}',
+        '{"ratio": Infinity}',
+        '{"long":1,"long":1}',
+        "[" * 5000,
+    ],
 )
 def test_refuses_what_is_no_json_object(contract: Contract, text: str) -> None:
     assert isinstance(refuse(contract, text), MessageMalformed)
@@ -110,7 +121,9 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in BAD.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BAD.items() for value in values]
+)
 def test_refuses_a_value_of_the_wrong_form(contract: Contract, name: str, value: object) -> None:
     error = refuse(contract, json.dumps({name: value}))
 
@@ -130,7 +143,9 @@ GOOD = {
 }
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in GOOD.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in GOOD.items() for value in values]
+)
 def test_reads_every_form_that_the_mapping_allows(contract: Contract, name: str, value: object) -> None:
     contract.parse_request_json(json.dumps({name: value}))
 

@@ -52,7 +52,12 @@ VALUES: dict[str, list[Any]] = {
     "color": ["COLOR_RED", 2, 0, "COLOR_UNSPECIFIED", 3, None],
     "tags": [["a.b"], ["a.b", "a.b"], ["b"], [], ["a.1", "a.2", "a.3", "a.4"], None, "a."],
     "counts": [{}, {"a": 1}, {"abc": 1}, {"a": 0}, {"a": "2", "b": 3}, None, []],
-    "price": [{"minorUnits": 1, "currency": "EUR"}, {"minor_units": "1", "currency": "EUR"}, {"currency": "x"}, None],
+    "price": [
+        {"minorUnits": 1, "currency": "EUR"},
+        {"minor_units": "1", "currency": "EUR"},
+        {"currency": "x"},
+        None,
+    ],
     "theNode": [{"theName": "a", "nextOne": {"the_name": "b"}}, {}, {"theName": "abcde"}, None],
     "the_node": [{"the_name": "a"}],
     "mail": ["a@b.c", "x", "", None],
@@ -98,14 +103,26 @@ def accepts(contract: Contract, document: object) -> bool:
     return True
 
 
-GOOD = {"text": "1.a", "tags": ["a.b"], "price": {"currency": "EUR"}, "color": 1, "leftSide": "", "ratio": 1, "outside": 11}
+GOOD = {
+    "text": "1.a",
+    "tags": ["a.b"],
+    "price": {"currency": "EUR"},
+    "color": 1,
+    "leftSide": "",
+    "ratio": 1,
+    "outside": 11,
+}
 
 
 def test_is_valid_by_its_meta_schema(schema: dict[str, Any]) -> None:
     jsonschema.Draft202012Validator.check_schema(schema)
 
 
-@given(changes=st.fixed_dictionaries({}, optional={name: st.sampled_from(values) for name, values in VALUES.items()}))
+@given(
+    changes=st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(values) for name, values in VALUES.items()}
+    )
+)
 @settings(max_examples=300, deadline=None)
 def test_accepts_all_that_the_contract_accepts(
     contract: Contract, validator: jsonschema_rs.Draft202012Validator, changes: dict[str, Any]
@@ -115,7 +132,9 @@ def test_accepts_all_that_the_contract_accepts(
     assert not accepts(contract, document) or validator.is_valid(document)
 
 
-@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in VALUES.items() for value in values])
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in VALUES.items() for value in values]
+)
 def test_accepts_each_value_that_the_contract_accepts(
     contract: Contract, validator: jsonschema_rs.Draft202012Validator, name: str, value: object
 ) -> None:
@@ -141,7 +160,9 @@ def test_refuses_what_a_schema_can_tell(
 
 def test_requires_what_an_empty_message_breaks(schema: dict[str, Any]) -> None:
     assert schema["required"] == ["color", "outside", "price", "ratio", "tags", "text"]
-    assert {"anyOf": [{"required": [n]} for n in ("leftSide", "left_side", "rightSide", "right_side")]} in schema["allOf"]
+    assert {
+        "anyOf": [{"required": [n]} for n in ("leftSide", "left_side", "rightSide", "right_side")]
+    } in schema["allOf"]
 
 
 def test_carries_comments_as_descriptions(schema: dict[str, Any]) -> None:
@@ -152,7 +173,10 @@ def test_carries_comments_as_descriptions(schema: dict[str, Any]) -> None:
 def test_lists_what_it_cannot_say(schema: dict[str, Any]) -> None:
     told = {name: value.get("x-toolcrib-not-expressed") for name, value in schema["properties"].items()}
 
-    assert schema["x-toolcrib-not-expressed"] == ["only one of leftSide, rightSide can be set", "text and number agree"]
+    assert schema["x-toolcrib-not-expressed"] == [
+        "only one of leftSide, rightSide can be set",
+        "text and number agree",
+    ]
     assert told["outside"] == ["int64: gt 10, lt 0"]
     assert told["mail"] == ["string.email: True, unless it is empty or zero"]
     assert told["data"] == ["bytes.max_len: 3"]

@@ -30,7 +30,25 @@ PATTERNS = (
     r"^[a-z\]]+$",
     r"^\$\{\}$",
 )
-TEXTS = ("A-1", "", "ab:cdef", "1.25", "a@b", " x", "\r", "\n", "é", "٣", "a-bA", "[a]", "abc", "{a}", "b]", "${}", "_-")
+TEXTS = (
+    "A-1",
+    "",
+    "ab:cdef",
+    "1.25",
+    "a@b",
+    " x",
+    "\r",
+    "\n",
+    "é",
+    "٣",
+    "a-bA",
+    "[a]",
+    "abc",
+    "{a}",
+    "b]",
+    "${}",
+    "_-",
+)
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +84,9 @@ def test_matches_the_same_texts_in_both_dialects(contract: Contract, number: int
         assert validator.is_valid(text) == matches_contract(contract, number, text), (translated, text)
 
 
-@pytest.mark.parametrize("pattern", [r"(?i)a", r"\pL", r"\bword\b", r"\Aa\z", r"[[:alpha:]]", r"[a&&b]", r"[^\S]", r"\Qa\E"])
+@pytest.mark.parametrize(
+    "pattern", [r"(?i)a", r"\pL", r"\bword\b", r"\Aa\z", r"[[:alpha:]]", r"[a&&b]", r"[^\S]", r"\Qa\E"]
+)
 def test_says_nothing_where_the_dialects_differ(pattern: str) -> None:
     assert translate_pattern(pattern) is None
 

@@ -54,7 +54,12 @@ def test_shows_fields_without_presence_even_when_unset(contract: Contract) -> No
 
 
 def test_shows_nested_messages_lists_and_enum_names(contract: Contract) -> None:
-    document = {"price": {"currency": "EUR"}, "prices": [{"minorUnits": 2}], "tags": ["a"], "right": "COLOR_RED"}
+    document = {
+        "price": {"currency": "EUR"},
+        "prices": [{"minorUnits": 2}],
+        "tags": ["a"],
+        "right": "COLOR_RED",
+    }
 
     seen = view(contract, document)
 
@@ -69,7 +74,13 @@ def test_shows_a_field_with_presence_only_when_set(contract: Contract) -> None:
 
 
 def test_hides_what_policies_cannot_compare_and_secrets(contract: Contract) -> None:
-    document = {"ratio": 1.5, "data": "YQ==", "labels": {"a": "b"}, "tree": {"name": "x"}, "login": {"password": "x"}}
+    document = {
+        "ratio": 1.5,
+        "data": "YQ==",
+        "labels": {"a": "b"},
+        "tree": {"name": "x"},
+        "login": {"password": "x"},
+    }
 
     seen = view(contract, document)
 
@@ -82,7 +93,7 @@ def test_has_a_schema_that_cedar_accepts_and_that_fits_the_view(contract: Contra
     context = {"type": "Record", "attributes": {"request": contract.policy_schema()}}
     action = {"appliesTo": {"principalTypes": ["A"], "resourceTypes": ["A"], "context": context}}
     schema = {"": {"entityTypes": {"A": {}}, "actions": {"do": action}}}
-    policy = 'permit(principal, action, resource) when { context.request.price.minor_units <= 5 };'
+    policy = "permit(principal, action, resource) when { context.request.price.minor_units <= 5 };"
 
     result = cedarpy.validate_policies(policy, json.dumps(schema))
 

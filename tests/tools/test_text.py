@@ -14,7 +14,16 @@ from tools.text import clean_text
 
 @pytest.mark.parametrize(
     "text",
-    ["", "if a<b & c>d", "Tom <tom@x.org>", "line\n\ttab", "naïve €5 日本語 👍", "&amp; <!-- x -->", "e\u0301", "a\u00a0b"],
+    [
+        "",
+        "if a<b & c>d",
+        "Tom <tom@x.org>",
+        "line\n\ttab",
+        "naïve €5 日本語 👍",
+        "&amp; <!-- x -->",
+        "e\u0301",
+        "a\u00a0b",
+    ],
 )
 def test_keeps_what_people_see(text: str) -> None:
     assert clean_text(text) == (text, {})
@@ -53,9 +62,15 @@ message Response {
 
 
 def test_cleans_marked_fields_wherever_they_are_and_reports_each() -> None:
-    contract = load_contract(MESSAGES.replace("Response", "Request") + "message Response { Request inner = 1; }")
+    contract = load_contract(
+        MESSAGES.replace("Response", "Request") + "message Response { Request inner = 1; }"
+    )
     dirty = "a\u202eb\U000e0041"
-    document = {"note": {"body": dirty, "title": dirty}, "notes": [{}, {"body": dirty}], "byName": {"k": {"body": dirty}}}
+    document = {
+        "note": {"body": dirty, "title": dirty},
+        "notes": [{}, {"body": dirty}],
+        "byName": {"k": {"body": dirty}},
+    }
     request = contract.parse_request_json(json.dumps({**document, "lines": ["x", dirty]}))
     result = contract.parse_result(b"\x0a" + bytes([request.ByteSize()]) + contract.canonical(request))
 

@@ -57,7 +57,10 @@ GOLDEN = {
     "fields are ordered": ("1a 01 62 0a 01 61", "0a 01 61 1a 01 62"),
     "long varint becomes short": ("10 81 80 00", "12 01 01"),
     "negative number": ("10 ff ff ff ff ff ff ff ff ff 01", "12 0a ff ff ff ff ff ff ff ff ff 01"),
-    "map is ordered by key": ("62 05 0a 01 62 10 01 62 05 0a 01 61 10 01", "62 05 0a 01 61 10 01 62 05 0a 01 62 10 01"),
+    "map is ordered by key": (
+        "62 05 0a 01 62 10 01 62 05 0a 01 61 10 01",
+        "62 05 0a 01 61 10 01 62 05 0a 01 62 10 01",
+    ),
     "last of a doubled map key wins": ("62 05 0a 01 61 10 01 62 03 0a 01 61", "62 05 0a 01 61 10 00"),
     "map entry in another order": ("62 05 10 01 0a 01 61", "62 05 0a 01 61 10 01"),
 }
@@ -119,7 +122,9 @@ def test_refuses_unsigned_numbers_that_policies_cannot_compare(contract: Contrac
         contract.parse_request(bytes.fromhex("4880808080808080808001"))
 
 
-@pytest.mark.parametrize("raw", ["52 0b 10 ff ff ff ff ff ff ff ff ff 01", "72 0d 08 01 10 ff ff ff ff ff ff ff ff ff 01"])
+@pytest.mark.parametrize(
+    "raw", ["52 0b 10 ff ff ff ff ff ff ff ff ff 01", "72 0d 08 01 10 ff ff ff ff ff ff ff ff ff 01"]
+)
 def test_refuses_times_out_of_range(contract: Contract, raw: str) -> None:
     with pytest.raises(MessageInvalid, match="is out of the range that its type allows"):
         contract.parse_request(bytes.fromhex(raw))
