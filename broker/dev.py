@@ -1,7 +1,7 @@
 """Everything embedded on loopback, for trying, demos and tests: the real parts, started and taken away again.
 
-A real OpenBao with its PKI, a real PostgreSQL as the tools' target, a Docker Engine, SQLite for the state, the
-sample bundles registered and reviewed by two people. No grant is applied: default deny.
+A real OpenBao with its PKI, a real PostgreSQL as the tools' target, a Docker Engine, SQLite for the state,
+the sample bundles registered and reviewed by two people. No grant is applied: default deny.
 
 What it makes lies in one state folder: toolcrib.toml, the secrets (0600), clients/NAME with certificates.
 """

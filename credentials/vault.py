@@ -196,8 +196,8 @@ class VaultSession:
 
     # --- the heartbeat ---
     async def _log_in(self) -> None:
-        login = await self._run(self._pulse, self._api.login, self._role_id, self._secret_id)
-        self._token, self.lost = login.token, False
+        self._token = await self._run(self._pulse, self._api.login, self._role_id, self._secret_id)
+        self.lost = False
 
     async def _beat(self) -> None:
         """Renew for ever. A session that ended took its leases with it; a new one is opened in its place."""

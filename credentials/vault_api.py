@@ -44,15 +44,6 @@ class VaultFault(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
-    """A session token as Vault gave it."""
-
-    token: Secret
-    accessor: str
-    period_seconds: int
-
-
-@dataclass(frozen=True, slots=True)
 class Child:
     """The token of one credential of one call."""
 
@@ -90,15 +81,15 @@ class VaultApi:
         """Close the connections."""
         self._http.close()
 
-    def login(self, role_id: Secret, secret_id: Secret) -> Login:
-        """Log in with AppRole."""
+    def login(self, role_id: Secret, secret_id: Secret) -> Secret:
+        """Log in with AppRole and return the session's token."""
         body = {"role_id": role_id.reveal(), "secret_id": secret_id.reveal()}
-        auth = self._ask("post", "auth/approle/login", None, body)["auth"]
-        return Login(Secret(auth["client_token"]), auth["accessor"], int(auth["lease_duration"]))
+        auth = _take(self._ask("post", "auth/approle/login", None, body), "auth", "client_token")
+        return Secret(auth["client_token"])
 
-    def renew(self, session: Secret) -> int:
-        """Renew the session and return the seconds it now has."""
-        return int(self._ask("post", "auth/token/renew-self", session, {})["auth"]["lease_duration"])
+    def renew(self, session: Secret) -> None:
+        """Give the session another period."""
+        self._ask("post", "auth/token/renew-self", session, {})
 
     def is_session_alive(self, session: Secret) -> bool:
         """Ask whether the token lives. It may look itself up, so DENIED means that it ended."""
@@ -135,17 +126,20 @@ class VaultApi:
                 },
             },
         )
-        auth = answer["auth"]
+        auth = _take(answer, "auth", "client_token", "accessor")
         missing = any("does not exist" in warning for warning in answer.get("warnings") or ())
         return Child(Secret(auth["client_token"]), auth["accessor"], missing)
 
     def read_database_login(self, child: Secret, role: str) -> DatabaseLogin:
         """Have the database engine make a login; this is what creates the lease."""
         answer = self._ask("get", f"database/creds/{role}", child)
-        data = answer["data"]
-        return DatabaseLogin(
-            answer["lease_id"], data["username"], Secret(data["password"]), int(answer["lease_duration"])
-        )
+        data = _take(answer, "data", "username", "password")
+        lease_id, duration_seconds = str(answer.get("lease_id", "")), int(answer.get("lease_duration", 0))
+        if not lease_id:
+            raise VaultFault(
+                "Vault made a login without a lease: its end could not be confirmed", Cause.INVALID
+            )
+        return DatabaseLogin(lease_id, data["username"], Secret(data["password"]), duration_seconds)
 
     def revoke_lease(self, session: Secret, lease_id: str) -> None:
         """Run the role's revocation statements now; an unknown lease is fine."""
@@ -177,15 +171,16 @@ class VaultApi:
 
     def read_database_role(self, session: Secret, role: str) -> dict[str, Any]:
         """Read a role's definition; it holds no secret."""
-        return dict(self._ask("get", f"database/roles/{role}", session)["data"])
+        return _take(self._ask("get", f"database/roles/{role}", session), "data")
 
     def read_tool_policy(self, session: Secret, role: str) -> str:
         """Read the policy that a child for this role gets."""
-        return str(self._ask("get", f"sys/policies/acl/{tool_policy_name(role)}", session)["data"]["policy"])
+        answer = self._ask("get", f"sys/policies/acl/{tool_policy_name(role)}", session)
+        return str(_take(answer, "data", "policy")["policy"])
 
     def read_token_role(self, session: Secret) -> dict[str, Any]:
         """Read the token role through which children are made."""
-        return dict(self._ask("get", f"auth/token/roles/{TOKEN_ROLE}", session)["data"])
+        return _take(self._ask("get", f"auth/token/roles/{TOKEN_ROLE}", session), "data")
 
     def _is_known(self, session: Secret, method: str, path: str, body: dict[str, Any], unknown: str) -> bool:
         try:
@@ -246,3 +241,11 @@ class VaultApi:
 def _reason(error: exceptions.VaultError) -> str:
     text = "; ".join(str(item) for item in error.errors or ()) or str(error.args[0] or "no reason given")
     return " ".join(text.replace("1 error occurred:", "").replace("* ", "").split())[:500]
+
+
+def _take(answer: dict[str, Any], section: str, *names: str) -> dict[str, Any]:
+    """Return a section of an answer that has all these names."""
+    part = answer.get(section)
+    if not isinstance(part, dict) or any(name not in part for name in names):
+        raise VaultFault(f'the answer has no proper "{section}": is this a Vault?', Cause.INVALID)
+    return part

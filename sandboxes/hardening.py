@@ -79,7 +79,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("no-network", "NetworkDisabled", _always(True), "sending data out, reaching the host's services"),
     Measure("identity", "User", _identity, "acting as root, or as the uid of another sandbox"),
     Measure("no-environment", "Env", _always([]), "reading what the engine or the host keeps in variables"),
-    Measure("hostname", "Hostname", _always("sandbox"), "learning the host's name, or names that engines derive from ids"),
+    Measure("hostname", "Hostname", _always("sandbox"), "learning the host's or the container's name"),
     Measure("no-terminal", "Tty", _always(False), "pushing input into a terminal (TIOCSTI)"),
     Measure("stdin-once", "StdinOnce", _always(True), "outliving a broker that died: stdin closes with it"),
     Measure(

@@ -65,7 +65,8 @@ async def test_has_no_powers(obedient: Obedient) -> None:
 
 
 async def test_has_powers_without_our_measures(obedient: Obedient) -> None:
-    answer = await obedient.answer_unprotected(STATUS, "identity", "no-capabilities", "no-new-privileges")
+    lacking = ("identity", "no-capabilities", "no-new-privileges", "seccomp")
+    answer = await obedient.answer_unprotected(STATUS, *lacking)
     uid, effective, *_ = eval(answer)
     assert uid == "0"
     assert int(effective, 16) > 0

@@ -25,10 +25,10 @@ INTERFACES = "import os; answer = sorted(os.listdir('/sys/class/net'))"
 RAW = """
 import socket
 answer = []
-for family, kind, protocol in ((socket.AF_PACKET, socket.SOCK_RAW, 0), (socket.AF_NETLINK, socket.SOCK_RAW, 0),
-                               (socket.AF_INET, socket.SOCK_RAW, 1), (38, socket.SOCK_SEQPACKET, 0)):
+raw, algorithms = socket.SOCK_RAW, socket.SOCK_SEQPACKET
+for wanted in ((socket.AF_PACKET, raw), (socket.AF_NETLINK, raw), (socket.AF_INET, raw, 1), (38, algorithms)):
     try:
-        socket.socket(family, kind, protocol).close()
+        socket.socket(*wanted).close()
         answer.append("open")
     except OSError as error:
         answer.append(type(error).__name__)

@@ -133,8 +133,11 @@ async def test_reserve_before_approve_would_let_what_cannot_run_use_up_the_budge
     other, other_trail = await bench.make_call(key="other")
     with pytest.raises(Refused, match="a person has to approve"):
         approve(waiting, grant, ())
-    async with bench.reserve(waiting, grant, bench.claimed("waiting"), trail):
+    async with (
+        bench.claim(waiting, bench.request("waiting"), trail) as claimed,
+        bench.claim(other, bench.request("other"), other_trail) as other_claimed,
+        bench.reserve(waiting, grant, claimed, trail),
+    ):
         with pytest.raises(Refused) as refusal:
-            async with bench.reserve(other, grant, bench.claimed("other"), other_trail):
-                pass
+            await bench.reserve(other, grant, other_claimed, other_trail).__aenter__()
     assert refusal.value.reason_name == "BUDGET_EXHAUSTED"

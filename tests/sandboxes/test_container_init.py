@@ -1,0 +1,193 @@
+"""Init, run as an ordinary process: what it passes on, and every way in which it ends."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandboxes import container_init as init
+
+INIT = Path(init.__file__)
+ECHO = "import os\nwhile data := os.read(3, 100): os.write(4, data.upper())"
+
+
+class Running:
+    """Init with a handler, played against by a test."""
+
+    def __init__(self, program: str) -> None:
+        command = [sys.executable, "-I", "-S", str(INIT), sys.executable, "-c", program]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
+        )
+
+    def preamble(self, millis: int = 20_000, output_cap: int = 1 << 20, log_cap: int = 1 << 16) -> None:
+        self.write(init.PREAMBLE.pack(init.MAGIC, millis, output_cap, log_cap))
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+
+    def read(self, size: int) -> bytes:
+        assert self.process.stdout is not None
+        data = b""
+        while len(data) < size and (part := self.process.stdout.read(size - len(data))):
+            data += part
+        return data
+
+    def hang_up(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def log(self) -> str:
+        assert self.process.stderr is not None
+        return self.process.stderr.read().decode()
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+@pytest.fixture
+def started(request: pytest.FixtureRequest) -> Iterator[Running]:
+    running = Running(request.param)
+    yield running
+    running.close()
+
+
+def playing(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("started", [program], indirect=True)
+
+
+@playing(ECHO)
+def test_passes_bytes_on_both_ways(started: Running) -> None:
+    started.preamble()
+    started.write(b"one")
+    assert started.read(3) == b"ONE"
+    started.write(b"two")
+    assert started.read(3) == b"TWO"
+
+
+@playing(ECHO)
+def test_ends_when_stdin_closes(started: Running) -> None:
+    started.preamble()
+    started.hang_up()
+    assert started.process.wait(10) == init.EXIT_STDIN_CLOSED
+
+
+@playing("import time; time.sleep(60)")
+def test_ends_when_stdin_closes_though_the_handler_does_not_read(started: Running) -> None:
+    started.preamble()
+    started.write(bytes(100_000))
+    started.hang_up()
+    assert started.process.wait(10) == init.EXIT_STDIN_CLOSED
+
+
+@playing(ECHO)
+def test_ends_when_stdin_closes_before_the_preamble(started: Running) -> None:
+    started.hang_up()
+    assert started.process.wait(10) == init.EXIT_STDIN_CLOSED
+
+
+@playing("import time; time.sleep(60)")
+def test_ends_at_the_deadline(started: Running) -> None:
+    started.preamble(millis=200)
+    assert started.process.wait(10) == init.EXIT_DEADLINE
+
+
+@playing("import os\nwhile True: os.write(4, bytes(65536))")
+def test_ends_at_the_deadline_though_nobody_reads(started: Running) -> None:
+    started.preamble(millis=300, output_cap=1 << 30)
+    assert started.process.wait(10) == init.EXIT_DEADLINE
+
+
+@playing("import os\nif os.fork(): os._exit(0)\nwhile True: os.write(2, bytes(65536))")
+def test_ends_though_an_orphan_writes_without_end(started: Running) -> None:
+    started.preamble(millis=2_000)
+    assert started.process.wait(10) in (0, init.EXIT_DEADLINE)
+
+
+@pytest.mark.parametrize(
+    "preamble",
+    [b"HTTP" + bytes(12), init.PREAMBLE.pack(init.MAGIC, 0, 1, 1), init.PREAMBLE.pack(b"TCH2", 1, 1, 1)],
+)
+@playing(ECHO)
+def test_ends_without_a_valid_preamble(started: Running, preamble: bytes) -> None:
+    started.write(preamble)
+    assert started.process.wait(10) == init.EXIT_BAD_PREAMBLE
+
+
+def test_ends_when_no_preamble_comes(tmp_path: Path) -> None:
+    impatient = tmp_path / "init.py"
+    impatient.write_text(INIT.read_text().replace("IDLE_SECONDS = 30.0", "IDLE_SECONDS = 0.2"))
+    command = [sys.executable, "-I", "-S", str(impatient), sys.executable, "-c", ECHO]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        assert process.wait(10) == init.EXIT_IDLE
+
+
+@playing("import os; os.write(4, bytes(1001)); import time; time.sleep(60)")
+def test_ends_past_the_output_cap(started: Running) -> None:
+    started.preamble(output_cap=1000)
+    assert started.process.wait(10) == init.EXIT_OUTPUT_TOO_LARGE
+
+
+@playing("import os; os.write(4, bytes(1000))")
+def test_lets_the_output_cap_itself_through(started: Running) -> None:
+    started.preamble(output_cap=1000)
+    assert started.read(2000) == bytes(1000)
+    assert started.process.wait(10) == 0
+
+
+@playing("import os\nfor _ in range(40): os.write(4, bytes(25_000))")
+def test_loses_nothing_when_the_handler_ends_before_it_is_read(started: Running) -> None:
+    started.preamble(output_cap=1_000_000)
+    time.sleep(0.5)
+    assert len(started.read(2_000_000)) == 1_000_000
+    assert started.process.wait(10) == 0
+
+
+@playing("print('x' * 5000)")
+def test_cuts_the_log_at_its_cap(started: Running) -> None:
+    started.preamble(log_cap=1000)
+    assert started.process.wait(10) == 0
+    assert started.log() == "x" * 1000
+
+
+@playing("raise SystemExit(3)")
+def test_says_with_which_code_the_handler_ended(started: Running) -> None:
+    started.preamble()
+    assert started.process.wait(10) == init.EXIT_HANDLER_FAILED
+    assert started.log() == "init: the handler ended with code 3\n"
+
+
+@playing("import os, time; os.close(4); time.sleep(60)")
+def test_ends_when_the_handler_closes_its_frames(started: Running) -> None:
+    started.preamble()
+    assert started.process.wait(10) == init.EXIT_HANDLER_FAILED
+
+
+@playing(
+    "import os; print([os.fstat(n) and n for n in range(3, 5)], sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
+)
+def test_gives_the_handler_its_own_descriptors_only(started: Running) -> None:
+    started.preamble()
+    assert started.process.wait(10) == 0
+    assert started.log() == "[3, 4] [0, 1, 2, 3, 4]\n"
+
+
+def test_says_which_program_cannot_be_started() -> None:
+    command = [sys.executable, "-I", "-S", str(INIT), "no-such-program"]
+    preamble = init.PREAMBLE.pack(init.MAGIC, 20_000, 1, 1000)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(preamble)
+        assert process.wait(10) == init.EXIT_NOT_STARTED
+        assert "'no-such-program'" in process.stderr.read().decode()
