@@ -79,7 +79,7 @@ check-lint:
 check-types:
 	@echo "==> Types"
 	@$(BIN)/mypy
-	@$(BIN)/mypy deploy tests
+	@$(BIN)/mypy deploy tests bench
 
 check-layers:
 	@echo "==> Layers"

@@ -3,8 +3,7 @@
     python -m bench.bench_call [--rounds 30] [--without-docker]
 
 Floors: a bare grpc.aio unary echo over mTLS (for a call's stages), `docker run` with the same hardening (for
-the whole cold call), an append with fdatasync (for what must be durable). Who adds a subject adds it to
-`open_subjects`.
+the whole cold call), an append with fdatasync (for what must be durable).
 """
 
 from __future__ import annotations
@@ -18,37 +17,39 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from bench.brokered import WHOLE, open_broker
 from bench.docker_run import docker_run
 from bench.echo import open_mutual_echo, open_plain_echo
-from bench.measure import Pacing, Subject, measure
-from broker.settings import environment_variable
-from sandboxes.engine import EngineMissing, find_engine
+from bench.measure import Pacing, Report, Subject, measure
+from sandboxes.engine import Engine, EngineMissing
 from sandboxes.images import build_base
 
 STATE = Path(__file__).parents[1] / ".toolcrib"
 
 
 @asynccontextmanager
-async def open_floors(folder: Path, with_docker: bool) -> AsyncIterator[list[Subject]]:
-    """Hold everything that a call is compared with."""
+async def open_floors(folder: Path) -> AsyncIterator[list[Subject]]:
+    """Hold everything light that a call is compared with."""
     async with AsyncExitStack() as stack:
-        floors = [
+        yield [
             await stack.enter_async_context(open_mutual_echo(folder)),
             await stack.enter_async_context(open_plain_echo()),
             stack.enter_context(_Journal(folder / "journal")).subject(),
         ]
-        if with_docker:
-            engine = find_engine(folder, environment_variable("DOCKER_HOST") or None, STATE / "engine")
-            stack.callback(engine.stop)
-            floors.append(docker_run(engine.base_url, build_base(engine, STATE / "cache")))
-        yield floors
 
 
-@asynccontextmanager
-async def open_subjects(folder: Path, with_docker: bool) -> AsyncIterator[list[Subject]]:
-    """Hold floors and subjects: what is measured."""
-    async with open_floors(folder, with_docker) as floors:
-        yield floors
+async def measure_all(folder: Path, options: argparse.Namespace) -> Report:
+    """Measure the floors and, beside them on the same engine, a broker's calls."""
+    async with AsyncExitStack() as stack:
+        subjects = await stack.enter_async_context(open_floors(folder))
+        if options.without_docker:
+            return await measure("call", subjects, Pacing(rounds=options.rounds))
+        callers, engine_url = await stack.enter_async_context(open_broker(folder, STATE / "cache"))
+        engine = Engine(engine_url)
+        stack.callback(engine.close)
+        subjects += [docker_run(engine_url, build_base(engine, STATE / "cache")), *callers.subjects()]
+        report = await measure("call", subjects, Pacing(rounds=options.rounds))
+        return report.with_stages(WHOLE, await callers.read_stages())
 
 
 class _Journal:
@@ -76,8 +77,7 @@ class _Journal:
 async def run(options: argparse.Namespace) -> None:
     """Measure, print the table and write the JSON."""
     with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
-        async with open_subjects(Path(folder), not options.without_docker) as subjects:
-            report = await measure("call", subjects, Pacing(rounds=options.rounds))
+        report = await measure_all(Path(folder), options)
     print(report.table())
     print(f"written: {report.write()}")
 
@@ -90,7 +90,7 @@ def main() -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--rounds", type=int, default=30, help="bursts of each subject (default 30)")
-    parser.add_argument("--without-docker", action="store_true", help="leave `docker run` out")
+    parser.add_argument("--without-docker", action="store_true", help="the light floors only")
     try:
         asyncio.run(run(parser.parse_args()))
     except EngineMissing as error:

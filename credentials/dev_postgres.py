@@ -136,6 +136,7 @@ class DevPostgres:
             "database": self.database,
             "user": username,
             "password": (password or self._password).reveal(),
+            "ssl": False,
         }
 
     def count_v_roles(self) -> int:

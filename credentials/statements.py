@@ -52,7 +52,7 @@ BEGIN
       FROM pg_catalog.pg_stat_activity WHERE usesysid = login;
     quiet := CASE WHEN alive = 0 THEN quiet + 1 ELSE 0 END;
     EXIT WHEN quiet = 2;
-    PERFORM pg_catalog.pg_sleep(0.004 + 0.002 * attempt);
+    PERFORM pg_catalog.pg_sleep(0.005 + 0.001 * attempt);
   END LOOP;
   IF quiet < 2 THEN
     RAISE EXCEPTION 'the login is closed, but % of its sessions live on', alive;

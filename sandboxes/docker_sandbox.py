@@ -10,9 +10,12 @@ whatever path, the stream is closed, then the container killed and removed, and 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import select
+import signal
+import time
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -38,6 +41,7 @@ OnProgress = Callable[[handler_pb2.Progress], None]
 
 _LOG_SECONDS = 0.05  # for the log to arrive after a good answer
 _END_SECONDS = 2.0  # for log and exit code to arrive after a bad end
+_KILL_SECONDS = 0.5  # for the kernel to end what was killed; without the right to kill, the engine does it
 _MAX_MILLIS = 2**32 - 1
 
 _EXITS = {
@@ -59,7 +63,8 @@ class DockerSandbox:
         name: What the engine knows it by, from before it exists.
         container_id: Empty until it is made.
         made: When it was made.
-        gone: When its end was confirmed; None before, and where it could not be.
+        ended: When the kernel confirmed that none of its processes is left; known without the engine.
+        gone: When the engine had removed it as well; None before, and where that could not be confirmed.
     """
 
     def __init__(
@@ -70,6 +75,7 @@ class DockerSandbox:
         self.container_id = ""
         self.image_id, self.uid = spec.image_id, spec.uid
         self.made = clock()
+        self.ended: datetime | None = None
         self.gone: datetime | None = None
         self._stream: Stream | None = None
         self._process: int | None = None
@@ -135,19 +141,23 @@ class DockerSandbox:
             return True
         if self._stream is not None:
             self._stream.close()
+        self._kill_process()
+        if self._process is not None and await self._process_ended(_KILL_SECONDS):
+            self.ended = self.ended or self._clock()
         try:
             await self._calls.remove(self.container_id or self.name)
-            confirmed = await self._process_ended()
         except SandboxError as error:
             logger.warning("sandbox %s: its removal is owed: %s", self.name, error)
             return False
         if self._uncertain:  # the engine may make it yet: look again later
             self._uncertain = False
             return False
-        if confirmed:
-            self.gone = self._clock()
-            self._close_process()
-        return confirmed
+        if not await self._process_ended(_END_SECONDS):
+            return False
+        self.gone = self._clock()
+        self.ended = self.ended or self.gone
+        self._close_process()
+        return True
 
     def _preamble(self, deadline_seconds: float) -> bytes:
         limits = self._spec.limits
@@ -228,14 +238,23 @@ class DockerSandbox:
         os.close(descriptor)  # the engine counts its processes in another namespace, or it ended already
         return None
 
-    async def _process_ended(self) -> bool:
+    def _kill_process(self) -> None:
+        """Kill init, and with it the whole sandbox, without asking the engine, where we may."""
+        if self._process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self._process, signal.SIGKILL)
+
+    async def _process_ended(self, patience_seconds: float) -> bool:
         if self._process is None:
             return True
-        for _ in range(200):
-            if select.select([self._process], [], [], 0)[0]:
-                return True
-            await asyncio.sleep(0.01)
-        return False
+        poll = select.poll()  # not select(): a broker may have more than 1,024 descriptors
+        poll.register(self._process, select.POLLIN)
+        until = time.monotonic() + patience_seconds
+        while not poll.poll(0):
+            if time.monotonic() > until:
+                return False
+            await asyncio.sleep(0.005)
+        return True
 
     def _close_process(self) -> None:
         if self._process is not None:

@@ -68,23 +68,24 @@ class EngineInfo:
 class Engine:
     """One Docker Engine, reached over its unix socket. Thread-safe; every call has a time limit."""
 
-    def __init__(self, base_url: str) -> None:
+    def __init__(self, base_url: str, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         """Name an engine; nothing is sent yet.
 
         Args:
             base_url: "unix:///path/of/docker.sock".
+            timeout_seconds: The most that one call may take.
 
         Raises:
             EngineMissing: The address is no unix socket: an engine elsewhere would not see our sockets.
         """
         if not base_url.startswith("unix://"):
             raise EngineMissing(f"engine.url {base_url!r}: name the engine's unix socket, unix://…")
-        self.base_url = base_url
+        self.base_url, self.timeout_seconds = base_url, timeout_seconds
         self.socket_path = Path("/" + base_url.removeprefix("unix://").lstrip("/"))
         self.client = docker.APIClient(
             base_url=f"unix://{self.socket_path}",
             version=_API_VERSION,
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             max_pool_size=POOL_SIZE,
         )
 

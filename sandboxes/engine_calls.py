@@ -18,13 +18,13 @@ from typing import Any, TypeVar
 import docker.errors
 import requests
 
-from sandboxes.engine import TIMEOUT_SECONDS, Engine
+from sandboxes.engine import Engine
 from sandboxes.outcome import SandboxUnavailable
 
 Value = TypeVar("Value")
 
 _THREADS = 12
-_PATIENCE_SECONDS = TIMEOUT_SECONDS + 5.0  # with the wait for a thread
+_QUEUE_SECONDS = 5.0  # the most that a call may wait for a thread
 _REMOVE_TRIES = 4
 
 
@@ -41,6 +41,7 @@ class EngineCalls:
 
     def __init__(self, engine: Engine) -> None:
         self._client = engine.client
+        self._patience_seconds = engine.timeout_seconds + _QUEUE_SECONDS
         self._closed = False
         self._making = ThreadPoolExecutor(_THREADS, "sandbox-make")
         self._ending = ThreadPoolExecutor(_THREADS, "sandbox-end")
@@ -72,7 +73,8 @@ class EngineCalls:
         """Kill and remove a container, and make sure that the engine has forgotten it.
 
         Raises:
-            SandboxUnavailable: It is still there, or the engine does not answer.
+            EngineStalled: The engine does not answer.
+            SandboxUnavailable: It is still there.
         """
         remove = partial(self._client.remove_container, container, v=True, force=True)
         for attempt in range(_REMOVE_TRIES):
@@ -81,6 +83,8 @@ class EngineCalls:
                 await self.state(container)
             except EngineNotFound:
                 return
+            except EngineStalled:  # the next try would only keep the call waiting
+                raise
             except SandboxUnavailable:
                 if attempt == _REMOVE_TRIES - 1:
                     raise
@@ -125,7 +129,7 @@ class EngineCalls:
             raise SandboxUnavailable("the driver is closed")
         work = asyncio.get_running_loop().run_in_executor(pool, function)
         try:
-            return await asyncio.wait_for(work, _PATIENCE_SECONDS)
+            return await asyncio.wait_for(work, self._patience_seconds)
         except docker.errors.NotFound as error:
             raise EngineNotFound(f"the engine does not know it: {error.explanation}") from error
         except docker.errors.APIError as error:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import protovalidate
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import Descriptor, MethodDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 
@@ -25,6 +25,7 @@ from toolcrib.v1 import options_pb2
 from tools.comments import read_comments
 from tools.contract import Effect, Reach, ToolTerms
 from tools.descriptors import (
+    OPTION_FILES,
     TRUSTED_FILES,
     build_pool,
     find_messages,
@@ -53,6 +54,8 @@ _PACKAGE = re.compile(r"[a-z][a-z0-9_]*(?:\.[a-z][a-z0-9_]*)*\.v[1-9][0-9]*(?:(?
 _SCOPE = re.compile(r"[a-z][a-z0-9_-]*(?:\.[a-z0-9_-]+){0,7}")
 _UNBOUNDED = frozenset(f"google.protobuf.{name}" for name in ("Any", "Struct", "Value", "ListValue"))
 
+_NOT_HELD = ("google/protobuf/descriptor.proto", *OPTION_FILES)
+
 _File = descriptor_pb2.FileDescriptorProto
 
 
@@ -80,6 +83,8 @@ def register_set(descriptor_set: bytes) -> Registered:
     """
     files = _decode(descriptor_set)
     own = [file for file in files if file.name not in TRUSTED_FILES]
+    if not all(_is_text(file) for file in own):
+        raise BundleInvalid([Violation("descriptor set", "holds a text that is not UTF-8")])
     _raise_any([*_check_sizes(own), *(v for file in own for v in _check_file(file)), *_check_imports(own)])
     ordered = _order(own)
     _raise_any([v for file in ordered for v in _check_syntax(file)])
@@ -124,6 +129,17 @@ def _decode(descriptor_set: bytes) -> list[_File]:
         problem = Violation("descriptor set", "is no google.protobuf.FileDescriptorSet")
         raise BundleInvalid([problem]) from error
     return list(files)
+
+
+def _is_text(message: Message) -> bool:
+    """Tell whether every string is one: descriptors are proto2, which hands broken ones out as bytes."""
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else (value,)
+        if field.type == FieldDescriptor.TYPE_STRING and any(isinstance(item, bytes) for item in values):
+            return False
+        if field.message_type is not None and not all(_is_text(item) for item in values):
+            return False
+    return True
 
 
 def _check_sizes(files: list[_File]) -> Iterator[Violation]:
@@ -199,12 +215,23 @@ def _check_syntax(file: _File) -> Iterator[Violation]:
     if file.syntax != "proto3":
         yield Violation(file.name, f'has syntax {file.syntax or "proto2"!r}: write `syntax = "proto3"`')
     for name, options in _list_options(file):
-        for unknown in find_unknown_numbers(reparse_options(options)):
-            yield Violation(name, f"has an option that the broker does not know ({unknown}): remove it")
+        yield from _check_options(name, options)
     if file.extension:
         yield Violation(file.name, "declares extensions: tools have none")
     for message in _flatten(file.message_type):
         yield from _check_message_form(f"{file.package}.{message.name}", message)
+
+
+def _check_options(name: str, options: Message) -> Iterator[Violation]:
+    try:
+        known = reparse_options(options)
+    except DecodeError:
+        yield Violation(name, "has options that cannot be read: compile with the option files of this version")
+        return
+    if not _is_text(known):
+        yield Violation(name, "has an option with a text that is not UTF-8")
+    for unknown in find_unknown_numbers(known):
+        yield Violation(name, f"has an option that the broker does not know ({unknown}): remove it")
 
 
 def _check_message_form(name: str, message: descriptor_pb2.DescriptorProto) -> Iterator[Violation]:
@@ -291,20 +318,21 @@ def _check_message(message: Descriptor) -> Iterator[Violation]:
     if message.full_name.startswith("google.protobuf."):
         return
     for field in message.fields:
-        inner = field.message_type
-        if inner is not None and inner.full_name in _UNBOUNDED:
-            yield Violation(
-                field.full_name, f"is a {inner.full_name}, which has no contract: write a message"
-            )
-        if (
-            field.message_type is not None
-            and field.message_type.file.name == "google/protobuf/descriptor.proto"
-        ):
-            yield Violation(field.full_name, "holds a descriptor: write a message of your own")
+        inner = _find_held_type(field)
+        if inner is not None and (inner.full_name in _UNBOUNDED or inner.file.name in _NOT_HELD):
+            yield Violation(field.full_name, f"is a {inner.full_name}, which has no contract: write a message")
         for problem in find_misplaced_roles(field):
             yield Violation(field.full_name, problem)
     if _measure_depth(message) > MAX_DEPTH:
         yield Violation(message.full_name, f"nests deeper than {MAX_DEPTH} messages")
+
+
+def _find_held_type(field: FieldDescriptor) -> Descriptor | None:
+    """Return the message type that a field holds; for a map that of its values."""
+    inner = field.message_type
+    if inner is not None and inner.GetOptions().map_entry:
+        return inner.fields_by_name["value"].message_type
+    return inner
 
 
 def _measure_depth(message: Descriptor) -> int:

@@ -53,6 +53,8 @@ def compile_rules(descriptor: Descriptor, validator: protovalidate.Validator) ->
         yield Violation(descriptor.full_name, f"a rule does not compile: {error} ({remedy})")
     except protovalidate.EvaluationError as error:
         yield Violation(descriptor.full_name, f"a rule fails on an empty message: {error}")
+    except ValueError as error:
+        yield Violation(descriptor.full_name, f"its rules cannot be read: {error}")
 
 
 def read_rules(field: FieldDescriptor) -> Any:

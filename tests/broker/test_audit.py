@@ -24,10 +24,10 @@ def make_event(number: int = 0) -> AuditEvent:
     )
 
 
-def make_chain(length: int) -> list[AuditRecord]:
+def make_chain(length: int, first: int = 0) -> list[AuditRecord]:
     chain: list[AuditRecord] = []
     head = START
-    for number in range(length):
+    for number in range(first, first + length):
         chain.append(seal(make_event(number), head, KEY, "k1"))
         head = Anchor(chain[-1].sequence, chain[-1].hash)
     return chain
@@ -104,6 +104,13 @@ async def test_finds_a_change_beside_the_payload(changed: AuditRecord) -> None:
     verdict = await verify(stream([chain[0], changed, chain[2]]), KEYS)
     assert isinstance(verdict, Broken)
     assert verdict.sequence == 2
+
+
+async def test_finds_a_record_of_another_chain_under_the_same_key() -> None:
+    chain, other = make_chain(3), make_chain(3, first=10)
+    verdict = await verify(stream([*chain[:2], other[2]]), KEYS)
+    assert isinstance(verdict, Broken)
+    assert (verdict.sequence, "does not continue" in verdict.why) == (3, True)
 
 
 async def test_finds_a_record_told_to_be_of_another_key_with_the_same_bytes() -> None:

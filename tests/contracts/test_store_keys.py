@@ -164,6 +164,14 @@ async def test_counts_the_attempts_on(store: Store) -> None:
     assert (await store.claim(SCOPE, "f1", "c9")).attempt == 4
 
 
+async def test_holds_a_key_whose_second_attempt_ran(store: Store) -> None:
+    await give_back(store, await reserve(store, KEYED))
+    second = await succeed(store, make_call("c2", key="k", tool_version="2.0.0"))
+    claim = await store.claim(SCOPE, "f1", "c3")
+    assert (claim.won, claim.earlier) == (False, second)
+    assert await store.pinned_version(SCOPE) == "2.0.0"
+
+
 async def test_keeps_the_count_of_attempts_over_a_release(store: Store) -> None:
     await give_back(store, await reserve(store, KEYED))
     await store.claim(SCOPE, "f1", "c2")

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -46,6 +49,33 @@ def test_says_what_to_install_where_it_may_not_install() -> None:
 def test_finds_no_engine_where_none_answers(tmp_path: Path) -> None:
     result = run_bash(f".venv/bin/python -P deploy/setup/ping_engine.py {tmp_path}/none.sock")
     assert (result.returncode, result.stderr) == (1, "")
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    shutil.copytree(ROOT / "deploy" / "setup", tmp_path / "deploy" / "setup")
+    path = tmp_path / ".toolcrib" / "run"
+    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", str(path)])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def test_ends_what_a_run_that_was_cut_off_left(left_behind: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    result = run_bash("deploy/setup/stop.sh", tmp_path)
+    assert result.returncode == 0
+    assert left_behind.wait(5) == -signal.SIGTERM
+
+
+def test_spares_what_ran_before(left_behind: subprocess.Popen[bytes], tmp_path: Path) -> None:
+    result = run_bash("deploy/setup/stop.sh $(deploy/setup/stop.sh --list)", tmp_path)
+    assert (result.returncode, result.stdout) == (0, "")
+    assert left_behind.poll() is None
+
+
+def test_touches_nothing_of_another_checkout(left_behind: subprocess.Popen[bytes]) -> None:
+    listed = run_bash("deploy/setup/stop.sh --list").stdout.split()
+    assert str(left_behind.pid) not in listed
 
 
 def copy_protos(folder: Path) -> Path:

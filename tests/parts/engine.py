@@ -1,8 +1,8 @@
 """Fixtures for the real Docker Engine: engine, base image, a driver, and a tool that does what it is told.
 
 The engine is the one at DOCKER_HOST or at the usual socket; where there is none and we are root, a private
-one is started for the session. Its images and the downloaded parts stay in .toolcrib/cache, so that only the
-first run downloads. Every `driver` has an installation of its own, and its teardown fails when a container is
+one is started for the session. Its images stay in .toolcrib/tests and the downloaded parts in
+.toolcrib/cache, so that only the first run downloads. Every `driver` has an installation of its own, and its teardown fails when a container is
 left over.
 """
 
@@ -64,7 +64,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         pytest.skip("TOOLCRIB_WITHOUT names the engine")
     try:
         found = find_engine(
-            tmp_path_factory.mktemp("engine"), os.environ.get("DOCKER_HOST") or None, STATE / "cache"
+            tmp_path_factory.mktemp("engine"), os.environ.get("DOCKER_HOST") or None, STATE / "tests"
         )
     except EngineMissing as error:
         pytest.fail(

@@ -173,13 +173,11 @@ def test_ends_when_the_handler_closes_its_frames(started: Running) -> None:
     assert started.process.wait(10) == init.EXIT_HANDLER_FAILED
 
 
-@playing(
-    "import os; print([os.fstat(n) and n for n in range(3, 5)], sorted(map(int, os.listdir('/proc/self/fd')))[:-1])"
-)
+@playing("import os; print(sorted(int(name) for name in os.listdir('/proc/self/fd'))[:-1])")
 def test_gives_the_handler_its_own_descriptors_only(started: Running) -> None:
     started.preamble()
     assert started.process.wait(10) == 0
-    assert started.log() == "[3, 4] [0, 1, 2, 3, 4]\n"
+    assert started.log() == "[0, 1, 2, 3, 4]\n"
 
 
 def test_says_which_program_cannot_be_started() -> None:

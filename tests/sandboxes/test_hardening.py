@@ -13,6 +13,12 @@ from sandboxes.hardening import MEASURES, container_config
 from sandboxes.outcome import SandboxSpec
 from tests.parts.engine import TestLimits
 
+DANGEROUS = """
+io_uring_setup io_uring_enter bpf keyctl add_key request_key userfaultfd unshare setns mount umount2 fsopen
+pivot_root chroot ptrace process_vm_readv process_vm_writev pidfd_getfd perf_event_open memfd_create execveat
+init_module kexec_load open_by_handle_at setpriority sched_setaffinity sched_setscheduler sched_setattr
+setrlimit mq_open shmget semget msgget personality socket clone prlimit64 splice vmsplice iopl
+"""
 SPEC = SandboxSpec("sha256:1", ("python3", "-m", "handler"), TestLimits(), None, 100_000_001)
 
 
@@ -64,13 +70,7 @@ def test_refuses_system_calls_by_default_and_knows_one_architecture_each() -> No
     assert all(entry["subArchitectures"] == [] for entry in profile["archMap"])
 
 
-@pytest.mark.parametrize(
-    "call",
-    "io_uring_setup io_uring_enter bpf keyctl add_key request_key userfaultfd unshare setns mount umount2 fsopen "
-    "pivot_root chroot ptrace process_vm_readv process_vm_writev pidfd_getfd perf_event_open memfd_create execveat "
-    "init_module kexec_load open_by_handle_at setpriority sched_setaffinity sched_setscheduler sched_setattr "
-    "setrlimit mq_open shmget semget msgget personality socket clone prlimit64 splice vmsplice iopl".split(),
-)
+@pytest.mark.parametrize("call", DANGEROUS.split())
 def test_allows_no_dangerous_call_without_a_condition(call: str) -> None:
     for rule in _profile()["syscalls"]:
         if call in rule["names"]:

@@ -139,7 +139,7 @@ def test_refuses_a_credential_whose_target_the_tool_cannot_reach() -> None:
 @pytest.mark.parametrize(
     ("text", "field", "description"),
     [
-        ("a: [1", "tool.yaml:2", "',' or ']'"),
+        ("a: [1", "tool.yaml:1", "',' or ']'"),
         ("bundle: x\nbundle: y", "tool.yaml:2", "'bundle' stands twice"),
         ("a: &x [1]\nb: *x", "tool.yaml:2", "aliases are not allowed"),
         ("a: !!python/object:os.system {}", "tool.yaml:1", "could not determine a constructor"),
@@ -147,7 +147,7 @@ def test_refuses_a_credential_whose_target_the_tool_cannot_reach() -> None:
         ("", "tool.yaml", "must be a mapping"),
         ("a: \x07", "tool.yaml", "is not valid YAML"),
         ("[" * 5000, "tool.yaml", "is not valid YAML"),
-        ("? [a]\n: 1", "tool.yaml:1", "unhashable"),
+        ("? [a]\n: 1", "tool.yaml", "unhashable"),
         ("x" * 70_000, "tool.yaml", "is larger than 65536 bytes"),
         ("a: 2027-99-99", "tool.yaml", "is not valid YAML"),
     ],

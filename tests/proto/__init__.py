@@ -1,0 +1,1 @@
+"""Tests of what agents and tool authors install."""

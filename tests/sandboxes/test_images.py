@@ -1,0 +1,108 @@
+"""The base image and the images of bundles: made once, found again, refused with the reason."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandboxes.engine import Engine
+from sandboxes.images import build_base, build_bundle
+from sandboxes.rootfs import ImageFailed, content_key
+from tests.parts.engine import STATE, Obedient
+
+pytestmark = pytest.mark.engine
+
+
+def _no_step(step: str) -> None:
+    pytest.fail(f"built again: {step}")
+
+
+def test_does_not_build_the_base_again(engine: Engine, base_image: str) -> None:
+    assert build_base(engine, STATE / "cache", _no_step) == base_image
+
+
+def test_finds_the_base_though_bundles_inherit_its_label(
+    engine: Engine, base_image: str, tmp_path: Path
+) -> None:
+    build_bundle(engine, base_image, "heir", {"handler.py": b"pass"})
+    assert build_base(engine, tmp_path, _no_step) == base_image
+
+
+def test_gets_the_base_from_the_kept_archive(engine: Engine, base_image: str) -> None:
+    """An engine with an empty store: the image's name is taken away, so that it has to be imported."""
+    steps: list[str] = []
+    engine.client.remove_image(f"toolcrib/base:{content_key()[:16]}", noprune=True)
+    again = build_base(engine, STATE / "cache", steps.append)
+    assert again.startswith("sha256:")
+    assert steps == ["importing the base image"]
+
+
+def test_does_not_build_a_bundle_again(engine: Engine, base_image: str) -> None:
+    files = {"handler.py": b"pass", "shop/v1/orders_pb2.py": b"pass"}
+    assert build_bundle(engine, base_image, "twice", files) == build_bundle(
+        engine, base_image, "twice", files
+    )
+
+
+def test_builds_another_image_for_other_files(engine: Engine, base_image: str) -> None:
+    one = build_bundle(engine, base_image, "bundle", {"handler.py": b"pass"})
+    assert build_bundle(engine, base_image, "bundle", {"handler.py": b"pass "}) != one
+
+
+def test_names_the_file_that_does_not_compile(engine: Engine, base_image: str) -> None:
+    with pytest.raises(ImageFailed, match=r"handler\.py"):
+        build_bundle(engine, base_image, "broken", {"handler.py": b"def ("})
+
+
+@pytest.mark.parametrize("name", ["/handler.py", "../handler.py", "a/../../b.py", "a//b.py", ".", "x\0y"])
+def test_refuses_a_path_outside_the_bundle(engine: Engine, base_image: str, name: str) -> None:
+    with pytest.raises(ImageFailed, match="no plain path"):
+        build_bundle(engine, base_image, "escape", {name: b"pass"})
+
+
+def test_refuses_a_bundle_without_files(engine: Engine, base_image: str) -> None:
+    with pytest.raises(ImageFailed, match="no handler files"):
+        build_bundle(engine, base_image, "empty", {})
+
+
+def test_refuses_an_unknown_base(engine: Engine) -> None:
+    with pytest.raises(ImageFailed, match="the engine refused"):
+        build_bundle(engine, "sha256:" + "0" * 64, "homeless", {"handler.py": b"pass"})
+
+
+async def test_has_everything_byte_compiled(obedient: Obedient) -> None:
+    program = """
+import pathlib
+answer = []
+for root in ("/usr/lib/python3.11", "/opt/toolcrib/lib", "/opt/bundle"):
+    for file in pathlib.Path(root).rglob("*.py"):
+        if not (file.parent / "__pycache__" / f"{file.stem}.cpython-311.pyc").exists():
+            answer.append(str(file))
+"""
+    assert await obedient.answer(program) == "[]"
+
+
+async def test_has_no_shell_and_no_setuid_program(obedient: Obedient) -> None:
+    program = """
+import os
+answer = [name for name in ("/bin/sh", "/bin/bash", "/usr/bin/dpkg", "/usr/bin/apt") if os.path.exists(name)]
+for folder, _, names in os.walk("/usr"):
+    answer += [name for name in names if os.lstat(os.path.join(folder, name)).st_mode & 0o6000]
+"""
+    assert await obedient.answer(program) == "[]"
+
+
+async def test_has_what_a_handler_needs(obedient: Obedient) -> None:
+    program = """
+import asyncio, asyncpg, decimal, json, ssl, sqlite3, uuid, zoneinfo
+from google.protobuf.internal import api_implementation
+answer = api_implementation.Type()
+"""
+    assert await obedient.answer(program) == "upb"
+
+
+async def test_has_the_python_that_it_was_built_for(obedient: Obedient) -> None:
+    assert await obedient.answer("import sys; answer = sys.version_info[:2]") == "(3, 11)"
+    assert sys.version_info >= (3, 11)
