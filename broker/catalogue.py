@@ -6,6 +6,8 @@ read again from the store after every change that this broker makes.
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -14,7 +16,9 @@ from broker.store.protocol import Store, VersionRow
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion, load_version
 from tools.contract import Contract
-from tools.errors import ContractError
+from tools.errors import BundleInvalid, ContractError
+
+log = logging.getLogger(__name__)
 
 STABLE = "stable"
 
@@ -38,6 +42,7 @@ class Catalogue:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
+        self._refreshing: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> None:
         """Load every tenant's versions."""
@@ -45,8 +50,19 @@ class Catalogue:
             await self.refresh(tenant)
 
     async def refresh(self, tenant: str) -> None:
-        """Read a tenant's versions again."""
-        loaded = {entry.row.digest: entry.version for entry in self._entries.get(tenant, {}).values()}
+        """Read a tenant's versions again, one reader at a time: an older look never replaces a newer one."""
+        async with self._refreshing.setdefault(tenant, asyncio.Lock()):
+            rows = await self._read(tenant)
+            loaded = {entry.row.digest: entry.version for entry in self.entries(tenant)}
+            new = [row for row in rows if row.digest not in loaded]
+            loaded |= await asyncio.to_thread(_load, new)
+            self._entries[tenant] = {
+                (row.bundle, row.version): Entry(row, loaded[row.digest])
+                for row in rows
+                if row.digest in loaded
+            }
+
+    async def _read(self, tenant: str) -> list[VersionRow]:
         rows: list[VersionRow] = []
         token = ""
         while True:
@@ -54,10 +70,7 @@ class Catalogue:
             rows.extend(page.items)
             token = page.next_token
             if not token:
-                break
-        self._entries[tenant] = {
-            (row.bundle, row.version): Entry(row, loaded.get(row.digest) or _load(row)) for row in rows
-        }
+                return rows
 
     def entries(self, tenant: str) -> Iterable[Entry]:
         """All registered versions of a tenant, newest first."""
@@ -77,6 +90,18 @@ class Catalogue:
         found = [contract for entry in usable for contract in entry.version.contracts.values()]
         return sorted(found, key=lambda contract: contract.method)
 
+    def find_method(self, tenant: str, method: str, version: str) -> ToolVersion | None:
+        """Find the version of a tool by its name, usable or not: to read what was done with it."""
+        for entry in self.entries(tenant):
+            if entry.row.version == version and method in entry.version.contracts:
+                return entry.version
+        return None
+
+    def is_usable(self, tenant: str, version: ToolVersion) -> bool:
+        """True while a version may be run."""
+        entry = self.find(tenant, version.bundle, version.version)
+        return entry is not None and entry.usable
+
     def resolve(self, tenant: str, method: str, asked: str) -> ToolVersion:
         """Find the version of a tool: by name, by alias, or the one that "stable" names.
 
@@ -93,10 +118,10 @@ class Catalogue:
         if not named:
             waiting = [e.row.version for e in having if not e.usable]
             if not asked and waiting:
-                raise _not_usable(method, waiting[0])
+                raise not_usable(method, waiting[0])
             raise Refused(Reason.REASON_TOOL_UNKNOWN, f'"{method}" has no version or alias "{wanted}"')
         if not named[0].usable:
-            raise _not_usable(method, named[0].row.version)
+            raise not_usable(method, named[0].row.version)
         return named[0].version
 
     def version_that_reads(
@@ -110,15 +135,25 @@ class Catalogue:
                 read(entry.version)
             except (ContractError, KeyError):
                 continue
-            return entry.row.version if entry.usable else None
+            if entry.usable:
+                return entry.row.version
         return None
 
 
-def _load(row: VersionRow) -> ToolVersion:
-    return load_version(row.descriptor_set, row.manifest_yaml, row.image_id)
+def _load(rows: Iterable[VersionRow]) -> dict[str, ToolVersion]:
+    """Prepare versions, by digest. One that today's rules refuse is left out, and so is not there to run."""
+    loaded = {}
+    for row in rows:
+        try:
+            loaded[row.digest] = load_version(row.descriptor_set, row.manifest_yaml, row.image_id)
+        except BundleInvalid as error:
+            cause = f"{row.bundle} {row.version}: {error}"[:1000]
+            log.error("version left out", extra={"tenant": row.tenant, "cause": cause})
+    return loaded
 
 
-def _not_usable(method: str, version: str) -> Refused:
+def not_usable(method: str, version: str) -> Refused:
+    """Say that a version may not be run now."""
     return Refused(
         Reason.REASON_TOOL_NOT_USABLE,
         f"version {version} of {method} is registered but not usable: another person has to review it",

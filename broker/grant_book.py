@@ -1,4 +1,10 @@
-"""The grants in force, by tenant: compiled once when they are applied or their tools change."""
+"""The grants in force, by tenant: compiled once when they are applied or their tools change.
+
+Rules:
+1. Refreshes of a tenant run one after the other and each to its end, so that what was applied last is in
+   force, also when who applied it hung up.
+2. Until a refresh is done the grants before it decide; one that cannot be done leaves nothing allowed.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +30,7 @@ class GrantBook:
         self._targets = targets
         self._sets: dict[str, GrantSet] = {}
         self._broken: dict[str, str] = {}
+        self._refreshing: dict[str, asyncio.Lock] = {}
 
     @property
     def default_environment(self) -> str:
@@ -37,13 +44,22 @@ class GrantBook:
 
     async def refresh(self, tenant: str) -> None:
         """Compile a tenant's grants again. Grants that no longer check allow nothing until mended."""
-        files = (await self._store.grant_files(tenant)).files
+        async with self._refreshing.setdefault(tenant, asyncio.Lock()):
+            try:
+                files = (await self._store.grant_files(tenant)).files
+                compiled = await self.compile(tenant, dict(files))
+            except GrantsInvalid as error:
+                self._break(tenant, str(error))
+            except BaseException as error:
+                self._break(tenant, f"they could not be read again ({type(error).__name__}); apply them again")
+                raise
+            else:
+                self._broken.pop(tenant, None)
+                self._sets[tenant] = compiled
+
+    def _break(self, tenant: str, why: str) -> None:
         self._sets.pop(tenant, None)
-        self._broken.pop(tenant, None)
-        try:
-            self._sets[tenant] = await self.compile(tenant, dict(files))
-        except GrantsInvalid as error:
-            self._broken[tenant] = str(error)
+        self._broken[tenant] = why
 
     async def compile(self, tenant: str, files: dict[str, str]) -> GrantSet:
         """Compile files against the tenant's usable tools, without applying them.

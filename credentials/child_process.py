@@ -109,6 +109,8 @@ def _start(launch: Launch) -> subprocess.Popen[bytes]:
         options += ["--reuid", str(launch.uid), "--regid", str(launch.uid), "--clear-groups"]
     if launch.search_folders:
         options += ["--inh-caps", "+dac_read_search", "--ambient-caps", "+dac_read_search"]
+        # access(2) forgets capabilities of a user that is not root, and initdb asks it; unless told not to.
+        options += ["--securebits", "+no_setuid_fixup"]
     descriptor = os.open(launch.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(

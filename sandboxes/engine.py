@@ -26,6 +26,7 @@ import docker
 import docker.errors
 import requests
 
+from sandboxes.engine_socket import EngineAdapter
 from sandboxes.outcome import EngineUnfit, SandboxError
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
@@ -35,6 +36,7 @@ POOL_SIZE = 24
 
 _API_VERSION = "1.41"  # Docker Engine 20.10
 _MAX_SOCKET_PATH = 107  # bytes in sockaddr_un.sun_path, less the final zero
+_SHIM = "containerd-shim-runc-v2"
 _REMEDY = "install it (Debian: apt-get install docker.io) and start it, or run as root"
 
 logger = logging.getLogger(__name__)
@@ -82,12 +84,8 @@ class Engine:
             raise EngineMissing(f"engine.url {base_url!r}: name the engine's unix socket, unix://…")
         self.base_url, self.timeout_seconds = base_url, timeout_seconds
         self.socket_path = Path("/" + base_url.removeprefix("unix://").lstrip("/"))
-        self.client = docker.APIClient(
-            base_url=f"unix://{self.socket_path}",
-            version=_API_VERSION,
-            timeout=timeout_seconds,
-            max_pool_size=POOL_SIZE,
-        )
+        self.client = docker.APIClient(f"unix://{self.socket_path}", _API_VERSION, timeout_seconds)
+        self.client.mount("http+docker://", EngineAdapter(self.socket_path, timeout_seconds, POOL_SIZE))
 
     def info(self) -> EngineInfo:
         """Ask the engine what it is.
@@ -153,6 +151,8 @@ class PrivateEngine(Engine):
         _end_process(self._process)
         if containerd is not None and _is_program(containerd, "containerd"):
             _end_foreign(containerd)
+        _end_shims(self._folders)
+        _unmount(self._folders)
         _remove_run_files(self._folders)
         os.close(self._lock)
 
@@ -303,6 +303,21 @@ def _end_stray(folders: Folders) -> None:
     logger.warning("ending the engine that an earlier run left behind (pid %d)", pid)
     _end_foreign(pid)
     folders.pid_file.unlink(missing_ok=True)
+
+
+def _end_shims(folders: Folders) -> None:
+    """End what holds containers of an engine that was killed: no engine will ever talk to it again."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and _is_program(int(entry.name), _SHIM, str(folders.execution)):
+            _end_foreign(int(entry.name))
+
+
+def _unmount(folders: Folders) -> None:
+    """Take away the mounts of an engine that could not do it itself, the innermost first."""
+    ours = (f"{folders.state / 'data'}", f"{folders.execution}/")
+    places = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines()]
+    for place in reversed([place for place in places if place.startswith(ours)]):
+        subprocess.run(["umount", "--lazy", place], check=False, capture_output=True)
 
 
 def _read_pid(file: Path) -> int | None:

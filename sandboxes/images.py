@@ -198,7 +198,7 @@ def _check_files(files: Mapping[str, bytes]) -> None:
         raise ImageFailed("the bundle has no handler files")
     for name in files:
         path = PurePosixPath(name)
-        if path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
+        if not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
             raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
     size = sum(len(data) for data in files.values())
     if size > MAX_BUNDLE_BYTES:

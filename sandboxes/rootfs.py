@@ -200,7 +200,7 @@ def _installer(version: str) -> list[str]:
     uv = str(beside) if beside.exists() else shutil.which("uv")
     if uv is None:
         raise ImageFailed(f"neither pip nor uv is installed for {sys.executable}: install one of them")
-    return [uv, "pip", "install", "--only-binary=:all:", *common]
+    return [uv, "pip", "install", "--only-binary=:all:", "--python", sys.executable, *common]
 
 
 def _keep(fresh: Path, kept: Path) -> None:

@@ -7,12 +7,13 @@ same, and comments stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 from google.protobuf.message import DecodeError, Message
 
+from tools.comments import is_option_place
 from tools.descriptors import GOOGLE_FILES, OPTION_FILES, load_trusted_files
 from tools.errors import BundleInvalid, Violation
 from tools.proto_text import print_file
@@ -94,9 +95,9 @@ def _strip(file: _File) -> _File:
     return view
 
 
-def _is_kept(path: Iterable[int]) -> bool:
-    """Tell whether a place is still there: comments on elements are, those on imports are not."""
-    return next(iter(path), 0) not in (_DEPENDENCY, _PUBLIC, _WEAK)
+def _is_kept(path: Sequence[int]) -> bool:
+    """Tell whether a place is still there: elements are, imports and options are not."""
+    return not path or (path[0] not in (_DEPENDENCY, _PUBLIC, _WEAK) and not is_option_place(path))
 
 
 def _strip_options(message: Message) -> None:

@@ -18,6 +18,15 @@ FIELD, NESTED_MESSAGE, NESTED_ENUM, ONEOF = 2, 3, 4, 8
 MEMBER = 2
 """Field number of a service's methods and of an enum's values."""
 
+_NESTING: dict[str, dict[int, str]] = {
+    "file": {MESSAGE: "message", ENUM: "enum", SERVICE: "service"},
+    "message": {FIELD: "field", NESTED_MESSAGE: "message", NESTED_ENUM: "enum", ONEOF: "oneof"},
+    "enum": {MEMBER: "value"},
+    "service": {MEMBER: "method"},
+}
+_OPTIONS = {"file": 8, "message": 7, "field": 8, "oneof": 2, "enum": 3, "value": 3, "service": 3, "method": 4}
+"""Field number of the options of each kind of element."""
+
 MAX_COMMENT_CHARACTERS = 2_000
 
 
@@ -37,6 +46,19 @@ def read_comments(file: _File) -> Iterator[tuple[str, str]]:
         text = " ".join(comments.get(path, "").split())
         if text:
             yield name, text[:MAX_COMMENT_CHARACTERS]
+
+
+def is_option_place(path: Sequence[int]) -> bool:
+    """Tell whether a place is an element's options, or inside of them."""
+    kind, rest = "file", list(path)
+    while rest:
+        if rest[0] == _OPTIONS[kind]:
+            return True
+        inner = _NESTING.get(kind, {}).get(rest[0])
+        if inner is None:
+            return False
+        kind, rest = inner, rest[2:]
+    return False
 
 
 def _list_elements(file: _File) -> Iterator[tuple[str, Path]]:

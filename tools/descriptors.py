@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ GOOGLE_FILES = tuple(
 )
 TRUSTED_FILES = GOOGLE_FILES + OPTION_FILES
 
+_COMPILING = threading.Lock()
+"""protoc runs inside this process, and bundles are loaded on several threads."""
+
 
 def find_include_folders() -> tuple[Path, Path]:
     """Return the folders of our option protos and of google/protobuf, for protoc's include path."""
@@ -51,7 +55,7 @@ def load_trusted_files() -> FileProtos:
     """
     from grpc_tools import protoc  # noqa: PLC0415 - native and slow to load; once is enough
 
-    with tempfile.TemporaryDirectory() as folder:
+    with _COMPILING, tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "trusted.binpb"
         includes = [f"-I{path}" for path in find_include_folders()]
         if protoc.main(

@@ -92,13 +92,20 @@ class _Printer:
         yield f"{indent}message {message.name} {{"
         yield from (f"{inner}option {text};" for text in _list_options(message.options))
         yield from _list_reserved(message, inner)
+        # A map adds its entry where it stands: what was nested before the first map is written before it.
+        entries = [index for index, nested in enumerate(message.nested_type) if nested.options.map_entry]
+        split = entries[0] if entries else 0
+        yield from self._nested(message, path, inner, range(split))
         yield from self._fields(message, path, inner)
-        for index, nested in enumerate(message.nested_type):
-            if not nested.options.map_entry:
-                yield from self._message(nested, (*path, NESTED_MESSAGE, index), inner)
+        yield from self._nested(message, path, inner, range(split, len(message.nested_type)))
         for index, enum in enumerate(message.enum_type):
             yield from self._enum(enum, (*path, NESTED_ENUM, index), inner)
         yield f"{indent}}}"
+
+    def _nested(self, message: _Message, path: Path, indent: str, indexes: range) -> Iterator[str]:
+        for index in indexes:
+            if not message.nested_type[index].options.map_entry:
+                yield from self._message(message.nested_type[index], (*path, NESTED_MESSAGE, index), indent)
 
     def _fields(self, message: _Message, path: Path, indent: str) -> Iterator[str]:
         entries = {nested.name: nested for nested in message.nested_type if nested.options.map_entry}

@@ -226,7 +226,9 @@ def _check_options(name: str, options: Message) -> Iterator[Violation]:
     try:
         known = reparse_options(options)
     except DecodeError:
-        yield Violation(name, "has options that cannot be read: compile with the option files of this version")
+        yield Violation(
+            name, "has options that cannot be read: compile with the option files of this version"
+        )
         return
     if not _is_text(known):
         yield Violation(name, "has an option with a text that is not UTF-8")
@@ -320,7 +322,9 @@ def _check_message(message: Descriptor) -> Iterator[Violation]:
     for field in message.fields:
         inner = _find_held_type(field)
         if inner is not None and (inner.full_name in _UNBOUNDED or inner.file.name in _NOT_HELD):
-            yield Violation(field.full_name, f"is a {inner.full_name}, which has no contract: write a message")
+            yield Violation(
+                field.full_name, f"is a {inner.full_name}, which has no contract: write a message"
+            )
         for problem in find_misplaced_roles(field):
             yield Violation(field.full_name, problem)
     if _measure_depth(message) > MAX_DEPTH:

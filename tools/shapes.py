@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import enum
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -30,6 +30,10 @@ class Kind(enum.Enum):
     MESSAGE = "message"
 
 
+UNSIGNED_64 = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64)
+RANGED_TYPES = ("google.protobuf.Timestamp", "google.protobuf.Duration")
+"""Messages whose values have a range that their fields do not say."""
+
 _KINDS = {
     FieldDescriptor.CPPTYPE_STRING: Kind.STRING,
     FieldDescriptor.CPPTYPE_BOOL: Kind.BOOL,
@@ -44,13 +48,24 @@ _KINDS = {
 }
 
 
-@dataclass(slots=True)
+class Concern(enum.Enum):
+    """Why a message is walked: what cannot matter to it is not visited."""
+
+    CHECKS = "checks"
+    DESTINATIONS = "destinations"
+    AMOUNTS = "amounts"
+    UNTRUSTED = "untrusted"
+    ALL = "all"
+
+
+@dataclass(slots=True, eq=False)
 class MessageShape:
-    """A message type: its fields by name, and whether it can hold itself."""
+    """A message type: its fields by name, whether it can hold itself, and what each concern visits."""
 
     descriptor: Descriptor
     recursive: bool
     fields: dict[str, FieldShape] = field(default_factory=dict)
+    visits: dict[Concern, frozenset[str]] = field(default_factory=dict)
 
     @property
     def full_name(self) -> str:
@@ -58,7 +73,7 @@ class MessageShape:
         return self.descriptor.full_name
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class FieldShape:
     """A field. For a map, `kind` and `message` are those of the values, and `key` is the key's field.
 
@@ -89,8 +104,7 @@ class FieldShape:
         return self.values.enum_type
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """One value met on the walk: a scalar, an element of a list or map, or a message."""
 
     path: str
@@ -99,15 +113,15 @@ class Place:
     depth: int
 
 
-def build_shape(descriptor: Descriptor, known: dict[str, MessageShape] | None = None) -> MessageShape:
+def build_shape(descriptor: Descriptor) -> MessageShape:
     """Prepare a message type and all that it can hold."""
-    known = {} if known is None else known
-    if descriptor.full_name in known:
-        return known[descriptor.full_name]
-    shape = known[descriptor.full_name] = MessageShape(descriptor, is_recursive(descriptor))
-    for item in descriptor.fields:
-        shape.fields[item.name] = _build_field(item, known)
-    return shape
+    known: dict[str, MessageShape] = {}
+    root = _build_message(descriptor, known)
+    for shape in known.values():
+        for concern, matters in _MATTERS.items():
+            names = (item.name for item in shape.fields.values() if _reaches(item, matters))
+            shape.visits[concern] = frozenset(names)
+    return root
 
 
 def is_recursive(descriptor: Descriptor) -> bool:
@@ -126,14 +140,19 @@ def is_recursive(descriptor: Descriptor) -> bool:
     return False
 
 
-def walk(message: Message, shape: MessageShape, path: str = "", depth: int = 1) -> Iterator[Place]:
-    """Yield every set value of `message`, parents before what they hold."""
+def walk(
+    message: Message, shape: MessageShape, concern: Concern, path: str = "", depth: int = 1
+) -> Iterator[Place]:
+    """Yield the set values of `message` that can matter to `concern`, parents before what they hold."""
+    visited = shape.visits[concern]
     for descriptor, value in message.ListFields():
+        if descriptor.name not in visited:
+            continue
         item = shape.fields[descriptor.name]
         for where, inner in spread(item, value, f"{path}.{item.name}" if path else item.name):
             yield Place(where, item, inner, depth)
             if item.message is not None:
-                yield from walk(inner, item.message, where, depth + 1)
+                yield from walk(inner, item.message, concern, where, depth + 1)
 
 
 def spread(item: FieldShape, value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -153,6 +172,44 @@ def quote_key(item: FieldShape, key: object) -> str:
     return "…" if item.roles.secret else json.dumps(key)
 
 
+def _needs_check(item: FieldShape) -> bool:
+    if item.kind in (Kind.ENUM, Kind.FLOAT) or item.roles.amount:
+        return True
+    if item.kind is Kind.INT:
+        return item.values.type in UNSIGNED_64
+    return item.message is not None and (item.message.recursive or item.message.full_name in RANGED_TYPES)
+
+
+_MATTERS: dict[Concern, Callable[[FieldShape], bool]] = {
+    Concern.CHECKS: _needs_check,
+    Concern.DESTINATIONS: lambda item: item.roles.destination,
+    Concern.AMOUNTS: lambda item: item.roles.amount,
+    Concern.UNTRUSTED: lambda item: item.roles.untrusted,
+    Concern.ALL: lambda _item: True,
+}
+
+
+def _reaches(item: FieldShape, matters: Callable[[FieldShape], bool]) -> bool:
+    """Tell whether a field, or one that it can hold at any depth, matters."""
+    seen: set[str] = set()
+    waiting = [item]
+    while waiting:
+        inner = waiting.pop()
+        if matters(inner):
+            return True
+        if inner.message is not None and inner.message.full_name not in seen:
+            seen.add(inner.message.full_name)
+            waiting.extend(inner.message.fields.values())
+    return False
+
+
+def _build_message(descriptor: Descriptor, known: dict[str, MessageShape]) -> MessageShape:
+    if descriptor.full_name not in known:
+        shape = known[descriptor.full_name] = MessageShape(descriptor, is_recursive(descriptor))
+        shape.fields.update((item.name, _build_field(item, known)) for item in descriptor.fields)
+    return known[descriptor.full_name]
+
+
 def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> FieldShape:
     roles = read_roles(item)
     entry = item.message_type
@@ -161,5 +218,5 @@ def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> Field
         key = _build_field(entry.fields_by_name["key"], known)
         return FieldShape(item, value.values, item.name, value.kind, True, False, roles, value.message, key)
     kind = Kind.BYTES if item.type == FieldDescriptor.TYPE_BYTES else _KINDS[item.cpp_type]
-    inner = None if entry is None else build_shape(entry, known)
+    inner = None if entry is None else _build_message(entry, known)
     return FieldShape(item, item, item.name, kind, item.is_repeated, item.has_presence, roles, inner)

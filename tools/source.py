@@ -79,14 +79,17 @@ def _find_missing_parts(folder: Path, protos: list[str]) -> Iterator[Violation]:
     for name in protos:
         if name in TRUSTED_FILES:
             yield Violation(f"proto/{name}", "comes with Toolcrib: remove the copy")
+        if name.partition("/")[0] in sys.stdlib_module_names:
+            yield Violation(
+                f"proto/{name}", "has the name of a module of Python, which hides it: rename the package"
+            )
 
 
 def _compile_protos(root: Path, names: list[str], scratch: Path) -> bytes:
     out = scratch / "bundle.binpb"
-    includes = [f"-I{path}" for path in (root, *find_include_folders())]
-    _run_protoc(
-        [*includes, "--include_imports", "--include_source_info", f"--descriptor_set_out={out}", *names]
-    )
+    includes = [f"-I{path}" for path in (".", *find_include_folders())]
+    flags = ["--include_imports", "--include_source_info", f"--descriptor_set_out={out}"]
+    _run_protoc([*includes, *flags, *names], root)
     return _drop_foreign_source_info(out.read_bytes())
 
 
@@ -106,14 +109,14 @@ def _generate_python(descriptor_set: bytes, scratch: Path) -> dict[str, bytes]:
     source.write_bytes(view)
     out.mkdir()
     own = [name for name in names if name not in TRUSTED_FILES]
-    _run_protoc([f"--descriptor_set_in={source}", f"--python_out={out}", *own])
+    _run_protoc([f"--descriptor_set_in={source}", f"--python_out={out}", *own], scratch)
     return {path.relative_to(out).as_posix(): path.read_bytes() for path in out.rglob("*.py")}
 
 
-def _run_protoc(arguments: list[str]) -> None:
+def _run_protoc(arguments: list[str], folder: Path) -> None:
     command = [sys.executable, "-P", "-m", "grpc_tools.protoc", *arguments]
     done = subprocess.run(
-        command, env={}, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        command, cwd=folder, env={}, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
     )
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]

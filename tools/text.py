@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from google.protobuf.message import Message
 
-from tools.shapes import FieldShape, MessageShape, spread
+from tools.shapes import Concern, FieldShape, MessageShape, spread
 
 _KEPT = frozenset("\n\t")
 _BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
@@ -43,6 +43,8 @@ def clean_message(message: Message, shape: MessageShape, path: str = "") -> Iter
         A line for each field that lost something, for example "order.customer.note: 2 bidirectional, 1 tag".
     """
     for descriptor, value in message.ListFields():
+        if descriptor.name not in shape.visits[Concern.UNTRUSTED]:
+            continue
         item = shape.fields[descriptor.name]
         where = f"{path}.{item.name}" if path else item.name
         if item.roles.untrusted:

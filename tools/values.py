@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from tools.descriptors import list_unknown_numbers
 from tools.errors import MessageInvalid, UnknownFields, Violation
-from tools.shapes import Kind, MessageShape, Place, walk
+from tools.shapes import RANGED_TYPES, Concern, Kind, MessageShape, Place, walk
 
 MAX_DEPTH = 50
 MAX_LONG = 2**63 - 1
@@ -32,7 +31,6 @@ WHOLE = "(message)"
 """What a violation names when it is about the message itself."""
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
-_UNSIGNED_64 = (FieldDescriptor.TYPE_UINT64, FieldDescriptor.TYPE_FIXED64)
 _NEWER = "is not known to this version of the tool: remove it, or call a newer version"
 
 
@@ -65,8 +63,8 @@ def check_values(message: Message, shape: MessageShape, more: Sequence[Violation
         UnknownFields: Rule 1 is broken.
         MessageInvalid: Another rule is broken, or `more` holds violations.
     """
-    places = list(walk(message, shape))
-    unknown = [*_find_unknown(message, places), *_find_unknown_enums(places)]
+    places = list(walk(message, shape, Concern.CHECKS))
+    unknown = [*_find_unknown(message, shape), *_find_unknown_enums(places)]
     told = {violation.field for violation in more}
     invalid = [found for place in places for found in _check_place(place) if found.field not in told]
     raise_violations(unknown, [*invalid, *more])
@@ -93,7 +91,7 @@ def collect_destinations(message: Message, shape: MessageShape) -> tuple[Destina
     """Collect the non-empty values of destination fields, nested and repeated ones too."""
     return tuple(
         Destination(place.path, place.value)
-        for place in walk(message, shape)
+        for place in walk(message, shape, Concern.DESTINATIONS)
         if place.field.roles.destination and place.value
     )
 
@@ -102,19 +100,19 @@ def collect_amounts(message: Message, shape: MessageShape) -> tuple[Amount, ...]
     """Collect the amounts that are set."""
     return tuple(
         Amount(place.path, place.value.minor_units, place.value.currency)
-        for place in walk(message, shape)
+        for place in walk(message, shape, Concern.AMOUNTS)
         if place.field.roles.amount
     )
 
 
-def _find_unknown(message: Message, places: list[Place]) -> Iterator[Violation]:
+def _find_unknown(message: Message, shape: MessageShape) -> Iterator[Violation]:
     trimmed = type(message)()
     trimmed.CopyFrom(message)
     trimmed.DiscardUnknownFields()
     if trimmed.ByteSize() == message.ByteSize():
         return
-    messages = [("", message), *((p.path, p.value) for p in places if p.field.kind is Kind.MESSAGE)]
-    for path, inner in messages:
+    inside = ((p.path, p.value) for p in walk(message, shape, Concern.ALL) if p.field.kind is Kind.MESSAGE)
+    for path, inner in (("", message), *inside):
         for number in list_unknown_numbers(inner):
             yield Violation(path or WHOLE, f"field number {number} {_NEWER}")
 
@@ -159,7 +157,6 @@ def _is_duration(value: Any) -> bool:
     return bool(abs(value.seconds) <= 315576000000 and abs(value.nanos) < 1_000_000_000)
 
 
-_WELL_KNOWN: dict[str, Callable[[Any], bool]] = {
-    "google.protobuf.Timestamp": _is_timestamp,
-    "google.protobuf.Duration": _is_duration,
-}
+_WELL_KNOWN: dict[str, Callable[[Any], bool]] = dict(
+    zip(RANGED_TYPES, (_is_timestamp, _is_duration), strict=True)
+)

@@ -12,6 +12,7 @@ from broker.catalogue import STABLE, Catalogue
 from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Caller
+from broker.outlast import outlast
 from broker.policy.files import Change, diff_grants, digest_files
 from broker.policy.grants import GrantsInvalid, Question
 from broker.store.protocol import AuditEvent, BaseChanged, GrantFiles, Store
@@ -79,7 +80,7 @@ class GrantsService:
                 Reason.REASON_PLAN_STALE,
                 "the grants changed since the plan was made; look at a new plan, then apply that",
             ) from error
-        await self._grants.refresh(caller.tenant)
+        await outlast(self._grants.refresh(caller.tenant))
         return grants_pb2.ApplyGrantsResponse(changes=map(_change, changes), digest=applied.digest)
 
     async def _list(

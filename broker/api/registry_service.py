@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -12,6 +13,8 @@ from broker.catalogue import STABLE, Catalogue
 from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Caller
+from broker.outlast import outlast
+from broker.stages.authenticate import name_of
 from broker.store.protocol import AuditEvent, Store, VersionExists, VersionRow
 from toolcrib.v1 import registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
@@ -37,6 +40,7 @@ class RegistryService:
         self._grants = grants
         self._store = store
         self._clock = clock
+        self._registering = asyncio.Lock()
         base = f"/{SERVICE.full_name}/"
         self.RegisterTool = door.guard(base + "RegisterTool", self._register)
         self.ReviewVersion = door.guard(base + "ReviewVersion", self._review)
@@ -47,11 +51,20 @@ class RegistryService:
         self, request: registry_pb2.RegisterToolRequest, caller: Caller
     ) -> registry_pb2.RegisterToolResponse:
         try:
-            version = load_version(request.descriptor_set, request.manifest_yaml, request.image_id)
+            version = await asyncio.to_thread(
+                load_version, request.descriptor_set, request.manifest_yaml, request.image_id
+            )
         except BundleInvalid as error:
             raise _invalid(error.violations) from error
-        await self._check_names(caller.tenant, version)
-        self._check_breaking(caller.tenant, version)
+        async with self._registering:  # two that take the same names do not both find them free
+            stored = await self._add(request, caller, version)
+        return registry_pb2.RegisterToolResponse(version=self._message(stored))
+
+    async def _add(
+        self, request: registry_pb2.RegisterToolRequest, caller: Caller, version: ToolVersion
+    ) -> VersionRow:
+        self._check_names(caller.tenant, version)
+        await asyncio.to_thread(self._check_breaking, caller.tenant, version)
         row = VersionRow(
             tenant=caller.tenant,
             bundle=version.bundle,
@@ -72,14 +85,14 @@ class RegistryService:
                 f"version {row.version} of {row.bundle} is registered with other content; versions never "
                 "change: raise `version` in tool.yaml",
             ) from error
-        await self._catalogue.refresh(caller.tenant)
-        return registry_pb2.RegisterToolResponse(version=self._message(stored))
+        await outlast(self._catalogue.refresh(caller.tenant))
+        return stored
 
     async def _review(
         self, request: registry_pb2.ReviewVersionRequest, caller: Caller
     ) -> registry_pb2.ReviewVersionResponse:
         row = await self._find(caller.tenant, request.bundle, request.version)
-        if row.registered_by == caller.spiffe_id:
+        if name_of(row.registered_by) == caller.name:
             raise Refused(
                 Reason.REASON_SELF_REVIEW, "who registered a version cannot review it; ask another person"
             )
@@ -138,7 +151,7 @@ class RegistryService:
             )
         return row
 
-    async def _check_names(self, tenant: str, version: ToolVersion) -> None:
+    def _check_names(self, tenant: str, version: ToolVersion) -> None:
         taken = [
             Violation(method, f'belongs to bundle "{entry.row.bundle}"; give the service another package')
             for entry in self._catalogue.entries(tenant)
@@ -164,6 +177,10 @@ class RegistryService:
                 )
 
     async def _refresh(self, tenant: str) -> None:
+        """Make what was just decided true here, also when who decided it hung up."""
+        await outlast(self._refresh_both(tenant))
+
+    async def _refresh_both(self, tenant: str) -> None:
         await self._catalogue.refresh(tenant)
         await self._grants.refresh(tenant)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -21,7 +22,8 @@ log = logging.getLogger(__name__)
 
 DOMAIN = "toolcrib"
 # gRPC's clients take 8 KiB of metadata; a success with more becomes an error at the client.
-MAX_DETAIL_BYTES = 6 * 1024
+MAX_DETAIL_BYTES = 4608
+MAX_MESSAGE_BYTES = 1024
 
 _CODES = {
     grpc.StatusCode.UNAVAILABLE: (
@@ -73,13 +75,16 @@ _CODES = {
     grpc.StatusCode.DATA_LOSS: (reasons.REASON_RESULT_INVALID, reasons.REASON_SECRET_IN_RESULT),
     grpc.StatusCode.INTERNAL: (reasons.REASON_TOOL_CRASHED, reasons.REASON_UNSPECIFIED),
 }
+# gRPC sends printable ASCII as it is, but for the percent sign.
+_UNQUOTED = "".join(chr(code) for code in range(0x20, 0x7F) if chr(code) != "%")
 CODE_OF = {reason: code for code, members in _CODES.items() for reason in members}
 
 
 def status_of(error: CallError) -> status_pb2.Status:
     """Build the rich status of an error."""
     code = CODE_OF[error.reason]
-    info = error_details_pb2.ErrorInfo(reason=error.reason_name, domain=DOMAIN, metadata=error.details)
+    facts = {name: cut_message(value) for name, value in error.details.items()}
+    info = error_details_pb2.ErrorInfo(reason=error.reason_name, domain=DOMAIN, metadata=facts)
     details = [_pack(info)]
     if error.violations:
         details.append(_pack(_bad_request(error)))
@@ -87,7 +92,7 @@ def status_of(error: CallError) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromNanoseconds(int(error.retry_after_seconds * 1e9))
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=code.value[0], message=error.message[:1024], details=details)
+    return status_pb2.Status(code=code.value[0], message=cut_message(error.message), details=details)
 
 
 async def abort(context: Any, error: CallError, trailers: Mapping[str, str]) -> NoReturn:
@@ -96,6 +101,13 @@ async def abort(context: Any, error: CallError, trailers: Mapping[str, str]) -> 
     metadata = [*trailers.items(), ("grpc-status-details-bin", status.SerializeToString())]
     await context.abort(CODE_OF[error.reason], status.message, tuple(metadata))
     raise AssertionError("abort raises")
+
+
+def cut_message(message: str) -> str:
+    """Cut a text to what fits into a trailer, where gRPC writes most bytes beyond ASCII as three (%XX)."""
+    while (size := len(quote(message.encode("utf-8", "replace"), safe=_UNQUOTED))) > MAX_MESSAGE_BYTES:
+        message = message[: max(len(message) * MAX_MESSAGE_BYTES // size - 1, 0)]
+    return message
 
 
 def _bad_request(error: CallError) -> error_details_pb2.BadRequest:

@@ -63,9 +63,13 @@ class Authenticator:
     def _read(self, peer: Peer) -> tuple[Caller, datetime, datetime]:
         if not peer.unverified_pem:
             raise _unknown("the channel carries no client certificate; connect with mutual TLS")
-        certificate = x509.load_pem_x509_certificate(peer.unverified_pem)
+        try:
+            certificate = x509.load_pem_x509_certificate(peer.unverified_pem)
+            spiffe_id = _spiffe_id(certificate)
+        except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+            raise _unknown("the client certificate cannot be read; get a new one") from error
         return (
-            self._caller(_spiffe_id(certificate)),
+            self._caller(spiffe_id),
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
         )
@@ -81,6 +85,12 @@ class Authenticator:
         if match["tenant"] not in self._tenants:
             raise _unknown(f'tenant "{match["tenant"]}" is not one of this broker\'s')
         return Caller(match["tenant"], match["name"], Role(match["role"]), match["subject"] or "", spiffe_id)
+
+
+def name_of(spiffe_id: str) -> str:
+    """Read the name in an identity that was accepted once, whatever role or subject it came with."""
+    path = _PATH.search(spiffe_id)
+    return path["name"] if path else ""
 
 
 def _spiffe_id(certificate: x509.Certificate) -> str:

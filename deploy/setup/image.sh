@@ -8,4 +8,4 @@ if is_left_out engine; then
   say "TOOLCRIB_WITHOUT names engine: no image is built"
   exit 0
 fi
-exec .venv/bin/python -P -m sandboxes.images
+exec .venv/bin/python -P deploy/setup/build_image.py

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import quote
+
 import pytest
 from google.rpc import error_details_pb2
 
@@ -37,3 +39,15 @@ def test_says_how_many_violations_did_not_fit():
     assert status.details[1].Unpack(listed)
     assert status.ByteSize() < 8 * 1024
     assert "more violations" in listed.field_violations[-1].description
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "界", "\n", "%", "\U0001f600"])
+def test_fits_into_the_trailers_whatever_the_message_is_made_of(letter: str):
+    violations = [Violation(letter * 300, letter * 600) for _ in range(100)]
+    error = Refused(
+        reasons_pb2.REASON_TOOL_FAILED, letter * 5000, violations=violations, details={"code": letter * 5000}
+    )
+    status = status_of(error)
+    as_sent = len(quote(status.message)) + status.ByteSize()
+    assert status.message.startswith(letter)
+    assert as_sent < 8 * 1024 - 256

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
+from credentials import child_process
+from credentials.child_process import Launch
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from credentials.errors import PartUnavailable
@@ -47,6 +49,16 @@ def test_leaves_no_process_and_no_file_when_stopped(tmp_path: Path, dev_vault) -
 
 def test_runs_postgresql_as_another_user_than_root(notes) -> None:
     assert Path(f"/proc/{notes.pid}").stat().st_uid != 0 or os.geteuid() != 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes another user")
+def test_lets_another_user_find_programs_below_a_closed_folder(tmp_path: Path) -> None:
+    program = tmp_path / "closed" / "program"
+    program.parent.mkdir(mode=0o700)
+    program.touch(0o755)
+    asked = "import os, sys; sys.exit(not (os.getuid() and os.access(sys.argv[1], os.R_OK | os.X_OK)))"
+    command = [sys.executable, "-I", "-S", "-c", asked, str(program)]
+    child_process.run(Launch(command, tmp_path, tmp_path / "log", uid=65534, search_folders=True))
 
 
 async def test_shows_a_leak_of_each_kind(session, vault, notes, log_in) -> None:

@@ -50,6 +50,7 @@ permit (
 );
 """
 
+
 def one_call_an_hour() -> str:
     """A grant with a budget of its own, whatever other tests used up."""
     return MISCHIEF.replace('@id("mischief")', f'@id("once-{uuid.uuid4().hex}") @limit_calls("1/1h")')

@@ -383,7 +383,7 @@ def register_newer(crib: Crib) -> None:
     review(crib, version, "rob")
 
 
-NAMES = [name.removeprefix("REASON_") for name in reasons_pb2.Reason.keys()]
+NAMES = [name.removeprefix("REASON_") for name, _ in reasons_pb2.Reason.items()]
 
 
 @pytest.mark.parametrize("reason", [name for name in NAMES if name != "UNSPECIFIED"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from broker.app import Hooks
 from broker.dev import DevOptions
+from sandboxes.engine import Engine
 from tests.e2e.stack import MISCHIEF, SHOP, Crib, CribThread
 from tests.parts import REAL_PARTS, without
 
@@ -43,13 +45,13 @@ SWITCHBOARD = Switchboard()
 
 
 @pytest.fixture(scope="session")
-def running_crib(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crib]:
-    for part in ("engine", "openbao", "postgres"):
+def running_crib(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Crib]:
+    for part in ("openbao", "postgres"):
         if without(part):
             pytest.skip(f"needs {part}")
     hooks = Hooks(boundary=SWITCHBOARD.boundary, clock=SWITCHBOARD.clock)
     folder = tmp_path_factory.mktemp("crib") / "state"
-    with CribThread(folder, CACHE_DIR, OPTIONS, hooks) as crib:
+    with CribThread(folder, CACHE_DIR, replace(OPTIONS, engine_url=engine.base_url), hooks) as crib:
         REAL_PARTS.append(f"OpenBao {crib.stack.vault.version}, PostgreSQL {crib.stack.postgres.version}")
         yield crib
 

@@ -2,8 +2,8 @@
 
 The engine is the one at DOCKER_HOST or at the usual socket; where there is none and we are root, a private
 one is started for the session. Its images stay in .toolcrib/tests and the downloaded parts in
-.toolcrib/cache, so that only the first run downloads. Every `driver` has an installation of its own, and its teardown fails when a container is
-left over.
+.toolcrib/cache, so that only the first run downloads. Every `driver` has an installation of its own, and its
+teardown fails when a container is left over.
 """
 
 from __future__ import annotations

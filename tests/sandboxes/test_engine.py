@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import socket
@@ -23,9 +24,11 @@ from sandboxes.engine import (
     start_engine,
 )
 from sandboxes.engine_calls import EngineStalled
+from sandboxes.images import build_base, build_bundle
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.processes import find_processes
 from tests.parts import without
-from tests.parts.engine import COMMAND, TestLimits
+from tests.parts.engine import COMMAND, OBEDIENT_HANDLER, STATE, Obedient, TestLimits
 
 GOOD_VERSION = {"Version": "20.10.24", "ApiVersion": "1.41"}
 GOOD_INFO = {"MemoryLimit": True, "PidsLimit": True, "CpuCfsQuota": True, "SecurityOptions": ["name=seccomp"]}
@@ -138,6 +141,27 @@ class TestPrivateEngine:
         second.stop()
         first._process.wait()
         assert _processes_about(folder) == []
+
+    async def test_ends_a_sandbox_though_its_engine_was_killed(self, folder: Path) -> None:
+        engine = start_engine(Folders(folder / "run", folder / "state"))
+        image = build_bundle(
+            engine, build_base(engine, STATE / "cache"), "b", {"handler.py": OBEDIENT_HANDLER}
+        )
+        driver = DockerDriver(engine, "test", 1)
+        obedient = Obedient(engine, image, "test", driver)
+        async with driver.create(obedient.spec(), "call") as sandbox:
+            call = asyncio.create_task(sandbox.run(obedient.start("import time; time.sleep(60)"), 30))
+            await asyncio.sleep(0.3)
+            engine._process.kill()
+            outcome = await call
+        await driver.close()
+        engine.stop()
+        assert (outcome.kind, outcome.detail) == ("crashed", "the engine lost the sandbox during the call")
+        assert sandbox.ended is not None
+        assert sandbox.gone is None
+        assert find_processes(sandbox.container_id) == []
+        assert _processes_about(folder) == []
+        assert str(folder) not in Path("/proc/self/mounts").read_text()
 
 
 def _forget(engine: PrivateEngine) -> None:

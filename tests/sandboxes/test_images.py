@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,23 @@ def test_finds_the_base_though_bundles_inherit_its_label(
     assert build_base(engine, tmp_path, _no_step) == base_image
 
 
-def test_gets_the_base_from_the_kept_archive(engine: Engine, base_image: str) -> None:
-    """An engine with an empty store: the image's name is taken away, so that it has to be imported."""
+@pytest.fixture
+def hidden_base(engine: Engine, base_image: str) -> Iterator[str]:
+    """The base image without its name, as if the engine's store were empty; the name comes back."""
+    client, name = engine.client, f"toolcrib/base:{content_key()[:16]}"
+    client.tag(base_image, "toolcrib/test-hidden")
+    client.remove_image(name, noprune=True)
+    yield base_image
+    again = client.inspect_image(name)["Id"]
+    client.tag(base_image, *name.split(":"), force=True)
+    client.remove_image("toolcrib/test-hidden", noprune=True)
+    client.remove_image(again)
+
+
+def test_gets_the_base_from_the_kept_archive(engine: Engine, hidden_base: str) -> None:
     steps: list[str] = []
-    engine.client.remove_image(f"toolcrib/base:{content_key()[:16]}", noprune=True)
     again = build_base(engine, STATE / "cache", steps.append)
-    assert again.startswith("sha256:")
+    assert again != hidden_base
     assert steps == ["importing the base image"]
 
 

@@ -7,7 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.protos import HEAD, IMAGE_ID, SERVICE, compile_messages, compile_text, load_messages, write_manifest
+from tests.tools.protos import (
+    HEAD,
+    IMAGE_ID,
+    SERVICE,
+    compile_messages,
+    compile_text,
+    load_messages,
+    write_manifest,
+)
 from tools.catalogue import ToolVersion, digest_version, find_breaking_changes, load_version
 from tools.contract import Amount, Destination, Effect, Reach
 from tools.errors import BundleInvalid, MessageInvalid
@@ -27,7 +35,11 @@ def test_loads_the_shop(shop: ToolVersion) -> None:
     contract = shop.contracts[REFUND]
 
     assert (shop.bundle, shop.version, len(shop.contracts)) == ("shop", "1.0.0", 4)
-    assert (contract.effect, contract.reach, contract.scope) == (Effect.WRITE, Reach.INTERNAL, "orders.refund")
+    assert (contract.effect, contract.reach, contract.scope) == (
+        Effect.WRITE,
+        Reach.INTERNAL,
+        "orders.refund",
+    )
     assert contract.probe == "shop.v1.Orders/LookupRefund"
     assert contract.description == "Refunds a payment. Money moves."
     assert shop.contracts["shop.v1.Orders/LookupOrder"].untrusted
@@ -46,7 +58,9 @@ def test_reads_a_refund(shop: ToolVersion) -> None:
 
 def test_tells_every_violation_of_a_refund_by_field(shop: ToolVersion) -> None:
     with pytest.raises(MessageInvalid) as caught:
-        shop.contracts[REFUND].parse_request(b"\x0a\x01x\x12\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x1a\x01?")
+        shop.contracts[REFUND].parse_request(
+            b"\x0a\x01x\x12\x0b\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x1a\x01?"
+        )
 
     assert [violation.field for violation in caught.value.violations] == [
         "order_id", "amount.minor_units", "amount.currency", "payout_account",
@@ -141,7 +155,9 @@ def test_lets_compatible_changes_pass(messages: str) -> None:
 
 def test_compares_only_packages_that_both_have() -> None:
     head = HEAD.replace("test.v1", "test.v2")
-    new = compile_text(head + SERVICE + "message Request { } message Response { }", names=("test/v2/things.proto",))
+    new = compile_text(
+        head + SERVICE + "message Request { } message Response { }", names=("test/v2/things.proto",)
+    )
 
     assert find_breaking_changes(compile_messages(""), new) == ()
 

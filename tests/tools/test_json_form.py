@@ -101,7 +101,7 @@ def test_names_an_unknown_field_with_its_place_and_the_known_ones(contract: Cont
     assert "(its fields: the_name, next)" in error.violations[0].description
 
 
-BAD = {
+BAD: dict[str, list[object]] = {
     "long": ["1_000", "+1", " 1", "1e3", "01", "-0", 1.5, True, "9223372036854775808", 1e300, [], {}],
     "short": [2147483648, -2147483649, "2147483648"],
     "natural": [-1, "-1", 4294967296],
@@ -131,7 +131,7 @@ def test_refuses_a_value_of_the_wrong_form(contract: Contract, name: str, value:
     assert fields(error) == [name]
 
 
-GOOD = {
+GOOD: dict[str, list[object]] = {
     "long": [1, "1", 1.0, 1e3, "-9223372036854775808", None],
     "ratio": [1, "1.5", -2e5, "1E5"],
     "data": ["", "YQ", "YQ==", "-_8", "+/8="],

@@ -88,8 +88,8 @@ def test_names_the_nearest_valid_field(path: str, hint: str) -> None:
 @pytest.mark.parametrize(
     "path",
     [
-        "mounts", "volumes", "capabilities", "devices", "privileged", "network", "env", "image:env", "limits:privileged",
-        "secrets", "user", "targets:db:hosts", "tools:test.v1.Things/Do:effect",
+        "mounts", "volumes", "capabilities", "devices", "privileged", "network", "env", "image:env",
+        "limits:privileged", "secrets", "user", "targets:db:hosts", "tools:test.v1.Things/Do:effect",
     ],
 )  # fmt: skip
 def test_refuses_what_a_tool_must_not_have_and_says_what_instead(path: str) -> None:
@@ -102,14 +102,17 @@ def test_refuses_what_a_tool_must_not_have_and_says_what_instead(path: str) -> N
     ("path", "value"),
     [
         ("bundle", "Shop"), ("bundle", "a/b"), ("bundle", "x" * 64), ("bundle", "shop\n"), ("version", 1.0),
-        ("version", "1.0"), ("version", "01.0.0"), ("version", "v1.0.0"), ("description", ""), ("description", "x" * 501),
-        ("image:command", "true"), ("image:command", ["a\x00b"]), ("image:command", ["x"] * 33),
-        ("limits:memory_mib", 8), ("limits:memory_mib", "64"), ("limits:memory_mib", True), ("limits:cpus", 64),
+        ("version", "1.0"), ("version", "01.0.0"), ("version", "v1.0.0"), ("description", ""),
+        ("description", "x" * 501), ("image:command", "true"), ("image:command", ["a\x00b"]),
+        ("image:command", ["x"] * 33),
+        ("limits:memory_mib", 8), ("limits:memory_mib", "64"),
+        ("limits:memory_mib", True), ("limits:cpus", 64),
         ("limits:cpus", float("nan")), ("limits:output_kib", 1_000_000), ("limits", None),
         ("credentials:db_read:engine", "ssh"), ("credentials:db_read:role", "Admin"),
         ("credentials:db_read:role", "../sys"), ("targets:db:kind", "http"),
         ("tools:test.v1.Things/Do:deadline_seconds", 0), ("tools:test.v1.Things/Do:deadline_seconds", 1e9),
-        ("tools:test.v1.Things/Do:settle_seconds", -1), ("tools", None), ("tools:/test.v1.Things/Do", {"deadline_seconds": 1}),
+        ("tools:test.v1.Things/Do:settle_seconds", -1), ("tools", None),
+        ("tools:/test.v1.Things/Do", {"deadline_seconds": 1}),
     ],
 )  # fmt: skip
 def test_names_the_field_of_an_ill_formed_value(path: str, value: object) -> None:

@@ -49,7 +49,8 @@ def view(contract: Contract, document: dict[str, object]) -> dict[str, object]:
 
 def test_shows_fields_without_presence_even_when_unset(contract: Contract) -> None:
     assert view(contract, {}) == {
-        "text": "", "flag": False, "long": 0, "natural": 0, "color": "COLOR_UNSPECIFIED", "tags": [], "prices": [],
+        "text": "", "flag": False, "long": 0, "natural": 0, "color": "COLOR_UNSPECIFIED", "tags": [],
+        "prices": [],
     }  # fmt: skip
 
 
@@ -74,7 +75,7 @@ def test_shows_a_field_with_presence_only_when_set(contract: Contract) -> None:
 
 
 def test_hides_what_policies_cannot_compare_and_secrets(contract: Contract) -> None:
-    document = {
+    document: dict[str, object] = {
         "ratio": 1.5,
         "data": "YQ==",
         "labels": {"a": "b"},

@@ -13,15 +13,19 @@ from tools.catalogue import load_version
 from tools.errors import BundleInvalid
 from tools.source import compile_bundle
 
-PROTO = HEAD + SERVICE + "message Request { string text = 1; }\nmessage Response { string text = 1; }\n"
+PROTO = (
+    HEAD.replace("test.v1", "things.v1")
+    + SERVICE
+    + "message Request { string text = 1; }\nmessage Response { string text = 1; }\n"
+)
 
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     folder = tmp_path / "bundle"
     for name, text in {
-        "proto/test/v1/things.proto": PROTO,
-        "tool.yaml": write_manifest(),
+        "proto/things/v1/things.proto": PROTO,
+        "tool.yaml": write_manifest("things.v1.Things/Do"),
         "handler/__init__.py": "",
         "handler/data/words.txt": "one",
         "handler/__pycache__/x.pyc": "",
@@ -47,7 +51,7 @@ def test_gives_what_registration_takes(bundle: Path) -> None:
 
 def test_packs_the_handler_and_generated_code_and_nothing_else(bundle: Path) -> None:
     assert list(compile_bundle(bundle).files) == [
-        "handler/__init__.py", "handler/data/words.txt", "test/v1/things_pb2.py",
+        "handler/__init__.py", "handler/data/words.txt", "things/v1/things_pb2.py",
     ]  # fmt: skip
 
 
@@ -62,7 +66,7 @@ def test_generates_code_that_imports_nothing_of_ours(bundle: Path, tmp_path: Pat
         (tmp_path / "image" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "image" / name).write_bytes(content)
     program = (
-        "import sys; from test.v1 import things_pb2; things_pb2.Request(text='a'); "
+        "import sys; from things.v1 import things_pb2; things_pb2.Request(text='a'); "
         "assert not any(name.startswith(('toolcrib', 'buf')) for name in sys.modules)"
     )
 
@@ -74,26 +78,30 @@ def test_gives_the_same_bytes_each_time(bundle: Path) -> None:
 
 
 def test_names_file_line_and_column_of_each_error(bundle: Path) -> None:
-    (bundle / "proto/test/v1/things.proto").write_text('syntax = "proto3";\npackage a.v1;\nmessage M {\n  strin a = 1;\n}\n')
+    (bundle / "proto/things/v1/things.proto").write_text(
+        'syntax = "proto3";\npackage a.v1;\nmessage M {\n  strin a = 1;\n}\n'
+    )
 
-    assert refuse(bundle) == [("proto/test/v1/things.proto:4:3", '"strin" is not defined.')]
+    assert refuse(bundle) == [("proto/things/v1/things.proto:4:3", '"strin" is not defined.')]
 
 
 def test_names_an_import_that_is_not_there(bundle: Path) -> None:
-    (bundle / "proto/test/v1/things.proto").write_text('syntax = "proto3";\nimport "gone/v1/gone.proto";\n')
+    (bundle / "proto/things/v1/things.proto").write_text('syntax = "proto3";\nimport "gone/v1/gone.proto";\n')
 
     assert ("proto/gone/v1/gone.proto", "File not found.") in refuse(bundle)
 
 
 def test_names_a_clash_between_two_files(bundle: Path) -> None:
-    (bundle / "proto/test/v1/again.proto").write_text(PROTO)
+    (bundle / "proto/things/v1/again.proto").write_text(PROTO)
 
     found = refuse(bundle)
 
     assert any("is already defined in file" in description for _, description in found)
 
 
-@pytest.mark.parametrize(("gone", "field"), [("tool.yaml", "tool.yaml"), ("handler", "handler/"), ("proto", "proto/")])
+@pytest.mark.parametrize(
+    ("gone", "field"), [("tool.yaml", "tool.yaml"), ("handler", "handler/"), ("proto", "proto/")]
+)
 def test_names_a_part_that_is_missing(bundle: Path, gone: str, field: str) -> None:
     (bundle / gone).rename(bundle / "elsewhere")
 
@@ -118,6 +126,15 @@ def test_refuses_a_copy_of_our_option_files(bundle: Path) -> None:
     (bundle / "proto/toolcrib/v1/options.proto").write_text('syntax = "proto3";')
 
     assert ("proto/toolcrib/v1/options.proto", "comes with Toolcrib: remove the copy") in refuse(bundle)
+
+
+def test_refuses_a_package_that_python_hides(bundle: Path) -> None:
+    (bundle / "proto/things").rename(bundle / "proto/email")
+
+    ((field, description),) = refuse(bundle)
+
+    assert field == "proto/email/v1/things.proto"
+    assert "has the name of a module of Python" in description
 
 
 def test_refuses_a_manifest_that_is_not_text(bundle: Path) -> None:

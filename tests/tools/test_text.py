@@ -33,8 +33,9 @@ def test_keeps_what_people_see(text: str) -> None:
     ("hidden", "kind"),
     [
         ("\x00", "control"), ("\x1b", "control"), ("\x7f", "control"), ("\x85", "control"), ("\r", "control"),
-        ("\u2028", "control"), ("\u202e", "bidirectional"), ("\u2066", "bidirectional"), ("\u200f", "bidirectional"),
-        ("\u200b", "invisible"), ("\u200d", "invisible"), ("\ufeff", "invisible"), ("\u00ad", "invisible"),
+        ("\u2028", "control"), ("\u202e", "bidirectional"), ("\u2066", "bidirectional"),
+        ("\u200f", "bidirectional"), ("\u200b", "invisible"), ("\u200d", "invisible"),
+        ("\ufeff", "invisible"), ("\u00ad", "invisible"),
         ("\U000e0041", "tag"), ("\U000e007f", "tag"), ("\ufe0f", "invisible"), ("\U000e0101", "invisible"),
         ("\u3164", "invisible"), ("\u2060", "invisible"), ("\u180e", "invisible"),
     ],
