@@ -72,6 +72,13 @@ def read_secret_file(path: Path) -> Secret:
     return Secret(text)
 
 
+def _serve_metrics(metrics: Metrics, listen: str) -> Callable[[], None]:
+    try:
+        return metrics.serve(listen)
+    except (OSError, ValueError) as error:
+        raise SettingsInvalid(f"server.metrics_listen: {listen} cannot be listened on ({error})") from error
+
+
 class Broker:
     """A running broker. Use as an async context manager; leaving it drains and takes everything away."""
 
@@ -124,6 +131,7 @@ class Broker:
         grants = GrantBook(self.store, catalogue, settings.environments, settings.targets)
         await grants.load()
         stages = self._stages(keys, catalogue, grants, egress)
+        stack.push_async_callback(stages.reserve.close)
         self.path = CallPath(stages)
         doors = Doors(
             path=self.path,
@@ -180,7 +188,7 @@ class Broker:
             admit=Admission(settings.tenants, settings.server.max_calls),
             validate=Validator(catalogue, store, keys, settings.environments),
             claim=Claimer(store),
-            authorize=Authorizer(grants, clock),
+            authorize=Authorizer(catalogue, grants, settings.tenants, clock),
             gate=Gate(grants),
             reserve=Reserver(store),
             mint=Minter(self.vault, self.debts),
@@ -197,7 +205,7 @@ class Broker:
             "toolcrib_leases_owed", "Leases whose end is not confirmed", lambda: self.debts.count
         )
         if settings.server.metrics_listen:
-            self._stack.callback(self.metrics.serve(settings.server.metrics_listen))
+            self._stack.callback(_serve_metrics(self.metrics, settings.server.metrics_listen))
         server = Server(settings.server, doors)
         self.address = await server.start()
         self._stack.push_async_callback(self._drain_and_stop, server)

@@ -22,6 +22,9 @@ log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+LAST_TRY_SECONDS = 10.0
+# A call's answer waits this long for the ends of its leases; a Vault that stalls does not keep it longer.
+PATIENCE_SECONDS = 3.0
 
 
 class Ender(Protocol):
@@ -38,6 +41,7 @@ class Debts:
         self._vault = vault
         self._store = store
         self._owed: dict[str, tuple[str, LeaseIds]] = {}
+        self._trying: dict[str, asyncio.Task[datetime | None]] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -53,17 +57,23 @@ class Debts:
         self._task = asyncio.create_task(self._pay_for_ever(), name="debts")
 
     async def close(self) -> None:
-        """Try each debt once more and stop."""
+        """Try each debt once more and stop; the end of the session ends what is left."""
         if self._task is not None:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
-        await self._pay()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_TRY_SECONDS):
+                await asyncio.gather(*self._trying.values())
+                await self._pay()
 
     async def end(self, call_id: str, lease: LeaseRecord) -> datetime | None:
-        """End a lease now; None when its end is not confirmed, and then it stays owed."""
+        """End a lease now; None when its end is not confirmed soon, and then it stays owed."""
         self._remember(call_id, lease)
-        return await self._try(lease.lease_id)
+        task = self._trying[lease.lease_id] = asyncio.create_task(self._try(lease.lease_id))
+        task.add_done_callback(lambda _: self._trying.pop(lease.lease_id, None))
+        done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
+        return task.result() if done else None
 
     async def owe(self, call_id: str, leases: Sequence[LeaseIds]) -> None:
         """Take over leases that a failed mint could not end itself."""
@@ -75,6 +85,8 @@ class Debts:
         self._wake.set()
 
     async def _try(self, key: str) -> datetime | None:
+        if key not in self._owed:
+            return None  # another try was faster
         call_id, lease = self._owed[key]
         try:
             dead = await self._vault.end(lease)
@@ -82,13 +94,14 @@ class Debts:
         except (EndNotConfirmed, StoreError) as error:
             log.warning("lease end owed", extra={"call_id": call_id, "cause": str(error)})
             return None
+        except Exception:  # whatever it is, the lease stays owed and the others are paid
+            log.exception("lease end owed", extra={"call_id": call_id})
+            return None
         self._owed.pop(key, None)
         return dead
 
     async def _pay(self) -> None:
-        for key in list(self._owed):
-            with contextlib.suppress(KeyError):
-                await self._try(key)
+        await asyncio.gather(*(self._try(key) for key in self._owed.keys() - self._trying.keys()))
 
     async def _pay_for_ever(self) -> None:
         pause = FIRST_PAUSE_SECONDS

@@ -13,27 +13,28 @@ import secrets
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.app import Broker, Hooks
 from broker.client import Profile
-from broker.settings import Settings, read_settings
+from broker.packing import pack
+from broker.settings import Settings, SettingsInvalid, read_settings
+from broker.store.inspection import is_locked
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from sandboxes.engine import Engine, find_engine
-from sandboxes.images import build_base, build_bundle
+from sandboxes.images import build_base
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
-from tools.manifest import read_manifest
-from tools.source import compile_bundle
 
 TRUST_DOMAIN = "toolcrib.dev"
 DATABASE = "shop"
 TARGET = "orders-db"
 SAMPLE_BUNDLES = (Path(__file__).parent.parent / "tools" / "bundles" / "shop",)
 CERTIFICATE_SECONDS = 24 * 3600
+MARKER = "made-by-toolcrib-dev"
 
 Say = Callable[[str], None]
 
@@ -52,7 +53,7 @@ class DevOptions:
         environments: The broker's environments; the first is the default.
         tenants: Names of the tenants; the bundles are registered for each.
         retention_seconds: How long a key replays.
-        settings_extra: More of toolcrib.toml, for tests of limits.
+        tenant_extra: More lines of toolcrib.toml by tenant, for example its limits.
         say: Told what is being done.
     """
 
@@ -61,7 +62,7 @@ class DevOptions:
     metrics_listen: str = ""
     environments: Sequence[str] = ("dev", "staging")
     tenants: Sequence[str] = ("shop", "rival")
-    settings_extra: str = ""
+    tenant_extra: Mapping[str, str] = field(default_factory=dict)
     retention_seconds: int = 7 * 86_400
     engine_url: str | None = None
     say: Say = say_nothing
@@ -119,11 +120,12 @@ class DevStack:
         subject: str = "",
         trust_domain: str = TRUST_DOMAIN,
     ) -> Profile:
-        """Issue a certificate and write it, with its key and profile.toml, into clients/TENANT-ROLE-NAME."""
+        """Issue a certificate; write it, with key and profile, into clients/TENANT-ROLE-NAME[-SUBJECT]."""
         spiffe_id = f"spiffe://{trust_domain}/tenant/{tenant}/{role}/{name}"
         if subject:
             spiffe_id += f"/subject/{subject}"
-        folder = self.state_dir / "clients" / f"{tenant}-{role}-{name}"
+        who = f"{tenant}-{role}-{name}" + (f"-{subject}" if subject else "")
+        folder = self.state_dir / "clients" / who
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         issued = self.vault.issue_certificate(spiffe_id, ttl_seconds)
         profile = Profile(self.address, folder / "ca.pem", folder / "cert.pem", folder / "key.pem")
@@ -142,23 +144,10 @@ class DevStack:
         self, folder: Path, tenant: str = "shop", *, review: bool = True
     ) -> registry_pb2.Version:
         """Build a bundle's image, register it, and let another person review it and make it stable."""
-        source = await asyncio.to_thread(compile_bundle, folder)
-        image_id = await asyncio.to_thread(
-            build_bundle,
-            self.engine,
-            self.base_image,
-            read_manifest(source.manifest_yaml).bundle,
-            source.files,
-        )
+        request = await asyncio.to_thread(pack, folder, self.engine, self.base_image)
         author, reviewer = self.profile("ada", "author", tenant), self.profile("rob", "reviewer", tenant)
         async with author.connect_async() as channel:
-            registered = await registry_pb2_grpc.RegistryStub(channel).RegisterTool(
-                registry_pb2.RegisterToolRequest(
-                    descriptor_set=source.descriptor_set,
-                    manifest_yaml=source.manifest_yaml,
-                    image_id=image_id,
-                )
-            )
+            registered = await registry_pb2_grpc.RegistryStub(channel).RegisterTool(request)
         version: registry_pb2.Version = registered.version
         if review:
             async with reviewer.connect_async() as channel:
@@ -179,8 +168,7 @@ class DevStack:
     async def _start(self) -> None:
         options, stack = self.options, self._stack
         run_dir = self.state_dir / "run"
-        shutil.rmtree(self.state_dir, ignore_errors=True)
-        self.state_dir.mkdir(parents=True, mode=0o700)
+        _clear(self.state_dir)
         stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
         options.say("Docker Engine")
         self.engine = await asyncio.to_thread(
@@ -247,9 +235,8 @@ class DevStack:
         options = self.options
         environments = ", ".join(f'"{name}"' for name in options.environments)
         tenants = "\n".join(
-            f"[tenants.{name}]"
+            f'[tenants.{name}]\ntargets = ["*"]\nvault_roles = ["*"]\n{options.tenant_extra.get(name, "")}'
             for name in options.tenants
-            if f"[tenants.{name}]" not in options.settings_extra
         )
         return f"""\
 environments = [{environments}]
@@ -284,8 +271,25 @@ port = {self.postgres.port}
 settings = {{ database = "{DATABASE}" }}
 
 {tenants}
-{options.settings_extra}
 """
+
+
+def _clear(state_dir: Path) -> None:
+    """Make the state folder anew; never empties a folder that is not ours, or in use.
+
+    Raises:
+        SettingsInvalid: It holds something else, or another one runs in it.
+    """
+    if is_locked(state_dir / "state.db.lock"):
+        raise SettingsInvalid(f"{state_dir}: a broker runs there; stop it, or name another --state-dir")
+    made_by_us = any((state_dir / name).is_file() for name in (MARKER, "toolcrib.toml"))
+    if state_dir.is_dir() and any(state_dir.iterdir()) and not made_by_us:
+        raise SettingsInvalid(
+            f"{state_dir}: was not made by `toolcrib dev`, which would empty it; name another --state-dir"
+        )
+    shutil.rmtree(state_dir, ignore_errors=True)
+    state_dir.mkdir(parents=True, mode=0o700)
+    (state_dir / MARKER).touch()
 
 
 def write_private(path: Path, text: str) -> None:

@@ -51,7 +51,9 @@ class GrantBook:
             except GrantsInvalid as error:
                 self._break(tenant, str(error))
             except BaseException as error:
-                self._break(tenant, f"they could not be read again ({type(error).__name__}); apply them again")
+                self._break(
+                    tenant, f"they could not be read again ({type(error).__name__}); apply them again"
+                )
                 raise
             else:
                 self._broken.pop(tenant, None)

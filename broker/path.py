@@ -22,7 +22,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
-from broker.errors import Failed, Refused
+from broker.errors import CallError, Failed, Refused
 from broker.model import Answer
 from broker.redaction import Redaction
 from broker.request import Request
@@ -33,7 +33,7 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
-from broker.stages.reserve import Reserver
+from broker.stages.reserve import UNKNOWN_OUTCOME, Reserver
 from broker.stages.run import Runner
 from broker.stages.sanitize import sanitize
 from broker.stages.settle import Settler
@@ -75,11 +75,7 @@ class Path:
             Failed: It was allowed, then went wrong.
         """
         if self.draining:
-            raise Refused(
-                Reason.REASON_DRAINING,
-                "the broker is shutting down; retry with the same key",
-                retry_after_seconds=2.0,
-            )
+            raise _draining()
         trail = trail or self.begin(request)
         task = asyncio.create_task(self._walk(request, trail), name=trail.call_id)
         self._walking.add(task)
@@ -87,6 +83,8 @@ class Path:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
+            if task.cancelled() and not _is_cancelled():
+                raise _stopped(trail) from None  # the drain stopped it; its caller still waits
             if not trail.committed:
                 task.cancel()
             raise
@@ -147,3 +145,24 @@ class Path:
                             await stages.settle(answer, trail)
                             return answer
         raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: every way through the stages ends above")
+
+
+def _is_cancelled() -> bool:
+    """Tell whether whoever waits here was cancelled: the caller hung up."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _draining() -> Refused:
+    return Refused(
+        Reason.REASON_DRAINING,
+        "the broker is shutting down; retry with the same key",
+        retry_after_seconds=2.0,
+    )
+
+
+def _stopped(trail: Trail) -> CallError:
+    """Say what became of a call that the drain stopped: as its record does."""
+    if trail.dispatched and trail.committed and not trail.settled:
+        return Failed(Reason.REASON_IN_DOUBT, f"the broker ended while the tool ran: {UNKNOWN_OUTCOME}")
+    return _draining()

@@ -74,10 +74,20 @@ class Target(_Section):
 
 
 class Tenant(_Section):
-    """What one tenant may ask of the broker at a time."""
+    """What one tenant may ask of the broker at a time, and what the operator lets its tools use at all.
+
+    Tool authors choose the names in a manifest; where tenants do not trust each other, these patterns keep
+    one from naming what is another's.
+    """
 
     max_request_bytes: int = Field(256 * 1024, ge=1)
     max_concurrent_calls: int = Field(32, ge=1)
+    targets: tuple[str, ...] = Field(
+        (), description="patterns of targets that its tools may reach; empty: none"
+    )
+    vault_roles: tuple[str, ...] = Field(
+        (), description="patterns of Vault roles its tools may use; empty: none"
+    )
 
 
 class Settings(_Section):

@@ -9,6 +9,7 @@ Rules:
 from __future__ import annotations
 
 import itertools
+import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -20,6 +21,11 @@ from broker.model import Call, Caller, CallRecord, CallState, Grant, LeaseRecord
 from broker.request import Request
 from broker.store.protocol import AuditEvent, Store, StoreError
 from toolcrib.v1.reasons_pb2 import Reason
+
+# What a caller chose or a tool said may be long; a record keeps this much of it.
+MAX_METHOD, MAX_MESSAGE = 512, 2000
+
+log = logging.getLogger(__name__)
 
 Boundary = Callable[[str, str], Awaitable[None]]
 """Called with (stage, call id) before each stage; whatever it raises ends the call there."""
@@ -36,13 +42,14 @@ class Trail:
         earlier_call_id: The call that this one replays or waits for; empty when it is a first one.
         committed: True once a write is about to run: from then on nothing cancels it.
         dispatched: True once the tool may have run.
+        completion: The record of the answer, once there is one, durable or not.
         settled: True once the answer is durable.
         recorded: True once the store has an end for this call.
     """
 
     def __init__(self, method: str, boundary: Boundary) -> None:
         self.call_id = make_call_id()
-        self.method = method
+        self.method = method[:MAX_METHOD]
         self.started = datetime.now(UTC)
         self.caller: Caller | None = None
         self.environment = ""
@@ -53,6 +60,7 @@ class Trail:
         self.earlier_call_id = ""
         self.committed = False
         self.dispatched = False
+        self.completion: CallRecord | None = None
         self.settled = False
         self.recorded = False
         self.leases: list[LeaseRecord] = []
@@ -97,8 +105,8 @@ class Trail:
             started=self.started,
             ended=None if state in (CallState.RESERVED, CallState.DISPATCHED) else datetime.now(UTC),
             reason=error.reason if error else Reason.REASON_UNSPECIFIED,
-            message=error.message if error else "",
-            failure=error.details if error else {},
+            message=error.message[:MAX_MESSAGE] if error else "",
+            failure={name: value[:MAX_MESSAGE] for name, value in error.details.items()} if error else {},
             grant_id=self.grant.grant_id if self.grant else "",
             stages=self.stages,
             leases=tuple(self.leases),
@@ -156,9 +164,15 @@ class Recorder:
                 if trail.earlier_call_id:
                     await self._note_replay(trail, None)
                 elif trail.recorded:
-                    await self._store.amend(trail.record(CallState.SUCCEEDED))
+                    await self._amend(trail.record(CallState.SUCCEEDED))
             except CallError as error:
                 await self._record_end(trail, error)
+                raise
+            except StoreError:
+                raise
+            except Exception:
+                if not trail.recorded:
+                    await self._record_end(trail, _unexpected(trail))
                 raise
         except StoreError as error:
             raise Failed(
@@ -171,7 +185,7 @@ class Recorder:
         if trail.caller is None:
             return  # refusals before authentication are counted, not written
         if trail.recorded:
-            await self._store.amend(trail.record(CallState.FAILED, error))
+            await self._amend(trail.record(CallState.FAILED, error))
         elif trail.earlier_call_id:
             await self._note_replay(trail, error)
         else:
@@ -180,6 +194,18 @@ class Recorder:
                 trail.record(CallState.REFUSED, error), trail.event("call.refused", error)
             )
 
+    async def _amend(self, record: CallRecord) -> None:
+        """Add what was known only after the end; the end itself is durable and is told in any case."""
+        try:
+            await self._store.amend(record)
+        except StoreError as error:
+            log.warning("record not amended", extra={"call_id": record.call_id, "cause": str(error)})
+
     async def _note_replay(self, trail: Trail, error: CallError | None) -> None:
         event = trail.event("call.replayed", error, earlier_call=trail.earlier_call_id)
         await self._store.append_audit(event)
+
+
+def _unexpected(trail: Trail) -> Refused:
+    """Name a fault of the broker before anything was reserved."""
+    return Refused(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {trail.call_id}")

@@ -18,12 +18,21 @@ import jsonschema_rs
 
 from tools.breaking import find_breaking_changes
 from tools.client_view import client_view
-from tools.contract import Contract
+from tools.contract import Contract, Prepared
 from tools.errors import BundleInvalid, Violation
 from tools.manifest import Manifest, read_manifest
 from tools.registration import Registered, register_set
 
 __all__ = ["ToolVersion", "digest_version", "find_breaking_changes", "load_version"]
+
+MAX_SCHEMA_CHARACTERS = 64 * 1024
+"""A schema goes into a model's prompt; what is larger than this serves nobody."""
+MAX_SCHEMAS_CHARACTERS = 1024 * 1024
+"""All schemas of a version together."""
+_SCHEMA_TOO_LARGE = (
+    f"its derived JSON Schema has more than {MAX_SCHEMA_CHARACTERS} characters, or all schemas of the bundle "
+    f"more than {MAX_SCHEMAS_CHARACTERS}: use smaller messages, or split the bundle"
+)
 
 _Part = TypeVar("_Part")
 _Source = TypeVar("_Source")
@@ -111,13 +120,17 @@ def _compare_methods(manifest: Manifest, registered: Registered) -> Iterator[Vio
 
 
 def _prepare(registered: Registered) -> dict[str, Contract]:
-    contracts = {
-        name: Contract(terms, method, registered.validator, registered.comments)
-        for name, (terms, method) in sorted(registered.tools.items())
-    }
-    for contract in contracts.values():
-        for text in (contract.request_json_schema, contract.response_json_schema):
-            _check_schema(contract.method, json.loads(text))
+    prepared = Prepared(registered.validator, registered.comments)
+    contracts: dict[str, Contract] = {}
+    total = 0
+    for name, (terms, method) in sorted(registered.tools.items()):
+        contract = contracts[name] = Contract(terms, method, prepared)
+        schemas = (contract.request_json_schema, contract.response_json_schema)
+        total += sum(len(text) for text in schemas)
+        if total > MAX_SCHEMAS_CHARACTERS or max(len(text) for text in schemas) > MAX_SCHEMA_CHARACTERS:
+            raise BundleInvalid([Violation(name, _SCHEMA_TOO_LARGE)])
+        for text in schemas:
+            _check_schema(name, json.loads(text))
     return contracts
 
 

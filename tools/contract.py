@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import protovalidate
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
@@ -25,7 +25,7 @@ from tools.json_form import format_json, read_json
 from tools.json_schema import build_json_schema
 from tools.policy_view import build_policy_schema, find_hidden, view_message
 from tools.rules import find_broken_rules
-from tools.shapes import FieldShape, MessageShape, build_shape
+from tools.shapes import Concern, MessageShape, build_shape
 from tools.text import clean_message
 from tools.values import (
     WHOLE,
@@ -38,7 +38,7 @@ from tools.values import (
     raise_violations,
 )
 
-__all__ = ["Amount", "Contract", "Destination", "Effect", "Reach", "ToolTerms"]
+__all__ = ["Amount", "Contract", "Destination", "Effect", "Prepared", "Reach", "ToolTerms"]
 
 
 class Effect(enum.StrEnum):
@@ -73,6 +73,21 @@ class ToolTerms:
     probe: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What the contracts of one version share.
+
+    Attributes:
+        validator: Has compiled the rules of every type.
+        comments: The comment above each message and field, by full name.
+        shapes: The message types prepared so far, by full name.
+    """
+
+    validator: protovalidate.Validator
+    comments: Mapping[str, str]
+    shapes: dict[str, MessageShape] = field(default_factory=dict)
+
+
 class Contract:
     """One method's terms and message types.
 
@@ -90,8 +105,7 @@ class Contract:
         self,
         terms: ToolTerms,
         descriptor: MethodDescriptor,
-        validator: protovalidate.Validator,
-        comments: Mapping[str, str],
+        prepared: Prepared,
     ) -> None:
         self.terms = terms
         self.method, self.description = terms.method, terms.description
@@ -99,13 +113,13 @@ class Contract:
         self.scope, self.probe = terms.scope, terms.probe
         self.request_descriptor: Descriptor = descriptor.input_type
         self.response_descriptor: Descriptor = descriptor.output_type
-        self._validator = validator
-        self._request = build_shape(self.request_descriptor)
-        self._response = build_shape(self.response_descriptor)
-        self.request_json_schema = build_json_schema(self._request, validator, comments)
-        self.response_json_schema = build_json_schema(self._response, validator, comments)
+        self._validator = prepared.validator
+        self._request = build_shape(self.request_descriptor, prepared.shapes)
+        self._response = build_shape(self.response_descriptor, prepared.shapes)
+        self.request_json_schema = build_json_schema(self._request, prepared.validator, prepared.comments)
+        self.response_json_schema = build_json_schema(self._response, prepared.validator, prepared.comments)
         self.policy_hidden = tuple(find_hidden(self._request))
-        self.untrusted = any(item.roles.untrusted for item in _find_fields(self._response))
+        self.untrusted = bool(self._response.visits[Concern.UNTRUSTED])
 
     def parse_request(self, raw_input: bytes) -> Message:
         """Decode and check a request.
@@ -200,15 +214,3 @@ def _decode(raw: bytes, shape: MessageShape) -> Message:
     except DecodeError as error:
         raise MessageMalformed([Violation(WHOLE, f"the bytes are no {shape.full_name}")]) from error
     return message
-
-
-def _find_fields(shape: MessageShape, seen: set[str] | None = None) -> list[FieldShape]:
-    seen = set() if seen is None else seen
-    if shape.full_name in seen:
-        return []
-    seen.add(shape.full_name)
-    found = list(shape.fields.values())
-    for item in shape.fields.values():
-        if item.message is not None:
-            found.extend(_find_fields(item.message, seen))
-    return found

@@ -39,10 +39,7 @@ def build_json_schema(
         validator: Has compiled the type's rules.
         comments: The comment above each message and field, by full name.
     """
-    builder = _Builder(shape, validator, comments)
-    schema: Schema = {"$schema": DIALECT, "title": shape.full_name, **builder.build_object(shape)}
-    if builder.defs:
-        schema["$defs"] = dict(sorted(builder.defs.items()))
+    schema = _Builder(shape, validator, comments).build()
     return json.dumps(_simplify(schema), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -66,10 +63,20 @@ class _Builder:
         self, root: MessageShape, validator: protovalidate.Validator, comments: Mapping[str, str]
     ) -> None:
         self._root, self._validator, self._comments = root, validator, comments
-        self.defs: dict[str, Schema] = {}
+        self._defs: dict[str, Schema] = {}
+        self._waiting: dict[str, MessageShape] = {}
 
-    def build_object(self, shape: MessageShape) -> Schema:
-        """Build the schema of a message's JSON object."""
+    def build(self) -> Schema:
+        """Build the schema of the root, with the definitions that it refers to."""
+        schema: Schema = {"$schema": DIALECT, "title": self._root.full_name, **self._build_object(self._root)}
+        while self._waiting:
+            name, shape = self._waiting.popitem()
+            self._defs[name] = self._build_object(shape)
+        if self._defs:
+            schema["$defs"] = dict(sorted(self._defs.items()))
+        return schema
+
+    def _build_object(self, shape: MessageShape) -> Schema:
         needed = find_required(shape.descriptor, self._validator)
         items = list(shape.fields.values())
         schema = self._describe({"type": "object"}, shape.full_name)
@@ -133,9 +140,8 @@ class _Builder:
             return {"type": ["string"], "pattern": TEXT_PATTERNS[message.full_name]}
         if message.full_name in WRAPPER_TYPES:
             return _build_scalar(message.fields["value"])
-        if message.full_name != self._root.full_name and message.full_name not in self.defs:
-            self.defs[message.full_name] = {}
-            self.defs[message.full_name] = self.build_object(message)
+        if message.full_name != self._root.full_name and message.full_name not in self._defs:
+            self._waiting[message.full_name] = message
         return {"$ref": self._locate(message)}
 
 

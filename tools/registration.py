@@ -36,15 +36,14 @@ from tools.descriptors import (
     reparse_options,
 )
 from tools.errors import BundleInvalid, Violation
+from tools.extents import find_endless_types
 from tools.roles import find_misplaced_roles
 from tools.rules import compile_rules
-from tools.shapes import is_recursive
-from tools.values import MAX_DEPTH
 
 MAX_SET_BYTES = 4 * 1024 * 1024
 MAX_FILES = 100
-MAX_MESSAGES = 1_000
-MAX_FIELDS = 500
+MAX_MESSAGES = 300
+MAX_FIELDS = 3_000
 MAX_METHODS = 100
 
 RESERVED_PACKAGES = ("toolcrib", "grpc", "google", "buf")
@@ -106,6 +105,7 @@ def _check_meaning(files: list[_File], pool: DescriptorPool) -> Registered:
     problems = [
         *(v for name, method in methods.items() for v in _check_method(name, method, methods)),
         *(v for message in messages for v in _check_message(message)),
+        *find_endless_types(messages, [method.input_type for method in methods.values()]),
     ]
     if not methods:
         problems.append(Violation("descriptor set", "has no service: a tool is a method of one"))
@@ -150,9 +150,8 @@ def _check_sizes(files: list[_File]) -> Iterator[Violation]:
     messages = [message for file in files for message in _flatten(file.message_type)]
     if len(messages) > MAX_MESSAGES:
         yield Violation("descriptor set", f"has more than {MAX_MESSAGES} messages")
-    for message in messages:
-        if len(message.field) > MAX_FIELDS:
-            yield Violation(message.name, f"has more than {MAX_FIELDS} fields")
+    if sum(len(message.field) for message in messages) > MAX_FIELDS:
+        yield Violation("descriptor set", f"has more than {MAX_FIELDS} fields")
     if sum(len(service.method) for file in files for service in file.service) > MAX_METHODS:
         yield Violation("descriptor set", f"has more than {MAX_METHODS} methods: split the bundle")
 
@@ -327,8 +326,6 @@ def _check_message(message: Descriptor) -> Iterator[Violation]:
             )
         for problem in find_misplaced_roles(field):
             yield Violation(field.full_name, problem)
-    if _measure_depth(message) > MAX_DEPTH:
-        yield Violation(message.full_name, f"nests deeper than {MAX_DEPTH} messages")
 
 
 def _find_held_type(field: FieldDescriptor) -> Descriptor | None:
@@ -337,16 +334,6 @@ def _find_held_type(field: FieldDescriptor) -> Descriptor | None:
     if inner is not None and inner.GetOptions().map_entry:
         return inner.fields_by_name["value"].message_type
     return inner
-
-
-def _measure_depth(message: Descriptor) -> int:
-    """Count the levels of a type; a type that holds itself is bounded at each call."""
-    level, depth = {message.full_name: message}, 0
-    while level and depth <= MAX_DEPTH:
-        depth += 1
-        inner = [f.message_type for m in level.values() for f in m.fields if f.message_type is not None]
-        level = {i.full_name: i for i in inner if not is_recursive(i)}
-    return depth
 
 
 def _read_tool(method: MethodDescriptor) -> options_pb2.ToolOptions | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from tools.descriptors import find_messages
 from tools.roles import Roles, read_roles
 
 
@@ -113,15 +114,18 @@ class Place(NamedTuple):
     depth: int
 
 
-def build_shape(descriptor: Descriptor) -> MessageShape:
-    """Prepare a message type and all that it can hold."""
-    known: dict[str, MessageShape] = {}
-    root = _build_message(descriptor, known)
-    for shape in known.values():
-        for concern, matters in _MATTERS.items():
-            names = (item.name for item in shape.fields.values() if _reaches(item, matters))
-            shape.visits[concern] = frozenset(names)
-    return root
+def build_shape(descriptor: Descriptor, known: dict[str, MessageShape]) -> MessageShape:
+    """Prepare a message type and all that it can hold; `known` is shared by the types of one pool."""
+    new = {name: each for name, each in find_messages(descriptor).items() if name not in known}
+    known.update((name, MessageShape(each, is_recursive(each))) for name, each in new.items())
+    for name, each in new.items():
+        known[name].fields.update((item.name, _build_field(item, known)) for item in each.fields)
+    for concern, matters in _MATTERS.items():
+        mattering = _find_mattering(known, matters)
+        for shape in known.values():
+            items = shape.fields.values()
+            shape.visits[concern] = frozenset(i.name for i in items if matters(i) or _holds(i, mattering))
+    return known[descriptor.full_name]
 
 
 def is_recursive(descriptor: Descriptor) -> bool:
@@ -189,25 +193,27 @@ _MATTERS: dict[Concern, Callable[[FieldShape], bool]] = {
 }
 
 
-def _reaches(item: FieldShape, matters: Callable[[FieldShape], bool]) -> bool:
-    """Tell whether a field, or one that it can hold at any depth, matters."""
-    seen: set[str] = set()
-    waiting = [item]
+def _find_mattering(known: dict[str, MessageShape], matters: Callable[[FieldShape], bool]) -> set[str]:
+    """Find the types of which a field matters, or that hold such a type at any depth."""
+    holders: dict[str, list[str]] = {}
+    waiting: list[str] = []
+    for name, shape in known.items():
+        for item in shape.fields.values():
+            if item.message is not None:
+                holders.setdefault(item.message.full_name, []).append(name)
+            if matters(item):
+                waiting.append(name)
+    found: set[str] = set()
     while waiting:
-        inner = waiting.pop()
-        if matters(inner):
-            return True
-        if inner.message is not None and inner.message.full_name not in seen:
-            seen.add(inner.message.full_name)
-            waiting.extend(inner.message.fields.values())
-    return False
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting.extend(holders.get(name, ()))
+    return found
 
 
-def _build_message(descriptor: Descriptor, known: dict[str, MessageShape]) -> MessageShape:
-    if descriptor.full_name not in known:
-        shape = known[descriptor.full_name] = MessageShape(descriptor, is_recursive(descriptor))
-        shape.fields.update((item.name, _build_field(item, known)) for item in descriptor.fields)
-    return known[descriptor.full_name]
+def _holds(item: FieldShape, types: set[str]) -> bool:
+    return item.message is not None and item.message.full_name in types
 
 
 def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> FieldShape:
@@ -218,5 +224,5 @@ def _build_field(item: FieldDescriptor, known: dict[str, MessageShape]) -> Field
         key = _build_field(entry.fields_by_name["key"], known)
         return FieldShape(item, value.values, item.name, value.kind, True, False, roles, value.message, key)
     kind = Kind.BYTES if item.type == FieldDescriptor.TYPE_BYTES else _KINDS[item.cpp_type]
-    inner = None if entry is None else _build_message(entry, known)
+    inner = None if entry is None else known[entry.full_name]
     return FieldShape(item, item, item.name, kind, item.is_repeated, item.has_presence, roles, inner)

@@ -97,7 +97,7 @@ class BrokerService:
             )
         is_maker = caller.role is Role.AGENT
         return broker_pb2.GetCallResponse(
-            call=call_message(record, with_log=not is_maker),
+            call=_show(caller, record),
             result_json=self._result_json(record) if is_maker else "",
         )
 
@@ -105,7 +105,7 @@ class BrokerService:
         self, request: broker_pb2.ListCallsRequest, caller: Caller
     ) -> broker_pb2.ListCallsResponse:
         is_agent = caller.role is Role.AGENT
-        state = CallState(broker_pb2.CallState.Name(request.state)) if request.state else None
+        state = _read_state(request.state)
         try:
             page = await self._store.list_calls(
                 caller.tenant,
@@ -117,16 +117,45 @@ class BrokerService:
             )
         except ValueError as error:
             raise bad_page(str(error)) from error
-        calls = [call_message(replace(record, tool_log=""), with_log=False) for record in page.items]
+        calls = [_show(caller, _shorten(record)) for record in page.items if _may_see(caller, record)]
         return broker_pb2.ListCallsResponse(calls=calls, next_page_token=page.next_token)
 
     def _result_json(self, record: CallRecord) -> str:
         """Show a result as JSON by the contract of the version that made it."""
         if record.result is None:
             return ""
-        version = self._catalogue.resolve(record.tenant, record.method, record.tool_version)
+        version = self._catalogue.find_method(record.tenant, record.method, record.tool_version)
+        if version is None:
+            return ""
         return version.contracts[record.method].result_json(record.result)
 
 
 def _may_see(caller: Caller, record: CallRecord) -> bool:
-    return caller.role is not Role.AGENT or record.agent == caller.name
+    """People see every call of their tenant; an agent its own, on behalf of the same subject."""
+    if caller.role is not Role.AGENT:
+        return True
+    return (record.agent, record.subject) == (caller.name, caller.subject)
+
+
+def _show(caller: Caller, record: CallRecord) -> broker_pb2.Call:
+    """Show a record: the tool's log and the minted user names are for people only."""
+    is_agent = caller.role is Role.AGENT
+    message = call_message(record, with_log=not is_agent)
+    if is_agent:
+        for lease in message.leases:
+            lease.ClearField("username")
+    return message
+
+
+def _shorten(record: CallRecord) -> CallRecord:
+    """Leave out what would make a page of calls too long for one message; GetCall has all of it."""
+    return replace(record, tool_log="", message=record.message[:200])
+
+
+def _read_state(number: int) -> CallState | None:
+    if not number:
+        return None
+    try:
+        return CallState(broker_pb2.CallState.Name(broker_pb2.CallState.ValueType(number)))
+    except ValueError as error:
+        raise bad_page(f"state {number} is not known") from error

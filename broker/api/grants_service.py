@@ -14,7 +14,7 @@ from broker.grant_book import GrantBook
 from broker.model import Caller
 from broker.outlast import outlast
 from broker.policy.files import Change, diff_grants, digest_files
-from broker.policy.grants import GrantsInvalid, Question
+from broker.policy.grants import Question
 from broker.store.protocol import AuditEvent, BaseChanged, GrantFiles, Store
 from toolcrib.v1 import grants_pb2
 from toolcrib.v1.reasons_pb2 import Reason
@@ -125,6 +125,7 @@ class GrantsService:
             version, request.tool, message, agent=request.agent, environment=environment
         )
         return replace(question, subject=request.subject)
+
 
 def _read_files(messages: Iterable[grants_pb2.GrantFile]) -> dict[str, str]:
     """Take the files by name.

@@ -51,9 +51,11 @@ class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
         """Walk the path and turn its errors into statuses."""
         began = time.monotonic()
         trail = self._path.begin(request)
-        outcome = "SUCCEEDED"
+        outcome = "CANCELLED"
         try:
-            return await self._path.answer(request, trail)
+            answer = await self._path.answer(request, trail)
+            outcome = "SUCCEEDED"
+            return answer
         except CallError as error:
             outcome = error.reason_name
             await abort(context, error, error_trailers(trail, error))

@@ -1,7 +1,13 @@
 """How the command line speaks: tables for people, JSON for programs, errors that say what to do.
 
-Exit codes: 0 done · 1 refused or failed by the broker · 2 wrong usage or configuration · 3 something is
-missing or unhealthy (doctor, check, verify) · 4 the broker cannot be reached · 130 interrupted.
+Exit codes, the same for every command:
+
+    0    done
+    1    the broker refused, or what it allowed went wrong
+    2    wrong usage, configuration or profile
+    3    something is missing, broken or unhealthy: doctor, check, verify, and a broker that cannot start
+    4    the broker cannot be reached
+    130  interrupted
 """
 
 from __future__ import annotations
@@ -10,79 +16,141 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import IO, Any
 
 import click
 
-OK, REFUSED, USAGE, UNHEALTHY, UNREACHABLE = 0, 1, 2, 3, 4
+OK, REFUSED, USAGE, UNHEALTHY, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
+NARROWEST = 8
 
 Row = Mapping[str, object]
 
 
 class CommandFailed(click.ClickException):
-    """Ends a command with a message and an exit code."""
+    """Ends a command with a message and an exit code.
 
-    def __init__(self, message: str, exit_code: int) -> None:
+    Attributes:
+        details: What a program may want to know of it: reason, violations, call_id, ….
+    """
+
+    def __init__(self, message: str, exit_code: int, *, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.exit_code = exit_code
+        self.exit_code = exit_code  # type: ignore[misc] # click reads it from the instance
+        self.details = dict(details or {})
+        context = click.get_current_context(silent=True)
+        self._form = context.params.get("form", "table") if context else "table"
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it on stderr: as JSON where the command was asked for JSON."""
+        if self._form != "json":
+            super().show(file)
+            return
+        error = {"message": self.message, **self.details, "exit_code": self.exit_code}
+        click.echo(to_json({"error": error}), file=file, err=True)
 
 
-def show(rows: Sequence[Row], form: str, *, empty: str) -> None:
+class Commands(click.Group):
+    """A group whose commands answer Ctrl-C with exit code 130."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command that was named."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+output_option = click.option(
+    "-o",
+    "--output",
+    "form",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people or for programs.",
+)
+
+
+def to_json(value: object) -> str:
+    """Write a value as JSON for people and programs; what a terminal would obey is escaped."""
+    text = json.dumps(value, indent=2, default=str, ensure_ascii=False)
+    return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
+
+
+def show(rows: Sequence[Row], form: str, *, empty: str, whole: Collection[str] = ()) -> None:
     """Print rows as a table of at most the terminal's width, or as JSON.
 
     Args:
         rows: All with the same keys, which are the headings.
         form: "table" or "json".
         empty: What a table says when there are no rows.
+        whole: Columns that are never cut, such as ids that other commands take.
     """
     if form == "json":
-        click.echo(json.dumps(list(rows), indent=2, default=str, ensure_ascii=False))
+        click.echo(to_json(list(rows)))
     elif not rows:
-        click.echo(empty)
+        click.echo(empty, err=True)
     else:
-        for line in _table(rows, shutil.get_terminal_size((80, 24)).columns):
+        for line in table(rows, terminal_columns(), whole):
             click.echo(line)
 
 
 def show_one(record: Row, form: str) -> None:
     """Print one record as lines of name and value, or as JSON."""
     if form == "json":
-        click.echo(json.dumps(dict(record), indent=2, default=str, ensure_ascii=False))
+        click.echo(to_json(dict(record)))
         return
     width = max(len(name) for name in record)
     for name, value in record.items():
-        lines = str(value).splitlines() or [""]
-        click.echo(f"{name:<{width}}  {lines[0]}")
+        lines = to_printable(str(value)).split("\n")
+        click.echo(f"{name.replace('_', ' '):<{width}}  {lines[0]}".rstrip())
         for line in lines[1:]:
-            click.echo(f"{'':<{width}}  {line}")
+            click.echo(f"{'':<{width}}  {line}".rstrip())
 
 
 @contextmanager
 def progress(what: str) -> Iterator[None]:
     """Say on stderr what takes longer than a moment, and how long it took; plain when not a terminal."""
     began = time.monotonic()
-    if sys.stderr.isatty():
+    is_terminal = sys.stderr.isatty()
+    if is_terminal:
         click.echo(f"{what} …", err=True, nl=False)
-    yield
-    seconds = time.monotonic() - began
-    if sys.stderr.isatty():
-        click.echo(f"\r{what} · {seconds:.1f} s", err=True)
-    elif seconds > 1:
-        click.echo(f"{what} · {seconds:.1f} s", err=True)
+    try:
+        yield
+    finally:
+        seconds = time.monotonic() - began
+        if is_terminal:
+            click.echo(f"\r{what} · {seconds:.1f} s", err=True)
+        elif seconds > 1:
+            click.echo(f"{what} · {seconds:.1f} s", err=True)
 
 
-def _table(rows: Sequence[Row], columns: int) -> Iterator[str]:
+def terminal_columns() -> int:
+    """Tell how wide a line may be: 80 where there is no terminal."""
+    return shutil.get_terminal_size((80, 24)).columns
+
+
+def table(rows: Sequence[Row], columns: int, whole: Collection[str] = ()) -> Iterator[str]:
+    """Lay rows out in columns; what does not fit is cut from the widest that may be cut."""
     names = list(rows[0])
-    cells = [[str(row[name]) for name in names] for row in rows]
+    cells = [[to_printable(" ".join(str(row[name]).split())) for name in names] for row in rows]
     widths = [max(len(name), *(len(line[at]) for line in cells)) for at, name in enumerate(names)]
-    # What does not fit is taken from the widest column, until it fits.
-    while sum(widths) + 2 * (len(widths) - 1) > columns and max(widths) > 8:
-        widths[widths.index(max(widths))] -= 1
+    while sum(widths) + 2 * (len(widths) - 1) > columns:
+        cuttable = [at for at, name in enumerate(names) if name not in whole and widths[at] > NARROWEST]
+        if not cuttable:
+            break
+        widths[max(cuttable, key=lambda at: widths[at])] -= 1
     for line in [[name.upper().replace("_", " ") for name in names], *cells]:
         yield "  ".join(_fit(cell, width) for cell, width in zip(line, widths, strict=True)).rstrip()
 
 
 def _fit(cell: str, width: int) -> str:
-    flat = " ".join(cell.split())
-    return f"{flat:<{width}}" if len(flat) <= width else flat[: width - 1] + "…"
+    return f"{cell:<{width}}" if len(cell) <= width else cell[: width - 1] + "…"
+
+
+def to_printable(text: str) -> str:
+    """Show what a terminal would obey (escape sequences from a tool's log, say) instead of sending it."""
+    return "".join(sign if sign.isprintable() or sign in "\t\n" else repr(sign)[1:-1] for sign in text)

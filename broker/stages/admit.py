@@ -1,4 +1,4 @@
-"""The door's limits, before any work: size of a request, calls in flight by tenant and in all.
+"""The door's limits, before any work: only agents, size of a request, calls in flight by tenant and in all.
 
 Belongs to stage 1: it needs the tenant and must come before the request's bytes are read as a message.
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from broker.errors import Refused
-from broker.model import Caller
+from broker.model import Caller, Role
 from broker.request import Request
 from broker.settings import Tenant
 from toolcrib.v1.reasons_pb2 import Reason
@@ -36,14 +36,19 @@ class Admission:
         """Hold a place for one call.
 
         Raises:
-            Refused: REQUEST_TOO_LARGE, or TOO_MANY_CALLS with the time to wait.
+            Refused: ROLE_REQUIRED, REQUEST_TOO_LARGE, or TOO_MANY_CALLS with the time to wait.
         """
+        if caller.role is not Role.AGENT:  # a person of the same name must not get at an agent's answers
+            raise Refused(
+                Reason.REASON_ROLE_REQUIRED,
+                f"tools are called by agents; this certificate says {caller.role}",
+            )
         limits = self._tenants[caller.tenant]
-        if len(request.raw_input) > limits.max_request_bytes:
+        size = len(request.raw_input) + len(request.method.encode())
+        if size > limits.max_request_bytes:
             raise Refused(
                 Reason.REASON_REQUEST_TOO_LARGE,
-                f"the request has {len(request.raw_input)} bytes; this tenant's limit is "
-                f"{limits.max_request_bytes}",
+                f"the request has {size} bytes; this tenant's limit is {limits.max_request_bytes}",
             )
         if self._in_flight[caller.tenant] >= limits.max_concurrent_calls:
             raise _too_many(f"the tenant has {limits.max_concurrent_calls} calls in flight, its limit")

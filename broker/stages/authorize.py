@@ -1,19 +1,35 @@
-"""Stage 4, authorize: the tenant's grants → the `Grant` that allows this call."""
+"""Stage 4, authorize: the tenant's grants → the `Grant` that allows this call.
+
+Before them comes what the operator lets the tenant's tools use: no grant of its own widens that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from fnmatch import fnmatchcase
 
+from broker.catalogue import Catalogue, not_usable
+from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Call, Grant
+from broker.settings import Tenant
 from broker.trail import Trail
+from toolcrib.v1.reasons_pb2 import Reason
 
 
 class Authorizer:
     """Asks the grants in force; default deny."""
 
-    def __init__(self, grants: GrantBook, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        grants: GrantBook,
+        tenants: Mapping[str, Tenant],
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._catalogue = catalogue
+        self._tenants = tenants
         self._grants = grants
         self._clock = clock
 
@@ -21,8 +37,34 @@ class Authorizer:
         """Find the grant that allows a call.
 
         Raises:
-            Refused: NOT_GRANTED, or POLICY_FAILED where a policy could not be evaluated.
+            Refused: NOT_GRANTED, POLICY_FAILED where a policy could not be evaluated, or TOOL_NOT_USABLE
+                where the version was withdrawn.
         """
+        if not self._catalogue.is_usable(call.caller.tenant, call.version):
+            raise not_usable(call.contract.method, call.version.version)
+        _check_tenant(call, self._tenants[call.caller.tenant])
         grant = self._grants.of(call.caller.tenant).authorize(call, self._clock())
         trail.grant = grant
         return grant
+
+
+def _check_tenant(call: Call, tenant: Tenant) -> None:
+    manifest = call.version.manifest
+    method = manifest.method(call.contract.method)
+    roles = [manifest.credentials[name].role for name in method.credentials]
+    for kind, key, names, patterns in (
+        ("target", "targets", method.targets, tenant.targets),
+        ("Vault role", "vault_roles", roles, tenant.vault_roles),
+    ):
+        outside = _find_outside(names, patterns)
+        if outside:
+            raise Refused(
+                Reason.REASON_NOT_GRANTED,
+                f'the operator does not let tenant "{call.caller.tenant}" use {kind} "{outside}"; '
+                f"see tenants.{call.caller.tenant}.{key} in the broker's configuration",
+            )
+
+
+def _find_outside(names: Iterable[str], patterns: tuple[str, ...]) -> str:
+    """Return the first name that no pattern covers; "" when all are covered."""
+    return next((name for name in names if not any(fnmatchcase(name, one) for one in patterns)), "")

@@ -4,11 +4,12 @@
     succeeded                    the same answer, marked as replayed
     still running                waits; the same answer when it comes, or IN_PROGRESS
     failed before it ran         a new attempt
+    a read that failed in passing  a new attempt
     definite error               the same error
     in doubt                     IN_DOUBT
     past its retention           KEY_EXPIRED
 
-The earlier answer goes to the same agent whatever grants, labels and aliases say now.
+The earlier answer goes to the same agent and subject whatever grants, labels and aliases say now.
 """
 
 from __future__ import annotations
@@ -90,6 +91,11 @@ class Claimer:
                     Reason.REASON_KEY_REUSED,
                     "the idempotency key was used for another request; use a new key for a new write",
                     details={"earlier_call_id": earlier.call_id},
+                )
+            if earlier.state is not CallState.CLAIMED and earlier.subject != call.caller.subject:
+                raise Refused(
+                    Reason.REASON_KEY_REUSED,
+                    "the idempotency key was used on behalf of another subject; use a new key",
                 )
             trail.earlier_call_id = earlier.call_id
             if earlier.state not in (CallState.CLAIMED, CallState.RESERVED, CallState.DISPATCHED):

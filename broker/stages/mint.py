@@ -16,6 +16,7 @@ from typing import Protocol
 
 from broker.debts import Debts
 from broker.model import Call, LeaseRecord, Reservation
+from broker.outlast import outlast
 from broker.stages.reserve import NothingRan
 from broker.trail import Trail
 from credentials.errors import CredentialsUnavailable
@@ -54,7 +55,7 @@ class Minter:
         try:
             yield leases
         finally:
-            await asyncio.shield(self._end(trail))
+            await outlast(self._end(trail))
 
     async def _mint(self, call: Call, reservation: Reservation) -> list[Lease]:
         manifest = call.version.manifest

@@ -2,21 +2,32 @@
 
 From here the record is durable. What goes wrong before the tool can have run gives key and budgets back;
 what goes wrong after it is recorded as FAILED where the outcome is known, and as IN_DOUBT where a write's is
-not. A write is never run again on a guess.
+not. A write is never run again on a guess. An end that the store does not take is owed to it: it is tried
+again until it is there, so that whoever waits under the key hears of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from broker.errors import CallError, Failed, Refused
 from broker.model import BudgetLimit, Call, CallState, Charge, Grant, Reservation
+from broker.outlast import outlast
 from broker.stages.claim import Claimed
-from broker.store.protocol import BudgetExhausted, Store
+from broker.store.protocol import BudgetExhausted, StaleEpoch, Store, StoreError
 from broker.trail import Trail
 from toolcrib.v1.reasons_pb2 import Reason
+
+FIRST_PAUSE_SECONDS = 0.2
+LONGEST_PAUSE_SECONDS = 30.0
+
+End = Callable[[], Awaitable[None]]
+
+log = logging.getLogger(__name__)
 
 UNKNOWN_OUTCOME = (
     "it is not known whether the write happened; do not use another key. "
@@ -29,6 +40,14 @@ class Reserver:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._owed: set[asyncio.Task[None]] = set()
+
+    async def close(self) -> None:
+        """Stop trying; what is not recorded by now is adopted by the next start."""
+        for task in self._owed:
+            task.cancel()
+        if self._owed:
+            await asyncio.wait(self._owed)
 
     @asynccontextmanager
     async def __call__(
@@ -59,19 +78,53 @@ class Reserver:
             if trail.settled:
                 raise  # the answer is durable; what went wrong after it changes nothing of that
             failure = _as_failure(error, call, trail)
-            await asyncio.shield(self._record(failure, trail))
-            if isinstance(error, Exception):
+            await outlast(self._record(self._make_end(failure, call, trail), trail))
+            if isinstance(error, Exception) and trail.completion is None:
                 raise failure from error
             raise
 
-    async def _record(self, failure: CallError, trail: Trail) -> None:
+    def _make_end(self, failure: CallError, call: Call, trail: Trail) -> End:
+        """Say how the call ends in the store."""
+        store = self._store
+        if trail.completion is not None:
+            return partial(store.complete, trail.completion, trail.event("call.succeeded"))
         event = trail.event("call.failed", failure)
-        if trail.dispatched and not isinstance(failure, NothingRan):
-            in_doubt = failure.reason == Reason.REASON_IN_DOUBT
-            state = CallState.IN_DOUBT if in_doubt else CallState.FAILED
-            await self._store.complete(trail.record(state, failure), event)
-        else:
-            await self._store.give_back(trail.record(CallState.FAILED, failure), event)
+        if not trail.dispatched or isinstance(failure, NothingRan):
+            return partial(store.give_back, trail.record(CallState.FAILED, failure), event)
+        in_doubt = failure.reason == Reason.REASON_IN_DOUBT
+        record = trail.record(CallState.IN_DOUBT if in_doubt else CallState.FAILED, failure)
+        passing = not call.is_write and failure.reason != Reason.REASON_TOOL_FAILED
+        return partial(store.complete, record, event, frees_key=passing)
+
+    async def _record(self, end: End, trail: Trail) -> None:
+        try:
+            await end()
+        except StaleEpoch:
+            raise
+        except StoreError:
+            task = asyncio.create_task(self._try_again(end, trail), name=f"end of {trail.call_id}")
+            self._owed.add(task)
+            task.add_done_callback(self._owed.discard)
+            raise
+
+    async def _try_again(self, end: End, trail: Trail) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+            try:
+                if not await self._is_running(trail):
+                    return
+                await end()
+            except StaleEpoch:
+                return
+            except StoreError as error:
+                log.warning("end not recorded", extra={"call_id": trail.call_id, "cause": str(error)})
+
+    async def _is_running(self, trail: Trail) -> bool:
+        assert trail.caller is not None, "what was reserved has a caller"
+        found = await self._store.get_call(trail.caller.tenant, trail.call_id)
+        return found is not None and found.state in (CallState.RESERVED, CallState.DISPATCHED)
 
 
 class NothingRan(Failed):
@@ -94,6 +147,12 @@ def _as_failure(error: BaseException, call: Call, trail: Trail) -> CallError:
     """Name the failure; a write that may have run and did not say how it ended is in doubt."""
     if isinstance(error, CallError):
         return error
+    if isinstance(error, StoreError) and not trail.dispatched:
+        return NothingRan(
+            Reason.REASON_RECORD_UNAVAILABLE,
+            f"the call cannot be recorded ({error}), nothing ran; ask again with the same key",
+            retry_after_seconds=1.0,
+        )
     if trail.dispatched and call.is_write:
         return Failed(Reason.REASON_IN_DOUBT, UNKNOWN_OUTCOME)
     if isinstance(error, Exception):

@@ -25,18 +25,19 @@ from credentials.lease import Lease
 from sandboxes.docker_driver import DockerDriver, DockerSandbox
 from sandboxes.egress.process import (
     Egress,
-    EgressNotClosed,
+    EgressError,
     EgressProcess,
-    EgressUnavailable,
-    TargetUnknown,
 )
-from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxSpec, SandboxUnavailable
+from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxError, SandboxSpec
 from toolcrib.handler.v1 import handler_pb2
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.text import clean_text
 
 log = logging.getLogger(__name__)
 
 PROTOCOL_VERSION = 1
+# A tool that has less time than this is not started.
+MIN_RUN_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +68,9 @@ class Runner:
         redaction = Redaction(leases)
         try:
             outcome = await self._run(call, reservation, leases, trail)
-        except (SandboxUnavailable, EgressUnavailable, TargetUnknown) as error:
+        except (SandboxError, EgressError) as error:
+            if trail.dispatched:
+                raise _lost(call, redaction, error) from error
             raise NothingRan(
                 Reason.REASON_SANDBOX_UNAVAILABLE,
                 f"no sandbox could be made, nothing ran: {redaction.clean(str(error))}",
@@ -88,14 +91,15 @@ class Runner:
             async with AsyncExitStack() as stack:
                 sandbox, egress = await self._prepare(call, stack)
                 made.append(sandbox)
+                _check_time_left(call)
                 start = self._start_frame(call, reservation, leases, egress)
                 trail.committed = call.is_write
                 await self._store.dispatch(call.call_id, trail.leases)
                 trail.dispatched = True
                 outcome = await sandbox.run(start, max(call.deadline - time.monotonic(), 0.001))
-        except EgressNotClosed as error:
-            # Its connections are ended; an empty folder is left, which does not change what the tool said.
-            log.warning("egress folder left", extra={"call_id": call.call_id, "cause": str(error)})
+        except (SandboxError, EgressError) as error:
+            # What goes wrong at the ends does not change what the tool said.
+            log.warning("end of the sandbox", extra={"call_id": call.call_id, "cause": str(error)})
             if outcome is None:
                 raise
         finally:
@@ -151,6 +155,26 @@ class Runner:
         )
 
 
+def _check_time_left(call: Call) -> None:
+    """See that a tool is not started only to be ended at once: for a write that would be a doubt."""
+    if call.deadline - time.monotonic() < MIN_RUN_SECONDS:
+        raise NothingRan(
+            Reason.REASON_DEADLINE_EXCEEDED,
+            "the time was up before the tool could start, nothing ran; ask again with the same key",
+            retry_after_seconds=1.0,
+        )
+
+
+def _lost(call: Call, redaction: Redaction, error: Exception) -> Failed:
+    if call.is_write:
+        return Failed(Reason.REASON_IN_DOUBT, f"the sandbox was lost: {UNKNOWN_OUTCOME}")
+    return Failed(
+        Reason.REASON_SANDBOX_UNAVAILABLE,
+        f"the sandbox was lost: {redaction.clean(str(error))}",
+        retry_after_seconds=2.0,
+    )
+
+
 def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallError:
     if outcome.kind is OutcomeKind.FAILURE and outcome.failure is not None:
         return _tool_failure(outcome.failure, call, redaction)
@@ -168,8 +192,9 @@ def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallErro
 
 
 def _tool_failure(failure: handler_pb2.Failure, call: Call, redaction: Redaction) -> CallError:
-    message = redaction.clean(failure.message)[:1000]
-    code = redaction.clean(failure.code)[:64]
+    # Cleaned first: an invisible character inside a secret would hide it from the search.
+    message = redaction.clean(clean_text(failure.message)[0])[:1000]
+    code = redaction.clean(clean_text(failure.code)[0])[:64]
     unknown = failure.effect in (handler_pb2.EFFECT_DONE_UNSPECIFIED, handler_pb2.EFFECT_UNKNOWN)
     if call.is_write and unknown:
         return Failed(

@@ -18,5 +18,6 @@ class Settler:
     async def __call__(self, answer: Answer, trail: Trail) -> None:
         """Record the answer, so that its key replays it from now on."""
         record = replace(trail.record(CallState.SUCCEEDED), result=answer.result, labels=answer.labels)
+        trail.completion = record
         await self._store.complete(record, trail.event("call.succeeded"))
         trail.settled = True

@@ -32,6 +32,8 @@ VERSION = "toolcrib-tool-version"
 WORKFLOW = "toolcrib-workflow"
 TRACEPARENT = "traceparent"
 
+_METHOD = re.compile(r"[A-Za-z0-9_.]{1,400}/[A-Za-z0-9_]{1,100}")
+_OURS = "toolcrib-"
 _SHAPES = {
     KEY: re.compile(r"[A-Za-z0-9._:-]{1,128}"),
     ENVIRONMENT: re.compile(r"[a-z][a-z0-9-]{0,62}"),
@@ -63,10 +65,15 @@ class Validator:
         trail.environment = environment = self._environment(metadata.get(ENVIRONMENT, ""))
         key = metadata.get(KEY, "")
         asked = metadata.get(VERSION, "")
+        _check_method(request.method)
+        pinned = ""
         if key:
             scope = ClaimScope(caller.tenant, environment, caller.name, request.method, key)
-            asked = await self._store.pinned_version(scope) or asked
-        version = self._catalogue.resolve(caller.tenant, request.method, asked)
+            pinned = await self._store.pinned_version(scope)
+        # What was done with a key is told also when its version is withdrawn; authorize runs no such version.
+        version = self._catalogue.find_method(
+            caller.tenant, request.method, pinned
+        ) or self._catalogue.resolve(caller.tenant, request.method, pinned or asked)
         contract = version.contracts[request.method]
         message = self._read(request, caller, contract, version)
         if contract.effect is not Effect.READ and not key:
@@ -152,6 +159,12 @@ def read_metadata(request: Request) -> dict[str, str]:
     """
     values = {name: request.metadata[name] for name in _SHAPES if request.metadata.get(name)}
     violations = [
+        # Whoever sends what a later broker knows (a dry run) must not get what this one makes of it.
+        Violation(name, f"is not known to this broker; known are {', '.join(_SHAPES)}")
+        for name in sorted(request.metadata)
+        if name.startswith(_OURS) and name not in _SHAPES
+    ]
+    violations += [
         Violation(
             name,
             f"{len(value)} characters, must match {_SHAPES[name].pattern}"
@@ -165,6 +178,13 @@ def read_metadata(request: Request) -> dict[str, str]:
         names = ", ".join(violation.field for violation in violations)
         raise Refused(Reason.REASON_METADATA_INVALID, f"ill-formed metadata: {names}", violations=violations)
     return values
+
+
+def _check_method(method: str) -> None:
+    if not _METHOD.fullmatch(method):
+        raise Refused(
+            Reason.REASON_TOOL_UNKNOWN, "the path names no tool; a tool is called package.Service/Method"
+        )
 
 
 def _invalid(violations: tuple[Violation, ...]) -> Refused:

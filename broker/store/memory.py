@@ -145,12 +145,14 @@ class MemoryStore:
         self.state.calls[call_id] = replace(stored, state=CallState.DISPATCHED, leases=merged)
         self._keys.notify(call_id)
 
-    async def complete(self, call: CallRecord, audit: AuditEvent) -> None:
+    async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
         """Commit the end of a dispatched call."""
         await self._begin_write()
         stored = self.state.calls.get(call.call_id)
         check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
         self._end(end_call(stored, call, ENDS), audit)
+        if frees_key:
+            self._free(call.call_id, with_charges=False)
 
     async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
         """Record a refused call."""

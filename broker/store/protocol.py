@@ -210,8 +210,10 @@ class Store(Protocol):
     async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
         """Commit the intent to run: state DISPATCHED, with the leases that exist for it."""
 
-    async def complete(self, call: CallRecord, audit: AuditEvent) -> None:
+    async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
         """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
+
+        `frees_key` is for a read that failed in passing: its key gets a new attempt, its charges stay.
 
         `call` replaces the record but for who asked what under which key, and for its leases: of those that
         are there only `lease_ended` sets `confirmed_dead`, and none is ever forgotten; others are added.

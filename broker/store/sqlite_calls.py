@@ -123,13 +123,15 @@ class SqliteCalls(SqlitePart):
         await self._database.write(change)
         self._keys.notify(call_id)
 
-    async def complete(self, call: CallRecord, audit: AuditEvent) -> None:
+    async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
         """Commit the end of a dispatched call."""
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call.call_id)
             check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
             self._end(connection, end_call(stored, call, ENDS), audit)
+            if frees_key:
+                self._free(connection, call.call_id, with_charges=False)
 
         await self._database.write(change)
         self._keys.notify(call.call_id)

@@ -49,7 +49,10 @@ install_lock() {
 
 install_packages_of_ours() {
   say "Installing our two distributions, editable"
-  uv install --no-deps --no-build-isolation --offline --editable ./proto --editable .
+  # uv keeps a lock file of each folder that it builds where temporary files go.
+  mkdir -p .venv/tmp
+  TMPDIR=$PWD/.venv/tmp uv install --no-deps --no-build-isolation --offline \
+    --editable ./proto --editable .
 }
 
 uv() {

@@ -208,7 +208,9 @@ class _Inside(End):
         """Wait for the target."""
         super().connection_made(transport)
         assert self.transport is not None
-        self.transport.pause_reading()
+        # Not at once: Python 3.11.2 begins to read after this method, paused or not, and what came before the
+        # target accepted would be lost. In the loop's next turn the pause comes before anything that is read.
+        asyncio.get_running_loop().call_soon(self.transport.pause_reading)
         self._connection.accepted()
 
 

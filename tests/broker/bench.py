@@ -14,6 +14,7 @@ from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
 from broker.model import Call, Caller, CallState, Role
 from broker.request import Peer, Request
+from broker.settings import Tenant
 from broker.stages.authenticate import Authenticator
 from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimed, Claimer
@@ -47,17 +48,20 @@ class Bench:
 
     def __init__(self, store: MemoryStore, catalogue: Catalogue) -> None:
         self.store = store
+        self.catalogue = catalogue
         grants = GrantBook(store, catalogue, ("dev",), ())
         self.recorder = Recorder(store)
         self.authenticate = Authenticator("x", ["shop"], now)
         self.validate = Validator(catalogue, store, TenantKeys(b"k" * 32), ("dev",))
         self.claim = Claimer(store)
-        self.authorize = Authorizer(grants, now)
+        self.authorize = Authorizer(
+            catalogue, grants, {"shop": Tenant(targets=("*",), vault_roles=("*",))}, now
+        )
         self.reserve = Reserver(store)
 
     @classmethod
-    async def make(cls) -> Bench:
-        store = MemoryStore()
+    async def make(cls, store: MemoryStore | None = None) -> Bench:
+        store = store or MemoryStore()
         source = shop_source()
         version = load_version(source.descriptor_set, source.manifest_yaml, IMAGE)
         event = AuditEvent("test", "shop", "", now())

@@ -108,6 +108,7 @@ async def test_authenticate_before_record_would_refuse_without_a_call_id(bench: 
 
 async def test_a_stage_outside_record_would_leave_no_trace(bench: Bench):
     request, trail = bench.request(environment="mars"), bench.trail()
+    assert trail.caller is not None
     with pytest.raises(Refused):
         await bench.validate(request, trail.caller, trail)
     assert not (await bench.store.list_calls("shop")).items

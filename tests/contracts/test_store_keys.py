@@ -306,3 +306,17 @@ async def test_wakes_who_waits_when_the_store_closes(store: Store) -> None:
     waiting = await wait_for(store)
     await store.close()
     await asyncio.wait_for(waiting, 10)
+
+
+# --- a read that failed in passing -----------------------------------------------------------------------
+async def test_frees_the_key_of_a_read_that_failed_in_passing_and_keeps_its_charges(store: Store) -> None:
+    charge = make_charge()
+    await reserve(store, KEYED, charge)
+    await store.dispatch(KEYED.call_id, ())
+    failed = replace(KEYED, state=CallState.FAILED, message="too slow")
+    await store.complete(failed, event_of(KEYED, "call.failed"), frees_key=True)
+    claim = await store.claim(SCOPE, "f1", "c2")
+    assert (claim.won, claim.attempt) == (True, 2)
+    found = await store.get_call(KEYED.tenant, KEYED.call_id)
+    assert found is not None
+    assert found.state is CallState.FAILED

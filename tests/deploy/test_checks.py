@@ -87,6 +87,32 @@ def test_finds_a_link_that_leads_nowhere(tree: Tree) -> None:
     assert "README.md: the link to docs/gone.md leads nowhere" in tree.check("docs").stderr
 
 
+def give_commands(tree: Tree, *commands: str) -> None:
+    python = tree.root / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    lines = "\\n".join(("", *commands))
+    python.write_text(f"#!/bin/sh\nprintf '{lines}\\n'\n")
+    python.chmod(0o755)
+
+
+def test_finds_a_command_that_there_is_not(tree: Tree) -> None:
+    give_commands(tree, "dev", "calls", "calls list")
+    (tree.root / "README.md").write_text(
+        "Use `toolcrib dev`, then `toolcrib calls lost --all`:\n\n    toolcrib stop\n"
+    )
+    errors = tree.check("docs").stderr.splitlines()
+    assert errors == [
+        "error: README.md: there is no command `toolcrib calls lost`",
+        "error: README.md: there is no command `toolcrib stop`",
+    ]
+
+
+def test_knows_a_command_by_its_first_words(tree: Tree) -> None:
+    give_commands(tree, "dev", "calls", "calls list")
+    (tree.root / "README.md").write_text("`toolcrib calls list STATE`, `toolcrib dev`, `toolcrib.toml`\n")
+    assert tree.check("docs").returncode == 0
+
+
 def give_program(tree: Tree, text: str) -> None:
     program = tree.root / ".venv" / "bin" / "toolcrib"
     program.parent.mkdir(parents=True)

@@ -20,7 +20,7 @@ class Reply:
     """What a caller sees of one call."""
 
     code: str
-    result: dict[str, Any] | None = None
+    result: dict[str, Any] = field(default_factory=dict)
     reason: str = ""
     message: str = ""
     details: Mapping[str, str] = field(default_factory=dict)
@@ -54,7 +54,7 @@ class ToolCaller:
     def encode(self, method: str, arguments: Mapping[str, Any]) -> bytes:
         """Encode arguments without checking any rule of the contract."""
         kind = message_factory.GetMessageClass(self._contracts[method].request_descriptor)
-        return json_format.ParseDict(arguments, kind()).SerializeToString()
+        return json_format.ParseDict(dict(arguments), kind()).SerializeToString()
 
     def start(self, method: str, arguments: Mapping[str, Any] | bytes, **options: Any) -> Any:
         """Begin a call and return gRPC's future."""

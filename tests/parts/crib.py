@@ -22,7 +22,7 @@ OPTIONS = DevOptions(
     bundles=(SHOP, MISCHIEF),
     tenants=("shop", "rival", "tight"),
     retention_seconds=86_400,
-    settings_extra="[tenants.tight]\nmax_concurrent_calls = 1\nmax_request_bytes = 200\n",
+    tenant_extra={"tight": "max_concurrent_calls = 1\nmax_request_bytes = 200\n"},
 )
 
 

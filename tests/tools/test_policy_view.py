@@ -55,7 +55,7 @@ def test_shows_fields_without_presence_even_when_unset(contract: Contract) -> No
 
 
 def test_shows_nested_messages_lists_and_enum_names(contract: Contract) -> None:
-    document = {
+    document: dict[str, object] = {
         "price": {"currency": "EUR"},
         "prices": [{"minorUnits": 2}],
         "tags": ["a"],

@@ -98,6 +98,34 @@ def test_refuses_types_that_nest_too_deep() -> None:
     assert "test.v1.M0: nests deeper than 50 messages" in refuse(compile_messages(chain))
 
 
+def test_refuses_a_request_that_is_endless_when_written_out() -> None:
+    doubled = (
+        "".join(f"message M{n} {{ M{n + 1} a = 1; M{n + 1} b = 2; }}\n" for n in range(40))
+        + "message M40 {}\n"
+    )
+
+    problem = refuse(compile_messages(doubled + "message Request { M0 m = 1; }"))
+
+    assert "test.v1.Request: has more than 1000 fields when every use of a type is written out" in problem
+
+
+def test_loads_a_long_circle_of_types() -> None:
+    circle = "".join(f"message M{n} {{ M{(n + 1) % 250} next = 1; }}\n" for n in range(250))
+    data = compile_messages(circle + "message Request { M0 m = 1; }")
+
+    version = load_version(data, write_manifest(), IMAGE_ID)
+
+    assert version.contracts["test.v1.Things/Do"].policy_hidden == ("m",)
+
+
+def test_refuses_a_schema_that_no_prompt_holds() -> None:
+    fields = "".join(f"string a_rather_long_name_of_a_field_{n} = {n + 1};" for n in range(999))
+
+    assert "its derived JSON Schema has more than" in refuse(
+        compile_messages(f"message Request {{ {fields} }}")
+    )
+
+
 FILES = {
     "has syntax 'proto2'": 'syntax = "proto2"; package test.v1; message M { required string a = 1; }',
     "is a group": 'syntax = "proto2"; package test.v1; message M { optional group G = 1 { } }',
@@ -195,10 +223,10 @@ def test_refuses_bytes_that_are_no_descriptor_set(data: bytes) -> None:
             lambda file: setattr(file.source_code_info.location.add(), "leading_comments", "x" * 5_000_000),
         ),
         (
-            "more than 1000 messages",
-            lambda file: file.message_type.extend([descriptor_pb2.DescriptorProto()] * 1001),
+            "more than 300 messages",
+            lambda file: file.message_type.extend([descriptor_pb2.DescriptorProto()] * 301),
         ),
-        ("more than 500 fields", lambda file: file.message_type[0].field.extend([FieldProto()] * 501)),
+        ("more than 3000 fields", lambda file: file.message_type[0].field.extend([FieldProto()] * 3001)),
         (
             "more than 100 methods",
             lambda file: file.service[0].method.extend([file.service[0].method[0]] * 101),

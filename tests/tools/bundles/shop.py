@@ -123,7 +123,7 @@ class Shop:
     def _start(
         self, name: str, request: Mapping[str, Any], key: str, remaining_seconds: float
     ) -> handler_pb2.Start:
-        message = json_format.ParseDict(request, self.messages[f"shop.v1.{name}Request"]())
+        message = json_format.ParseDict(dict(request), self.messages[f"shop.v1.{name}Request"]())
         start = handler_pb2.Start(
             protocol_version=1, method=f"{SERVICE}/{name}", request=message.SerializeToString()
         )

@@ -7,6 +7,7 @@ import os
 import time
 
 from mischief.v1 import mischief_pb2
+
 from toolcrib.handler import Failure, Handler
 
 handler = Handler()
@@ -23,7 +24,9 @@ def read(request, context):
     if how == "fail":
         raise Failure("SHELF_EMPTY", "Nothing is on the shelf.", effect="none")
     if how == "fail_with_secret":
-        raise Failure("LOGIN_FAILED", f"cannot log in as {context.credentials['effects'].username} {password}")
+        raise Failure(
+            "LOGIN_FAILED", f"cannot log in as {context.credentials['effects'].username} {password}"
+        )
     if how == "log":
         print("to stdout\x1b[31m", flush=True)
         print(password, flush=True)

@@ -1,0 +1,220 @@
+"""`toolcrib tools check|register|versions|review|promote`: a bundle's way from a folder to its callers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import grpc
+
+from broker.cli.connection import RPC_SECONDS, ask, connect, profile_option, read_all
+from broker.cli.output import REFUSED, UNHEALTHY, CommandFailed, output_option, progress, show, show_one
+from broker.cli.times import write_second, write_short_id
+from broker.packing import pack
+from broker.settings import environment_variable
+from sandboxes.engine import DEFAULT_URL, Engine
+from sandboxes.images import build_base
+from sandboxes.outcome import SandboxError
+from toolcrib.v1 import registry_pb2, registry_pb2_grpc
+from tools.catalogue import load_version
+from tools.errors import BundleInvalid
+from tools.source import compile_bundle
+
+folder_argument = click.argument(
+    "folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False)
+)
+REGISTER_SECONDS = 4 * RPC_SECONDS
+NO_IMAGE = "sha256:" + "0" * 64
+
+
+@click.command()
+@folder_argument
+@output_option
+def check(folder: Path, form: str) -> None:
+    """Check the bundle in DIR by the rules of registration; needs no broker.
+
+    Whether its callers would break is checked when it is registered.
+    """
+    with _bundle_errors(), progress("checking the bundle"):
+        source = compile_bundle(folder)
+        version = load_version(source.descriptor_set, source.manifest_yaml, NO_IMAGE)
+    rows = [
+        {
+            "tool": contract.method,
+            "effect": contract.effect.name,
+            "scope": contract.scope,
+            "hidden": ", ".join(contract.policy_hidden),
+        }
+        for contract in version.contracts.values()
+    ]
+    show(rows, form, empty="no tools", whole=("tool",))
+    if form != "json":
+        click.echo(f"{version.bundle} {version.version} is fit to be registered", err=True)
+
+
+@click.command()
+@folder_argument
+@click.option("--engine", "engine_url", metavar="URL", help="The broker's engine (or DOCKER_HOST).")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(".toolcrib/cache"),
+    show_default=True,
+    help="Where the base image is kept.",
+)
+@profile_option
+@output_option
+def register(folder: Path, engine_url: str | None, cache: Path, profile: str | None, form: str) -> None:
+    """Build the image of the bundle in DIR and register it as a new version.
+
+    Somebody else reviews it before it can be used.
+    """
+    with connect(profile) as channel:
+        request = _pack(folder, engine_url or environment_variable("DOCKER_HOST") or DEFAULT_URL, cache)
+        with progress("registering"):
+            stub = registry_pb2_grpc.RegistryStub(channel)
+            version = ask(stub.RegisterTool, request, REGISTER_SECONDS).version
+    show_one(_describe(version), form)
+    if form != "json" and version.state == registry_pb2.REGISTERED:
+        click.echo(
+            f"now another person: toolcrib tools review {version.bundle} {version.version} --accept", err=True
+        )
+
+
+@click.command()
+@click.argument("bundle", default="", metavar="[BUNDLE]")
+@profile_option
+@output_option
+def versions(bundle: str, profile: str | None, form: str) -> None:
+    """List the registered versions, newest first."""
+    with connect(profile) as channel:
+        found = _list(channel, bundle)
+    if form == "json":
+        show([_describe(version) for version in found], form, empty="")
+        return
+    rows = [
+        {
+            "bundle": version.bundle,
+            "version": version.version,
+            "state": registry_pb2.VersionState.Name(version.state),
+            "aliases": ", ".join(version.aliases),
+            "registered": write_second(version, "registered"),
+            "by": _name(version.registered_by),
+            "reviewed_by": _name(version.reviewed_by),
+        }
+        for version in found
+    ]
+    show(rows, form, empty="no versions", whole=("bundle", "version"))
+
+
+@click.command()
+@click.argument("bundle")
+@click.argument("version")
+@click.option("--accept/--reject", "accept", default=None, help="The decision. Without it: only show.")
+@click.option("--digest", default="", metavar="HEX", help="Refuse to decide on any other content.")
+@click.option("--comment", default="", help="Why; is recorded.")
+@profile_option
+@output_option
+def review(  # noqa: PLR0913 - one parameter an option
+    *,
+    bundle: str,
+    version: str,
+    accept: bool | None,
+    digest: str,
+    comment: str,
+    profile: str | None,
+    form: str,
+) -> None:
+    """Show a version, and accept or reject it. Not for who registered it."""
+    with connect(profile) as channel:
+        found = _find(channel, bundle, version)
+        if accept is not None:
+            request = registry_pb2.ReviewVersionRequest(
+                bundle=bundle,
+                version=version,
+                digest=digest or found.digest,
+                accept=accept,
+                comment=comment,
+            )
+            stub = registry_pb2_grpc.RegistryStub(channel)
+            found = ask(stub.ReviewVersion, request).version
+    show_one(_describe(found), form)
+
+
+@click.command()
+@click.argument("bundle")
+@click.argument("version")
+@click.option("--alias", default="stable", show_default=True, help="stable or canary.")
+@profile_option
+@output_option
+def promote(bundle: str, version: str, alias: str, profile: str | None, form: str) -> None:
+    """Point an alias at a reviewed version: what callers of the bundle get."""
+    with connect(profile) as channel:
+        stub = registry_pb2_grpc.RegistryStub(channel)
+        request = registry_pb2.MoveAliasRequest(bundle=bundle, alias=alias, version=version)
+        moved = ask(stub.MoveAlias, request).version
+    show_one(_describe(moved), form)
+
+
+def _pack(folder: Path, engine_url: str, cache: Path) -> registry_pb2.RegisterToolRequest:
+    with _bundle_errors(), closing(Engine(engine_url)) as engine:
+        engine.check()
+        with progress("base image"):
+            base = build_base(engine, cache, lambda text: click.echo(f"· {text}", err=True))
+        with progress("bundle image"):
+            return pack(folder, engine, base)
+
+
+@contextmanager
+def _bundle_errors() -> Iterator[None]:
+    """Say what is wrong with a bundle, place by place, or with the engine."""
+    try:
+        yield
+    except BundleInvalid as error:
+        lines = [f"  {item.field}: {item.description}" for item in error.violations]
+        details = {
+            "reason": "BUNDLE_INVALID",
+            "violations": [{"field": v.field, "description": v.description} for v in error.violations],
+        }
+        text = "\n".join(["BUNDLE_INVALID: the bundle is not fit to be registered", *lines])
+        raise CommandFailed(text, UNHEALTHY, details=details) from error
+    except SandboxError as error:
+        raise CommandFailed(str(error), UNHEALTHY) from error
+
+
+def _list(channel: grpc.Channel, bundle: str) -> list[Any]:
+    stub = registry_pb2_grpc.RegistryStub(channel)
+    request = registry_pb2.ListVersionsRequest(bundle=bundle, page_size=500)
+    return read_all(stub.ListVersions, request, "versions")
+
+
+def _find(channel: grpc.Channel, bundle: str, version: str) -> Any:
+    for found in _list(channel, bundle):
+        if found.version == version:
+            return found
+    raise CommandFailed(
+        f'bundle "{bundle}" has no version "{version}"; `toolcrib tools versions` names them', REFUSED
+    )
+
+
+def _describe(version: Any) -> dict[str, object]:
+    return {
+        "bundle": version.bundle,
+        "version": version.version,
+        "state": registry_pb2.VersionState.Name(version.state),
+        "digest": version.digest,
+        "image": write_short_id(version.image_id),
+        "aliases": ", ".join(version.aliases),
+        "registered": write_second(version, "registered"),
+        "registered_by": version.registered_by,
+        "reviewed": write_second(version, "reviewed"),
+        "reviewed_by": version.reviewed_by,
+        "tools": "\n".join(version.tools),
+    }
+
+
+def _name(spiffe_id: str) -> str:
+    return spiffe_id.rpartition("/")[2]

@@ -1,0 +1,66 @@
+"""What the catalogue shows is what was decided last; one bad version keeps nobody from starting."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from broker.errors import Refused
+from broker.store.memory import MemoryStore
+from broker.store.protocol import AuditEvent, Page, VersionRow
+from tests.broker.bench import METHOD, Bench
+
+EVENT = AuditEvent("test", "shop", "", datetime.now(UTC))
+
+
+class SlowStore(MemoryStore):
+    """The first look of the test comes back late."""
+
+    gate: asyncio.Event | None = None
+
+    async def list_versions(self, *arguments: Any, **options: Any) -> Page[VersionRow]:
+        page = await super().list_versions(*arguments, **options)
+        if self.gate:
+            gate, self.gate = self.gate, None
+            await gate.wait()
+        return page
+
+
+async def reject(store: MemoryStore) -> None:
+    row = await store.get_version("shop", "shop", "1.0.0")
+    assert row is not None
+    await store.review_version(replace(row, state="REJECTED"), EVENT)
+
+
+async def test_an_older_look_never_replaces_a_newer_one():
+    store = SlowStore()
+    bench = await Bench.make(store)
+    gate = store.gate = asyncio.Event()
+    older = asyncio.create_task(bench.catalogue.refresh("shop"))
+    await asyncio.sleep(0.02)
+    await reject(store)
+    newer = asyncio.create_task(bench.catalogue.refresh("shop"))
+    await asyncio.sleep(0.02)
+    gate.set()
+    await asyncio.gather(older, newer)
+    with pytest.raises(Refused) as refusal:
+        bench.catalogue.resolve("shop", METHOD, "1.0.0")
+    assert refusal.value.reason_name == "TOOL_NOT_USABLE"
+
+
+async def test_leaves_out_a_version_that_todays_rules_refuse():
+    store = MemoryStore()
+    bench = await Bench.make(store)
+    row = await store.get_version("shop", "shop", "1.0.0")
+    assert row is not None
+    rows: Sequence[VersionRow] = [replace(row, version="0.9.0", digest="0", manifest_yaml="bundle: [")]
+    for bad in rows:
+        await store.put_version(bad, EVENT)
+    await bench.catalogue.refresh("shop")
+    assert bench.catalogue.find("shop", "shop", "0.9.0") is None
+    assert bench.catalogue.resolve("shop", METHOD, "")

@@ -1,0 +1,234 @@
+"""The whole way of a call on a store in memory, with fakes for Vault, engine and egress that tests can break.
+
+What a tool would do is `Workshop.tool`: it is called with the start frame and gives the raw outcome.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.debts import Debts
+from broker.grant_book import GrantBook
+from broker.keys import TenantKeys
+from broker.model import Caller, CallRecord, CallState, Role
+from broker.path import Path, Stages
+from broker.policy.files import digest_files
+from broker.request import Peer, Request
+from broker.settings import Tenant
+from broker.stages.admit import Admission
+from broker.stages.authorize import Authorizer
+from broker.stages.claim import Claimer
+from broker.stages.gate import Gate
+from broker.stages.mint import Minter
+from broker.stages.reserve import Reserver
+from broker.stages.run import Machinery, Runner
+from broker.stages.settle import Settler
+from broker.stages.validate import Validator
+from broker.store.memory import MemoryStore
+from broker.store.protocol import AuditEvent, GrantFiles, StoreError
+from broker.trail import Recorder, Trail
+from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds
+from credentials.secret import Secret
+from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxSpec
+from tests.broker.bench import METHOD, Bench
+from toolcrib.handler.v1 import handler_pb2
+
+LOOKUP = "shop.v1.Orders/LookupOrder"
+GRANTS = """
+@id("all") @targets("orders-db")
+permit (
+    principal == Agent::"refund-desk",
+    action in [Action::"shop.v1.Orders/LookupOrder", Action::"shop.v1.Orders/CreateRefundDraft"],
+    resource == Environment::"dev"
+);
+"""
+DRAFT = b'{"orderId": "A-1042", "amount": {"minorUnits": "100", "currency": "EUR"}, "comment": "broken"}'
+ORDER = b'{"orderId": "A-1042"}'
+DESK = Caller("shop", "refund-desk", Role.AGENT, "", "spiffe://x/tenant/shop/agent/refund-desk")
+EMPTY = RawOutcome(OutcomeKind.RESULT)
+
+Tool = Callable[[handler_pb2.Start], Awaitable[RawOutcome]]
+
+
+class MoodyStore(MemoryStore):
+    """Fails the named methods as often as the test says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failures: dict[str, int] = {}
+
+    async def dispatch(self, *arguments: Any) -> None:
+        self._fail("dispatch")
+        await super().dispatch(*arguments)
+
+    async def give_back(self, *arguments: Any) -> None:
+        self._fail("give_back")
+        await super().give_back(*arguments)
+
+    async def complete(self, *arguments: Any, **options: Any) -> None:
+        self._fail("complete")
+        await super().complete(*arguments, **options)
+
+    async def amend(self, *arguments: Any) -> None:
+        self._fail("amend")
+        await super().amend(*arguments)
+
+    def _fail(self, method: str) -> None:
+        if self.failures.get(method, 0) > 0:
+            self.failures[method] -= 1
+            raise StoreError("disk full")
+
+
+class FakeVault:
+    """Mints at once."""
+
+    def __init__(self) -> None:
+        self.minting: Callable[[], Awaitable[None]] | None = None
+        self.ending: Callable[[], Awaitable[None]] | None = None
+        self.live: set[str] = set()
+
+    async def mint(self, tag: CallTag, wanted: Sequence[CredentialWanted], ttl_seconds: int) -> list[Lease]:
+        if self.minting:
+            await self.minting()
+        ids = [f"{tag.call_id}/{item.name}" for item in wanted]
+        self.live |= set(ids)
+        now = datetime.now(UTC)
+        return [
+            Lease("c", one, one, "v-user", Secret("pa55word-of-this-call"), now, ttl_seconds) for one in ids
+        ]
+
+    async def end(self, lease: LeaseIds) -> datetime:
+        if self.ending:
+            await self.ending()
+        self.live.discard(lease.lease_id)
+        return datetime.now(UTC)
+
+
+class FakeSandbox:
+    """Runs the workshop's tool."""
+
+    container_id = image_id = "fake"
+    gone = None
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self.made = datetime.now(UTC)
+
+    async def run(self, start: handler_pb2.Start, _deadline_seconds: float) -> RawOutcome:
+        self._shop.runs += 1
+        return await self._shop.tool(start)
+
+
+class FakeEngine:
+    """Both of what a tool runs on: driver and egress."""
+
+    def __init__(self, shop: Workshop) -> None:
+        self._shop = shop
+        self.creating: Callable[[], Awaitable[None]] | None = None
+        self.ending: Exception | None = None
+
+    def allocate_uid(self) -> int:
+        return 1
+
+    @asynccontextmanager
+    async def create(self, _spec: SandboxSpec, _call_id: str) -> AsyncIterator[FakeSandbox]:
+        if self.creating:
+            await self.creating()
+        yield FakeSandbox(self._shop)
+        if self.ending:
+            raise self.ending
+
+    @asynccontextmanager
+    async def open(self, _call_id: str, _uid: int, _names: Sequence[str]) -> AsyncIterator[Any]:
+        yield FakeEgress()
+
+
+class FakeEgress:
+    """Leads nowhere."""
+
+    socket_dir = None
+
+    def handler_targets(self) -> dict[str, handler_pb2.Target]:
+        return {}
+
+
+class Workshop:
+    """A path whose parts tests can reach."""
+
+    path: Path
+    tool: Tool
+
+    def __init__(self, bench: Bench, store: MoodyStore) -> None:
+        self.store, self.catalogue = store, bench.catalogue
+        self.vault, self.engine = FakeVault(), FakeEngine(self)
+        self.caller, self.runs = DESK, 0
+        self.grants = GrantBook(store, bench.catalogue, ("dev",), ["orders-db"])
+        self.debts = Debts(self.vault, store)
+        self.tenants = {"shop": Tenant(targets=("*",), vault_roles=("*",))}
+        self.admit = Admission(self.tenants, 100)
+        self.tool = self.answer_nothing
+        keys = TenantKeys(b"k" * 32)
+        machinery: Any = Machinery(self.engine, self.engine)  # type: ignore[arg-type]
+        authenticate: Any = lambda _peer: self.caller  # noqa: E731
+        self.path = Path(
+            Stages(
+                recorder=Recorder(store),
+                authenticate=authenticate,
+                admit=self.admit,
+                validate=Validator(bench.catalogue, store, keys, ("dev",)),
+                claim=Claimer(store),
+                authorize=Authorizer(bench.catalogue, self.grants, self.tenants, lambda: datetime.now(UTC)),
+                gate=Gate(self.grants),
+                reserve=Reserver(store),
+                mint=Minter(self.vault, self.debts),
+                run=Runner(machinery, store, keys),
+                settle=Settler(store),
+            )
+        )
+
+    @classmethod
+    async def open(cls) -> Workshop:
+        store = MoodyStore()
+        shop = cls(await Bench.make(store), store)
+        files = {"a.cedar": GRANTS}
+        event = AuditEvent("test", "shop", "", datetime.now(UTC))
+        await store.apply_grants("shop", GrantFiles(files, digest_files(files)), "", event)
+        await shop.grants.refresh("shop")
+        return shop
+
+    async def answer_nothing(self, _start: handler_pb2.Start) -> RawOutcome:
+        return EMPTY
+
+    def draft(self, key: str = "k1", **more: str) -> Request:
+        metadata = {"toolcrib-idempotency-key": key, **more}
+        return Request(Peer(b""), METHOD, DRAFT, math.inf, is_json=True, metadata=metadata)
+
+    def lookup(self, key: str = "") -> Request:
+        metadata = {"toolcrib-idempotency-key": key}
+        return Request(Peer(b""), LOOKUP, ORDER, math.inf, is_json=True, metadata=metadata)
+
+    async def begin(
+        self, request: Request, stage: Callable[[Trail], bool]
+    ) -> tuple[asyncio.Task[Any], Trail]:
+        """Start a call as a door does, and let it walk until its trail looks as the test wants."""
+        trail = self.path.begin(request)
+        task = asyncio.create_task(self.path.answer(request, trail))
+        async with asyncio.timeout(5):
+            while not stage(trail):
+                await asyncio.sleep(0)
+        return task, trail
+
+    async def calls(self) -> Sequence[CallRecord]:
+        return (await self.store.list_calls("shop")).items
+
+    async def states(self) -> list[CallState]:
+        return [call.state for call in await self.calls()]
+
+    def is_clean(self) -> bool:
+        """True when no call holds a place, a lease or a key any more."""
+        return not (self.admit.calls_in_flight or self.vault.live or self.debts.count)
