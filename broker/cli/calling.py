@@ -67,16 +67,18 @@ def read_json(argument: str) -> str:
     Raises:
         CommandFailed: The file cannot be read, or the text is no JSON object.
     """
-    where, text = "the arguments", argument
+    where = argument[1:] if argument.startswith("@") else "stdin" if argument == "-" else "the arguments"
     try:
+        text = argument
         if argument == "-":
-            where, text = "stdin", sys.stdin.read()
+            text = sys.stdin.read()
         elif argument.startswith("@"):
-            where, text = argument[1:], Path(argument[1:]).read_text(encoding="utf-8")
+            text = Path(where).read_text(encoding="utf-8")
+        text.encode()  # what the shell gave may be no text at all
         is_object = isinstance(json.loads(text), dict)
     except OSError as error:
         raise CommandFailed(f"{where}: cannot be read ({error.strerror})", USAGE) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise CommandFailed(f"{where}: is no JSON: {error}", USAGE) from error
     if not is_object:
         raise CommandFailed(f'{where}: must be a JSON object, for example {{"order_id": "A-1042"}}', USAGE)

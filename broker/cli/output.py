@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from typing import IO, Any
 
 import click
@@ -52,7 +53,28 @@ class CommandFailed(click.ClickException):
 
 
 class Commands(click.Group):
-    """A group whose commands answer Ctrl-C with exit code 130."""
+    """A group that imports a command when it is named, and answers Ctrl-C with exit code 130.
+
+    What `serve` needs takes a second to import; who calls a tool should not wait for it.
+
+    Attributes:
+        places: Where commands are that were not imported yet, by name: "module:attribute".
+    """
+
+    def __init__(self, *args: Any, places: Mapping[str, str] | None = None, **attributes: Any) -> None:
+        super().__init__(*args, **attributes)
+        self.places = dict(places or {})
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name every command, imported or not."""
+        return sorted({*super().list_commands(ctx), *self.places})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Find a command; imports it at its first use."""
+        if cmd_name in self.places and cmd_name not in self.commands:
+            module, _, attribute = self.places[cmd_name].partition(":")
+            self.add_command(getattr(import_module(module), attribute), cmd_name)
+        return super().get_command(ctx, cmd_name)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command that was named."""

@@ -13,8 +13,10 @@ from broker.cli.output import REFUSED, USAGE, CommandFailed, Commands, output_op
 from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2
 from tools.client_view import write_proto_sources
 
+BUNDLES = ("check", "register", "versions", "review", "promote")
 
-@click.group(cls=Commands)
+
+@click.group(cls=Commands, places={name: f"broker.cli.bundles:{name}" for name in BUNDLES})
 def tools() -> None:
     """Find tools, export their clients, register and review bundles."""
 

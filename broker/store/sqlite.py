@@ -3,7 +3,7 @@
 Rules:
 1. A lock on a file beside the database refuses a second broker kindly. What makes it safe is the epoch: each
    opening counts it up, and every commit compares it (database.py).
-2. The file is readable by its owner only; it holds requests' results until their retention ends.
+2. The file is readable by its owner only; it holds requests' results in clear.
 """
 
 from __future__ import annotations

@@ -24,8 +24,9 @@ import click
 from broker.cli import main
 def walk(command, path):
     print(path)
-    for name, inner in getattr(command, "commands", {}).items():
-        walk(inner, f"{path} {name}".strip())
+    context = click.Context(command)
+    for name in command.list_commands(context) if isinstance(command, click.Group) else ():
+        walk(command.get_command(context, name), f"{path} {name}".strip())
 walk(main, "")
 """
 LINK = re.compile(r"\]\((?P<target>[^)#\s]+)(#[^)]*)?\)")

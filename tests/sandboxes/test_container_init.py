@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import secrets
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +24,8 @@ class Running:
     """Init with a handler, played against by a test."""
 
     def __init__(self, program: str) -> None:
-        command = [sys.executable, "-I", "-S", str(INIT), sys.executable, "-c", program]
+        self._mark = secrets.token_hex(8).encode()
+        command = [sys.executable, "-I", "-S", str(INIT), sys.executable, "-c", program, self._mark.decode()]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
@@ -50,9 +55,17 @@ class Running:
     def close(self) -> None:
         self.process.kill()
         self.process.wait()
+        self._kill_handler()
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             assert pipe is not None
             pipe.close()
+
+    def _kill_handler(self) -> None:
+        """Do what the kernel does in a container when its PID 1 has ended."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # ended meanwhile
+                if self._mark in (folder / "cmdline").read_bytes().split(b"\0"):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 from google.protobuf.any_pb2 import Any
 from google.protobuf.duration_pb2 import Duration
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from broker.cli import main
@@ -23,7 +24,7 @@ VIOLATION = {"field": "order_id", "description": "is too short"}
 class Status(grpc.RpcError):
     """What gRPC raises for a status with details."""
 
-    def __init__(self, code: grpc.StatusCode, text: str, *details: object, **trailers: str | bytes) -> None:
+    def __init__(self, code: grpc.StatusCode, text: str, *details: Message, **trailers: str | bytes) -> None:
         rich = status_pb2.Status()
         for detail in details:
             packed = Any()
@@ -107,6 +108,8 @@ def test_names_the_file_that_a_profile_lacks(tmp_path: Path):
         ("{", "the arguments: is no JSON"),
         ("[]", "must be a JSON object"),
         ("@/no/such/file", "/no/such/file: cannot be read"),
+        ("\udcff", "the arguments: is no JSON"),
+        ('{"a": ' + "9" * 5000 + "}", "the arguments: is no JSON"),
         ("[" * 100_000, "the arguments: is no JSON"),
     ],
 )

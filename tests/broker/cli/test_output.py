@@ -84,11 +84,12 @@ def test_answers_an_interrupt_with_130():
     assert CliRunner().invoke(group, ["wait"]).exit_code == 130
 
 
-def _walk(command: click.Command, path: tuple[str, ...] = ()):
+def _walk(command: click.Command | None, path: tuple[str, ...] = ()):
     yield path
     if isinstance(command, click.Group):
-        for name, inner in command.commands.items():
-            yield from _walk(inner, (*path, name))
+        context = click.Context(command)
+        for name in command.list_commands(context):
+            yield from _walk(command.get_command(context, name), (*path, name))
 
 
 def test_helps_in_80_columns_with_every_command():

@@ -1,0 +1,171 @@
+"""The doctor without its patients: what it says of certificates, files and missing parts; it only looks."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from broker.cli import main
+from broker.doctor import Finding, Level, examine
+from broker.settings import Settings, read_settings
+from broker.store.inspection import is_locked, look_into
+from broker.store.protocol import StoreError
+from broker.store.sqlite import open_store
+
+NOW = datetime.now(UTC)
+CONFIG = """
+environments = ["prod"]
+run_dir = "run"
+[server]
+certificate = "server.pem"
+private_key = "server.key"
+client_ca = "server.pem"
+trust_domain = "example.org"
+[state]
+path = "state.db"
+key_file = "broker.key"
+[vault]
+address = "http://127.0.0.1:1"
+role_id_file = "role_id"
+secret_id_file = "secret_id"
+[engine]
+url = "unix:///nowhere/docker.sock"
+[targets.orders-db]
+kind = "postgresql"
+host = "127.0.0.1"
+port = 1
+[tenants.shop]
+"""
+
+
+def write_private(path: Path, content: bytes) -> None:
+    path.touch(mode=0o600)
+    path.write_bytes(content)
+
+
+def write_certificate(folder: Path, begins: datetime, ends: datetime) -> None:
+    """Write server.pem and server.key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "broker")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    signed = builder.not_valid_before(begins).not_valid_after(ends).sign(key, hashes.SHA256())
+    (folder / "server.pem").write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    encoding, form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+    write_private(folder / "server.key", key.private_bytes(encoding, form, serialization.NoEncryption()))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Settings of an installation whose files are in order, and whose parts are all missing."""
+    (tmp_path / "toolcrib.toml").write_text(CONFIG)
+    write_private(tmp_path / "broker.key", bytes(range(32)))
+    write_private(tmp_path / "role_id", b"role")
+    write_private(tmp_path / "secret_id", b"secret")
+    write_certificate(tmp_path, NOW - timedelta(days=1), NOW + timedelta(days=365))
+    return read_settings(tmp_path / "toolcrib.toml")
+
+
+async def find(settings: Settings, subject: str) -> list[Finding]:
+    return [finding for finding in await examine(settings) if finding.subject == subject]
+
+
+async def test_names_every_part_that_is_missing(settings: Settings):
+    findings = await examine(settings)
+    missing = {finding.subject for finding in findings if finding.level is Level.PROBLEM}
+    assert missing == {"engine", "Vault", "target orders-db"}
+    assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
+
+
+async def test_finds_nothing_wrong_with_a_state_that_is_still_to_be_made(settings: Settings):
+    assert [finding.level for finding in await find(settings, "state")] == [Level.WARNING]
+
+
+@pytest.mark.parametrize(
+    ("begins", "ends", "level"),
+    [
+        (-100, -1, Level.PROBLEM),
+        (1, 100, Level.PROBLEM),
+        (-99, 1, Level.WARNING),
+        (-1, 99, Level.OK),
+    ],
+)
+async def test_judges_a_certificate_by_its_window(settings: Settings, begins: int, ends: int, level: Level):
+    folder = settings.server.certificate.parent
+    write_certificate(folder, NOW + timedelta(days=begins), NOW + timedelta(days=ends))
+    assert [finding.level for finding in await find(settings, "server.certificate")] == [level]
+
+
+async def test_finds_a_key_that_belongs_to_another_certificate(settings: Settings):
+    other = settings.server.certificate.read_bytes()
+    write_certificate(settings.server.certificate.parent, NOW, NOW + timedelta(days=1))
+    settings.server.certificate.write_bytes(other)
+    (found,) = await find(settings, "server.private_key")
+    assert "is not the key" in found.text
+
+
+async def test_finds_keys_that_others_may_read(settings: Settings):
+    settings.state.key_file.chmod(0o644)
+    settings.vault.secret_id_file.chmod(0o640)
+    texts = [finding.text for finding in await examine(settings) if "others may read it" in finding.text]
+    assert len(texts) == 2
+
+
+async def test_looks_into_a_state_that_a_broker_has_open(settings: Settings):
+    store = await open_store(settings.state.path, audit_key=bytes(32), key_id="k")
+    try:
+        view = look_into(settings.state.path)
+        assert (view.installation, view.live_epoch) == (store.epoch.installation, store.epoch.number)
+        assert await store.tenants() == []  # it goes on
+    finally:
+        await store.close()
+
+
+async def test_sees_that_no_broker_runs(settings: Settings):
+    store = await open_store(settings.state.path, audit_key=bytes(32), key_id="k")
+    lock = settings.state.path.with_name("state.db.lock")
+    assert is_locked(lock)
+    await store.close()
+    assert not is_locked(lock)
+    assert look_into(settings.state.path).live_epoch == 0
+
+
+async def test_takes_no_epoch(settings: Settings):
+    for number in (1, 2):
+        store = await open_store(settings.state.path, audit_key=bytes(32), key_id="k")
+        assert store.epoch.number == number
+        await store.close()
+        await examine(settings)
+
+
+async def test_calls_a_state_that_is_none_a_problem(settings: Settings):
+    write_private(settings.state.path, b"not a database at all")
+    assert [finding.level for finding in await find(settings, "state")] == [Level.PROBLEM]
+    with pytest.raises(StoreError, match="cannot be read"):
+        look_into(settings.state.path)
+
+
+def test_ends_with_3_and_says_each_finding_in_a_line(settings: Settings, tmp_path: Path):
+    result = CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / "toolcrib.toml")])
+    assert result.exit_code == 3
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("problem  ") and " → " in line for line in lines) == 3
+
+
+def test_says_the_same_to_programs(settings: Settings, tmp_path: Path):
+    result = CliRunner().invoke(main, ["doctor", "-o", "json", "--config", str(tmp_path / "toolcrib.toml")])
+    assert {item["level"] for item in json.loads(result.stdout)} == {"ok", "warning", "problem"}
+
+
+def test_refuses_a_configuration_with_an_unknown_key(tmp_path: Path):
+    (tmp_path / "toolcrib.toml").write_text(CONFIG.replace("run_dir", "rundir"))
+    result = CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / "toolcrib.toml")])
+    assert result.exit_code == 2
+    assert 'did you mean "run_dir"' in result.stderr
