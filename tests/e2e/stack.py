@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import threading
 from collections.abc import Coroutine
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, TypeVar
 from broker.app import Hooks
 from broker.client import Profile
 from broker.dev import DevOptions, DevStack
+from deploy.demo.leftovers import find_files
 from tests.e2e.caller import ToolCaller
 from toolcrib.v1 import grants_pb2, grants_pb2_grpc
 from tools.catalogue import load_version
@@ -36,6 +39,25 @@ class Crib:
             source = compile_bundle(folder)
             version = load_version(source.descriptor_set, source.manifest_yaml, "sha256:" + "0" * 64)
             self.contracts |= version.contracts
+        self.rest()
+
+    def rest(self) -> None:
+        """Note what is there while no call runs: files of the run directory, child processes."""
+        self._files_at_rest, self._children_at_rest = self._files(), self._children()
+
+    def _files(self) -> set[str]:
+        return set(find_files(self.stack.settings.run_dir))
+
+    def _children(self) -> set[str]:
+        """The processes that this one started and that still run, as "pid name"."""
+        found = set()
+        for entry in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                name, _, rest = (entry / "stat").read_text().rpartition(")")
+                state, parent = rest.split()[:2]
+                if int(parent) == os.getpid() and state != "Z":
+                    found.add(name.replace(" (", " ", 1))
+        return found
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in the broker's loop."""
@@ -69,7 +91,8 @@ class Crib:
             "owed": stack.broker.debts.count,
             "roles": stack.postgres.count_v_roles(),
             "sessions": stack.postgres.count_v_sessions(),
-            "sockets": [str(path) for path in stack.settings.run_dir.rglob("*") if path.is_socket()],
+            "files": sorted(self._files() - self._files_at_rest),
+            "processes": sorted(self._children() - self._children_at_rest),
         }
         return {name: value for name, value in found.items() if value}
 

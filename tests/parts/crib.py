@@ -60,6 +60,7 @@ def running_crib(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> It
 def crib(running_crib: Crib) -> Iterator[Crib]:
     """The running Toolcrib, without grants; checks afterwards that no call left anything."""
     running_crib.grant("")
+    running_crib.rest()
     yield running_crib
     SWITCHBOARD.offset = timedelta()
     SWITCHBOARD.failures.clear()
