@@ -8,22 +8,26 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from broker.model import CallRecord, CallState, Charge, LeaseRecord
+from broker.store.cipher import KeptCall
 from broker.store.moments import from_micros, to_micros, to_micros_or_none
 from broker.store.paging import Position
 from broker.store.protocol import ClaimScope
-from broker.store.rows import read_call, read_key, read_lease, write_call
+from broker.store.rows import read_call, read_key, read_lease, write_call, write_sandboxes
 from broker.store.rules import KeyRow
 
 _INSERT = """
-INSERT INTO calls VALUES (:tenant, :environment, :call_id, :agent, :subject, :method, :tool_version, :effect,
-  :key, :fingerprint, :attempt, :epoch, :state, :started, :ended, :reason, :message, :failure, :grant_id,
+INSERT INTO calls (tenant, environment, call_id, agent, subject, method, tool_version, effect, key,
+  fingerprint, attempt, epoch, state, started, ended, reason, message, failure, grant_id, request, result,
+  labels, stages, sandboxes, tool_log)
+VALUES (:tenant, :environment, :call_id, :agent, :subject, :method, :tool_version, :effect, :key,
+  :fingerprint, :attempt, :epoch, :state, :started, :ended, :reason, :message, :failure, :grant_id, :request,
   :result, :labels, :stages, :sandboxes, :tool_log)
 """
 _REPLACE = """
 UPDATE calls SET subject = :subject, tool_version = :tool_version, effect = :effect, state = :state,
-  started = :started, ended = :ended, reason = :reason, message = :message, failure = :failure,
-  grant_id = :grant_id, result = :result, labels = :labels, stages = :stages, sandboxes = :sandboxes,
-  tool_log = :tool_log
+  attempt = :attempt, started = :started, ended = :ended, reason = :reason, message = :message,
+  failure = :failure, grant_id = :grant_id, request = :request, result = :result, labels = :labels,
+  stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id
 """
 _LIST = """
@@ -37,9 +41,13 @@ _KEY = """
 SELECT * FROM claims WHERE tenant = ? AND environment = ? AND agent = ? AND method = ? AND key = ?
 """
 _TAKE_KEY = """
-INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0)
+INSERT INTO claims VALUES (?, ?, ?, ?, ?, ?, ?, ?, 0, ?)
 ON CONFLICT DO UPDATE SET call_id = excluded.call_id, attempt = excluded.attempt,
-  claimed = excluded.claimed, free = 0
+  claimed = excluded.claimed, free = 0, epoch = excluded.epoch
+"""
+_FREE_KEY = """
+UPDATE claims SET free = 1, attempt = ?, epoch = ?
+WHERE tenant = ? AND environment = ? AND agent = ? AND method = ? AND key = ?
 """
 
 # Later than every call: where a list begins.
@@ -61,7 +69,7 @@ class CallFilter:
         return "calls", self.tenant, self.agent, self.method, self.state
 
 
-def find_call(connection: sqlite3.Connection, call_id: str) -> CallRecord | None:
+def find_call(connection: sqlite3.Connection, call_id: str) -> KeptCall | None:
     """Read one call, of whatever tenant."""
     row = connection.execute("SELECT * FROM calls WHERE call_id = ?", (call_id,)).fetchone()
     return _with_leases(connection, [row])[0] if row else None
@@ -75,7 +83,7 @@ def find_call_state(connection: sqlite3.Connection, call_id: str) -> CallState |
 
 def select_calls(
     connection: sqlite3.Connection, wanted: CallFilter, before: Position, size: int
-) -> Sequence[CallRecord]:
+) -> Sequence[KeptCall]:
     """Read the calls before a position, newest first."""
     values = {
         "tenant": wanted.tenant,
@@ -89,7 +97,7 @@ def select_calls(
     return _with_leases(connection, connection.execute(_LIST, values).fetchall())
 
 
-def select_running(connection: sqlite3.Connection, before_epoch: int) -> Sequence[CallRecord]:
+def select_running(connection: sqlite3.Connection, before_epoch: int) -> Sequence[KeptCall]:
     """Read the running calls of earlier epochs."""
     rows = connection.execute(
         "SELECT * FROM calls WHERE state IN ('RESERVED', 'DISPATCHED') AND epoch < ? ORDER BY started",
@@ -98,14 +106,36 @@ def select_running(connection: sqlite3.Connection, before_epoch: int) -> Sequenc
     return _with_leases(connection, rows.fetchall())
 
 
-def insert_call(connection: sqlite3.Connection, call: CallRecord) -> None:
-    """Add a call without leases."""
-    connection.execute(_INSERT, write_call(call))
+def select_in_doubt(connection: sqlite3.Connection, size: int) -> Sequence[KeptCall]:
+    """Read the oldest calls in doubt."""
+    rows = connection.execute(
+        "SELECT * FROM calls WHERE state = 'IN_DOUBT' ORDER BY started, call_id LIMIT ?", (size,)
+    )
+    return _with_leases(connection, rows.fetchall())
 
 
-def replace_call(connection: sqlite3.Connection, call: CallRecord) -> None:
+def insert_call(connection: sqlite3.Connection, kept: KeptCall, epoch: int) -> None:
+    """Add a call of an epoch, without leases."""
+    connection.execute(_INSERT, write_call(kept) | {"epoch": epoch})
+
+
+def replace_call(connection: sqlite3.Connection, kept: KeptCall) -> None:
     """Replace a call that is there, and add the leases that are not."""
-    connection.execute(_REPLACE, write_call(call))
+    connection.execute(_REPLACE, write_call(kept))
+    add_leases(connection, kept.call)
+
+
+def dispatch_call(connection: sqlite3.Connection, call: CallRecord) -> None:
+    """Write that a call is about to run, with the leases and containers that it has."""
+    connection.execute(
+        "UPDATE calls SET state = ?, sandboxes = ? WHERE tenant = ? AND environment = ? AND call_id = ?",
+        (call.state.value, write_sandboxes(call.sandboxes), call.tenant, call.environment, call.call_id),
+    )
+    add_leases(connection, call)
+
+
+def add_leases(connection: sqlite3.Connection, call: CallRecord) -> None:
+    """Add the leases of a call that are not there."""
     connection.executemany(
         "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
         [
@@ -132,18 +162,16 @@ def find_key(connection: sqlite3.Connection, scope: ClaimScope) -> tuple[KeyRow,
     return (read_key(row), row["call_id"]) if row else None
 
 
-def take_key(connection: sqlite3.Connection, scope: ClaimScope, call: CallRecord, now: datetime) -> None:
+def take_key(
+    connection: sqlite3.Connection, scope: ClaimScope, call: CallRecord, now: datetime, epoch: int
+) -> None:
     """Write that a call holds a key now."""
-    connection.execute(_TAKE_KEY, (*_scope_values(scope), call.call_id, call.attempt, to_micros(now)))
+    connection.execute(_TAKE_KEY, (*_scope_values(scope), call.call_id, call.attempt, to_micros(now), epoch))
 
 
-def free_key(connection: sqlite3.Connection, scope: ClaimScope) -> None:
-    """Write that a key is free for the next attempt."""
-    connection.execute(
-        "UPDATE claims SET free = 1 "
-        "WHERE tenant = ? AND environment = ? AND agent = ? AND method = ? AND key = ?",
-        _scope_values(scope),
-    )
+def free_key(connection: sqlite3.Connection, scope: ClaimScope, attempt: int, epoch: int) -> None:
+    """Write that a key is free for the attempt after `attempt`."""
+    connection.execute(_FREE_KEY, (attempt, epoch, *_scope_values(scope)))
 
 
 def _scope_values(scope: ClaimScope) -> tuple[str, ...]:
@@ -212,7 +240,7 @@ def select_owed(connection: sqlite3.Connection) -> Sequence[tuple[str, LeaseReco
     return [(row["call_id"], read_lease(row)) for row in rows]
 
 
-def _with_leases(connection: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> Sequence[CallRecord]:
+def _with_leases(connection: sqlite3.Connection, rows: Sequence[sqlite3.Row]) -> Sequence[KeptCall]:
     return [
         read_call(
             row,

@@ -5,8 +5,11 @@ Rules:
    that fails takes nothing else with it.
 2. A change is told done after its commit. If the commit fails, all changes in it fail and none is there.
 3. The first statement of every commit compares the epoch, under the write lock that holds until its end.
+   It must be the newest one; when it expires does not matter here.
 4. A caller who is cancelled gets the change's outcome first and the cancellation at its next await: it must
    know whether it holds a reservation.
+5. After an fsync that failed nothing is written any more until the file is opened again. The kernel may have
+   dropped what it could not write and say yes the next time; only what is read back from the disk is true.
 """
 
 from __future__ import annotations
@@ -24,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from broker.store.epochs import check_epoch
 from broker.store.protocol import StaleEpoch, StoreError
 
 T = TypeVar("T")
@@ -33,6 +37,13 @@ log = logging.getLogger(__name__)
 
 MAX_GROUP = 128
 READERS = 2
+# After these nobody knows what is on the disk.
+_LAST_ERRORS = {
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_DIR_FSYNC,
+    sqlite3.SQLITE_CORRUPT,
+    sqlite3.SQLITE_NOTADB,
+}
 BUSY_SECONDS = 5.0
 
 _WRITER_SETTINGS = (
@@ -52,6 +63,7 @@ def prepare_file(path: Path) -> None:
     Raises:
         StoreError: It cannot be made, or is no regular file.
     """
+    is_new = not path.exists()
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -60,6 +72,23 @@ def prepare_file(path: Path) -> None:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise StoreError(f"{path}: is no regular file; see state.path")
         os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+    if is_new:
+        sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """See that the names in a folder survive a power loss.
+
+    Raises:
+        StoreError: They cannot be written.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        raise StoreError(f"{folder}: cannot be written ({error.strerror})") from error
     finally:
         os.close(descriptor)
 
@@ -107,6 +136,7 @@ class Database:
         self._connection = writer
         self._epoch = epoch
         self._closed = False
+        self._broken = ""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
         self._thread.start()
@@ -137,11 +167,18 @@ class Database:
             raise StoreError("the store is closed")
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
 
-    async def close(self) -> None:
-        """Commit what waits, end the threads, close the file."""
+    async def close(self, last: Change[None] | None = None) -> None:
+        """Commit what waits and a last change, if it can be written; end the threads, close the file."""
         if self._closed:
             return
         self._closed = True
+        if last is not None:
+            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self._jobs.put(_Job(last, done))
+            try:
+                await _outlast_cancellation(done)
+            except StoreError as error:
+                log.warning("the epoch was not ended", extra={"cause": str(error)})
         await asyncio.to_thread(self._close)
 
     def _close(self) -> None:
@@ -197,25 +234,21 @@ class Database:
         return None
 
     def _commit(self, group: Sequence[_Job]) -> Sequence[Any]:
+        if self._broken:
+            return [_Failed(StoreError(self._broken)) for _ in group]
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            self._check_epoch()
+            check_epoch(self._connection, self._epoch)
             outcomes = [self._run(job) for job in group]
             self._connection.execute("COMMIT")
         except StaleEpoch as error:
             self._roll_back()
-            return [_Failed(StaleEpoch(str(error))) for _ in group]
+            return [_Failed(StaleEpoch(f"{self._path}: {error}")) for _ in group]
         except Exception as error:  # whatever it is, each caller must hear of it
             self._roll_back()
+            self._give_up_after(error)
             return [_Failed(self._as_store_error(error)) for _ in group]
         return outcomes
-
-    def _check_epoch(self) -> None:
-        (epoch,) = self._connection.execute("SELECT epoch FROM installation").fetchone()
-        if epoch != self._epoch:
-            raise StaleEpoch(
-                f"{self._path}: another broker has taken it over; this one may not change it any more"
-            )
 
     def _run(self, job: _Job) -> Any:
         """Run one change between savepoints; an error that ended the transaction fails the whole group."""
@@ -223,8 +256,8 @@ class Database:
         try:
             value = job.change(self._connection)
         except Exception as error:
-            if not self._connection.in_transaction:
-                raise self._as_store_error(error) from error
+            if not self._connection.in_transaction or _is_last(error):
+                raise
             self._connection.execute("ROLLBACK TO change")
             value = _Failed(self._as_store_error(error) if isinstance(error, sqlite3.Error) else error)
         self._connection.execute("RELEASE change")
@@ -234,13 +267,25 @@ class Database:
         try:
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
-        except sqlite3.Error:
-            log.exception("the store's transaction cannot be rolled back")
+        except sqlite3.Error as error:
+            self._break(f"a transaction cannot be rolled back: {error}")
+
+    def _give_up_after(self, error: Exception) -> None:
+        if _is_last(error):
+            self._break(f"it is not known what is on the disk: {error}")
+
+    def _break(self, why: str) -> None:
+        self._broken = f"{self._path}: nothing is written any more until the broker is started again: {why}"
+        log.critical("store stopped writing", extra={"cause": why})
 
     def _as_store_error(self, error: Exception) -> StoreError:
         if isinstance(error, StoreError):
             return StoreError(str(error))
         return StoreError(f"{self._path}: cannot be written: {error}")
+
+
+def _is_last(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) in _LAST_ERRORS
 
 
 def _deliver(group: Sequence[_Job], outcomes: Sequence[Any]) -> None:

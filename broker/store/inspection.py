@@ -1,4 +1,4 @@
-"""A look at a store from outside, for doctor: takes no epoch and no lock, and changes nothing in it."""
+"""A look at a store from outside, for doctor: takes no epoch, and changes nothing in it."""
 
 from __future__ import annotations
 
@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.store.database import connect
+from broker.store.epochs import Run, find_newest
+from broker.store.options import read_clock
 from broker.store.protocol import StoreError
 from broker.store.schema import check_schema, read_migrations
 
 SETTLING_SECONDS = 30
-_LOCKS = Path("/proc/locks")
 
 # A lease is owed when its call has ended a while ago, or its broker: what is alive now may be in use.
 _COUNT_OWED = """
@@ -58,26 +59,29 @@ def look_into(path: Path) -> StateView:
         raise StoreError(f"{path}: is not there; `toolcrib serve` makes it at its first start")
     try:
         with _reading(path) as connection:
-            return _look(connection, is_running=is_locked(path.with_name(path.name + ".lock")))
+            return _look(connection)
     except (sqlite3.Error, StoreError) as error:
         raise StoreError(f"{path}: cannot be read: {error}") from error
 
 
-def is_locked(path: Path) -> bool:
-    """Tell whether a process holds a lock on a file, without trying to lock it: that could refuse a broker.
+def is_live(path: Path) -> bool:
+    """Tell whether a broker has the store, or was killed so lately that nobody can tell.
 
-    See proc(5) for the form of /proc/locks. Another mount with the same inode number would look the same.
+    Raises:
+        StoreError: It cannot be read.
     """
-    try:
-        inode = str(path.stat().st_ino)
-        lines = _LOCKS.read_text().splitlines()
-    except OSError:
+    if not path.is_file():
         return False
-    return any(_names_inode(line.split(), inode) for line in lines)
+    try:
+        with _reading(path) as connection:
+            newest = find_newest(connection)
+    except sqlite3.Error as error:
+        raise StoreError(f"{path}: cannot be read: {error}") from error
+    return newest is not None and _is_live(newest)
 
 
-def _names_inode(words: list[str], inode: str) -> bool:
-    return "FLOCK" in words and any(word.count(":") == 2 and word.endswith(f":{inode}") for word in words)
+def _is_live(run: Run) -> bool:
+    return not run.ended and read_clock() < run.expires
 
 
 @contextmanager
@@ -91,19 +95,21 @@ def _reading(path: Path) -> Iterator[sqlite3.Connection]:
         connection.close()
 
 
-def _look(connection: sqlite3.Connection, *, is_running: bool) -> StateView:
+def _look(connection: sqlite3.Connection) -> StateView:
     steps = read_migrations()
     schema = (check_schema(connection, steps), len(steps))
-    row = connection.execute("SELECT id, epoch FROM installation").fetchone()
-    if row is None:
-        raise StoreError("no broker ever finished its first start on it; start one")
+    row = connection.execute("SELECT id FROM installation").fetchone()
+    newest = find_newest(connection)
+    if row is None or newest is None:
+        raise StoreError("no broker finished a start of this version on it; start one")
+    is_running = _is_live(newest)
     # The epochs below this one are dead; without a broker every one is.
-    first_live = row["epoch"] if is_running else row["epoch"] + 1
+    first_live = newest.number if is_running else newest.number + 1
     settled = int((time.time() - SETTLING_SECONDS) * 1_000_000)
     count = "SELECT count(*) FROM calls WHERE state = 'IN_DOUBT'"
     return StateView(
         installation=row["id"],
-        live_epoch=row["epoch"] if is_running else 0,
+        live_epoch=newest.number if is_running else 0,
         schema=schema,
         owed_leases=_count(connection, _COUNT_OWED, settled, first_live),
         unfinished_calls=_count(connection, _COUNT_UNFINISHED, first_live),

@@ -11,10 +11,12 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Protocol
 from weakref import WeakValueDictionary
 
 from broker.model import CallRecord, CallState
+from broker.store.epochs import Restoration
 from broker.store.options import StoreOptions
 from broker.store.protocol import Claim, ClaimScope, StoreError
 from broker.store.rules import UNFINISHED, KeyRow, judge_key
@@ -23,8 +25,23 @@ from broker.store.rules import UNFINISHED, KeyRow, judge_key
 class Lookup(Protocol):
     """What the durable state knows of keys and calls."""
 
+    @property
+    def restoration(self) -> Restoration | None:
+        """What the last restore left, if there was one."""
+
     async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
-        """Find a key that was reserved, and the call that holds it or held it last."""
+        """Find a key that was reserved, and the call, without contents, that holds it or held it last.
+
+        Raises:
+            StaleEpoch: Another process has taken over, so that nobody here knows who holds what.
+        """
+
+    async def check_epoch(self) -> None:
+        """See that this process may still write.
+
+        Raises:
+            StaleEpoch: Another process has taken over.
+        """
 
     async def find_state(self, call_id: str) -> CallState | None:
         """Find a call's state."""
@@ -46,23 +63,38 @@ class Keys:
         self._locks: WeakValueDictionary[ClaimScope, asyncio.Lock] = WeakValueDictionary()
         self._waiting: dict[str, set[asyncio.Event]] = {}
 
-    async def claim(self, scope: ClaimScope, fingerprint: str, call_id: str) -> Claim:
+    async def claim(
+        self, scope: ClaimScope, fingerprint: str, call_id: str, new_since: datetime | None
+    ) -> Claim:
         """Take a key, or find who has it: see `Store.claim`."""
         lock = self._locks.setdefault(scope, asyncio.Lock())
         async with lock:
             holder = self._holders.get(scope)
             if holder is not None:
+                await self._lookup.check_epoch()
                 return Claim(won=False, earlier=self._placeholder(scope, holder))
             found = await self._lookup.find_key(scope)
             claim = judge_key(found[0] if found else None, self._options.clock(), self._options.retention)
+            if claim.won and self._is_doubtful(found[0] if found else None, new_since):
+                return Claim(won=False, attempt=claim.attempt, restored=True)
             if claim.won:
                 self._holders[scope] = _Holder(call_id, fingerprint)
                 return claim
             assert found is not None, "a key that is held has a call"
             return replace(claim, earlier=found[1])
 
+    def _is_doubtful(self, key: KeyRow | None, new_since: datetime | None) -> bool:
+        restoration = self._lookup.restoration
+        return restoration is not None and restoration.doubts(key, new_since)
+
+    async def give_up(self, scope: ClaimScope, call_id: str) -> None:
+        """Give an unreserved key back: see `Store.release`."""
+        if self.holds(scope, call_id):
+            self.release(scope, call_id)
+            await self._lookup.check_epoch()
+
     def release(self, scope: ClaimScope, call_id: str) -> None:
-        """Give an unreserved key back, or forget a claim that became durable."""
+        """Forget a claim that became durable, or that nobody wants any more."""
         if self.holds(scope, call_id):
             del self._holders[scope]
             self.notify(call_id)

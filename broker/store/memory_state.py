@@ -7,7 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from broker.model import CallRecord, Charge
+from broker.model import Charge
+from broker.store.cipher import KeptCall
+from broker.store.epochs import Restoration, Run
 from broker.store.protocol import AuditRecord, ClaimScope, GrantFiles, VersionRow
 from broker.store.rules import KeyRow
 
@@ -30,8 +32,10 @@ class MemoryState:
 
     installation: str = field(default_factory=lambda: secrets.token_hex(8))
     page_key: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
-    epoch: int = 0
-    calls: dict[str, CallRecord] = field(default_factory=dict)
+    run: Run | None = None
+    restoration: Restoration | None = None
+    tenant_keys: dict[str, bytes] = field(default_factory=dict)
+    calls: dict[str, KeptCall] = field(default_factory=dict)
     keys: dict[ClaimScope, tuple[KeyRow, str]] = field(default_factory=dict)
     bookings: list[Booking] = field(default_factory=list)
     versions: dict[tuple[str, str, str], VersionRow] = field(default_factory=dict)

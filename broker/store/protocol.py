@@ -5,8 +5,11 @@ Rules:
 2. A method returns when its effect is durable, or raises and nothing changed. A caller that is cancelled
    while a change is on its way to the disk gets its outcome first, and the cancellation at its next
    await: it must know what it holds.
-3. Every change of a call checks its epoch in the same transaction; an older epoch raises `StaleEpoch`.
+3. Every change, a claim and a release too, checks in the same transaction that its epoch is the newest one;
+   an older one raises `StaleEpoch`. Expiry only says when another process may begin the next.
 4. Audit records are chained in the transaction of the change that they record.
+5. A call's request, result and tool log are sealed, where the store has a cipher, before a change begins.
+   What was erased reads as None, an erased log as "(erased)".
 """
 
 from __future__ import annotations
@@ -16,7 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from broker.model import CallRecord, CallState, Charge, LeaseRecord
+from broker.model import CallRecord, CallState, Charge, LeaseRecord, SandboxRecord
 
 T = TypeVar("T")
 
@@ -27,6 +30,18 @@ class StoreError(Exception):
 
 class StaleEpoch(StoreError):
     """Another process has taken over since; this one may not change anything any more."""
+
+
+class StoreBusy(StoreError):
+    """Another process runs on this state; its epoch has not expired. Stop it, or wait until it has.
+
+    Attributes:
+        remaining_seconds: When its epoch expires, unless it says until then that it lives.
+    """
+
+    def __init__(self, message: str, remaining_seconds: float) -> None:
+        super().__init__(message)
+        self.remaining_seconds = remaining_seconds
 
 
 class BudgetExhausted(Exception):
@@ -84,12 +99,15 @@ class Claim:
         earlier: The call that holds the key, finished or not. For one that is still before its reservation
             only `call_id`, `fingerprint` and state CLAIMED are meaningful.
         expired: The key is past its retention; it is never run again.
+        restored: The key is unknown, but the state was restored from a backup so lately that it may have been
+            used since the backup was made.
     """
 
     won: bool
     attempt: int = 1
     earlier: CallRecord | None = None
     expired: bool = False
+    restored: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,10 +187,16 @@ class Store(Protocol):
         """Give everything back. Pending changes are durable before it returns."""
 
     # --- calls -------------------------------------------------------------------------------------------
-    async def claim(self, scope: ClaimScope, fingerprint: str, call_id: str) -> Claim:
+    async def claim(
+        self, scope: ClaimScope, fingerprint: str, call_id: str, new_since: datetime | None = None
+    ) -> Claim:
         """Take a key, or find who has it. A win holds until `release`, `reserve` or the process's death.
 
-        Attempts count on when the call before under this key was given back, and nothing ran.
+        `new_since` is the caller's word that the key was first used after that moment; it counts only while
+        unknown keys are refused after a restore.
+
+        Attempts count on when the call before under this key was given back, or did not happen. `earlier` has
+        its request, result and log only where it has ended within the retention.
         """
 
     async def release(self, scope: ClaimScope, call_id: str) -> None:
@@ -207,8 +231,10 @@ class Store(Protocol):
         A call that was given back did not run, and pins nothing.
         """
 
-    async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
-        """Commit the intent to run: state DISPATCHED, with the leases that exist for it."""
+    async def dispatch(
+        self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
+    ) -> None:
+        """Commit the intent to run: state DISPATCHED, with the leases and containers that exist for it."""
 
     async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
         """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
@@ -232,12 +258,45 @@ class Store(Protocol):
         """(call id, lease) of every lease whose end is not confirmed, of every epoch."""
 
     async def unfinished(self) -> Sequence[CallRecord]:
-        """Calls of earlier epochs in RESERVED or DISPATCHED."""
+        """Calls of earlier epochs in RESERVED or DISPATCHED, without request and log: needs no key."""
 
     async def adopt(self, call: CallRecord, audit: AuditEvent) -> None:
         """End an unfinished call of an earlier epoch as `call` says (FAILED gives the key back; IN_DOUBT).
 
         FAILED gives the charges back too where the call was never dispatched.
+        """
+
+    async def in_doubt(self, limit: int = 100) -> Sequence[CallRecord]:
+        """Calls in IN_DOUBT of every tenant, oldest first. One that cannot be opened now is left out.
+
+        Raises:
+            StoreError: None of them can be opened.
+        """
+
+    async def resolve(self, call: CallRecord, audit: AuditEvent) -> None:
+        """End an IN_DOUBT or NEEDS_HUMAN call as `call` says.
+
+        SUCCEEDED keeps its result, FAILED (it did not happen) gives key and charges back, NEEDS_HUMAN waits
+        for a person. A greater `attempt` than the record's stays: the next one under the key follows it.
+        """
+
+    async def beat(self) -> None:
+        """Say that this process lives: its epoch expires later.
+
+        Raises:
+            StaleEpoch: Another process has taken over.
+        """
+
+    async def tenant_key(self, tenant: str) -> bytes | None:
+        """Read a tenant's wrapped data key."""
+
+    async def put_tenant_key(self, tenant: str, wrapped: bytes) -> bytes:
+        """Keep a tenant's wrapped data key; returns the one that is kept, which may be an earlier one."""
+
+    async def erase_tenant(self, tenant: str, audit: AuditEvent) -> None:
+        """Forget a tenant's data key, and what its calls hold: request, result, log and error text.
+
+        A later change of the tenant gets a new key. Keys of its calls stay used.
         """
 
     async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
@@ -253,7 +312,7 @@ class Store(Protocol):
         page_size: int = 50,
         page_token: str = "",
     ) -> Page[CallRecord]:
-        """List calls of a tenant, newest first.
+        """List calls of a tenant, newest first, without request, result and log: needs no key.
 
         Raises:
             ValueError: The token is not one that this list gave.

@@ -34,6 +34,12 @@ ON CONFLICT DO UPDATE
 SET digest = excluded.digest, applied = excluded.applied, applied_by = excluded.applied_by
 """
 
+_ERASE = """
+UPDATE calls SET request = NULL, result = NULL, message = '', failure = '{}',
+  tool_log = CASE tool_log WHEN x'' THEN x'' END
+WHERE tenant = ?
+"""
+
 # Later than every version: where a list begins.
 NEWEST: Position = ((1 << 63) - 1, "", "")
 
@@ -94,6 +100,26 @@ def select_tenants(connection: sqlite3.Connection) -> Sequence[str]:
     """Name the tenants that have a version or grants."""
     rows = connection.execute("SELECT tenant FROM versions UNION SELECT tenant FROM grants ORDER BY tenant")
     return [row["tenant"] for row in rows]
+
+
+def find_key(connection: sqlite3.Connection, tenant: str) -> bytes | None:
+    """Read a tenant's wrapped data key."""
+    row = connection.execute("SELECT wrapped FROM tenant_keys WHERE tenant = ?", (tenant,)).fetchone()
+    return row["wrapped"] if row else None
+
+
+def put_key(connection: sqlite3.Connection, tenant: str, wrapped: bytes) -> bytes:
+    """Keep a wrapped data key where there is none, and return the one that is kept."""
+    connection.execute("INSERT INTO tenant_keys VALUES (?, ?) ON CONFLICT DO NOTHING", (tenant, wrapped))
+    kept = find_key(connection, tenant)
+    assert kept is not None, "a key was just put there"
+    return kept
+
+
+def erase(connection: sqlite3.Connection, tenant: str) -> None:
+    """Remove a tenant's data key, and what its calls hold, sealed or clear."""
+    connection.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
+    connection.execute(_ERASE, (tenant,))
 
 
 def append_audit(connection: sqlite3.Connection, event: AuditEvent, options: StoreOptions) -> None:

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Mapping, Sequence
 
 from broker.model import CallRecord, CallState, LeaseRecord, SandboxRecord, StageTime
+from broker.store.cipher import Contents, KeptCall
 from broker.store.moments import from_micros, from_micros_or_none, to_micros, to_micros_or_none
 from broker.store.protocol import AuditRecord, GrantFiles, VersionRow
 from broker.store.rules import KeyRow
@@ -15,8 +16,9 @@ from tools.contract import Effect
 Row = Mapping[str, object]
 
 
-def write_call(call: CallRecord) -> dict[str, object]:
+def write_call(kept: KeptCall) -> dict[str, object]:
     """Turn a call into the values of its row; its leases have rows of their own."""
+    call, contents = kept.call, kept.contents
     return {
         "tenant": call.tenant,
         "environment": call.environment,
@@ -37,17 +39,18 @@ def write_call(call: CallRecord) -> dict[str, object]:
         "message": call.message,
         "failure": json.dumps(dict(call.failure)),
         "grant_id": call.grant_id,
-        "result": call.result,
+        "request": contents.request,
+        "result": contents.result,
         "labels": json.dumps(call.labels),
         "stages": json.dumps([[one.stage, one.start_micros, one.duration_micros] for one in call.stages]),
-        "sandboxes": json.dumps([_write_sandbox(one) for one in call.sandboxes]),
-        "tool_log": call.tool_log,
+        "sandboxes": write_sandboxes(call.sandboxes),
+        "tool_log": contents.tool_log,
     }
 
 
-def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> CallRecord:
+def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> KeptCall:
     """Turn a row and its leases into the call."""
-    return CallRecord(
+    call = CallRecord(
         call_id=row["call_id"],
         tenant=row["tenant"],
         environment=row["environment"],
@@ -67,13 +70,17 @@ def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> CallRecord:
         message=row["message"],
         failure=json.loads(row["failure"]),
         grant_id=row["grant_id"],
-        result=row["result"],
         labels=tuple(json.loads(row["labels"])),
         stages=tuple(StageTime(*one) for one in json.loads(row["stages"])),
         leases=tuple(leases),
         sandboxes=tuple(_read_sandbox(one) for one in json.loads(row["sandboxes"])),
-        tool_log=row["tool_log"],
     )
+    return KeptCall(call, Contents(row["request"], row["result"], row["tool_log"]))
+
+
+def write_sandboxes(sandboxes: Sequence[SandboxRecord]) -> str:
+    """Turn a call's containers into the value of its row."""
+    return json.dumps([_write_sandbox(one) for one in sandboxes])
 
 
 def _write_sandbox(one: SandboxRecord) -> Sequence[object]:
@@ -101,7 +108,7 @@ def read_lease(row: sqlite3.Row) -> LeaseRecord:
 
 def read_key(row: sqlite3.Row) -> KeyRow:
     """Turn a row into a key."""
-    return KeyRow(row["attempt"], from_micros(row["claimed"]), bool(row["free"]))
+    return KeyRow(row["attempt"], from_micros(row["claimed"]), bool(row["free"]), row["epoch"])
 
 
 def write_version(row: VersionRow) -> dict[str, object]:

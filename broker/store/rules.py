@@ -1,11 +1,14 @@
 """What may follow what in a record, whatever keeps it.
 
     (nothing) → RESERVED → DISPATCHED → SUCCEEDED | FAILED | IN_DOUBT
+                IN_DOUBT → SUCCEEDED | FAILED (it did not happen, the key is free) | NEEDS_HUMAN, resolved
+                NEEDS_HUMAN → SUCCEEDED | FAILED, resolved by a person
                 RESERVED | DISPATCHED → FAILED, given back: nothing ran, the key is free
     (nothing) → REFUSED
     RESERVED | DISPATCHED of an earlier epoch → FAILED (the key is free) | IN_DOUBT, adopted
 
-A key is free where its call was given back; otherwise it holds, and past the retention it is a tombstone.
+A key is free where its call was given back or did not happen; otherwise it holds, and past the retention it
+is a tombstone.
 """
 
 from __future__ import annotations
@@ -14,21 +17,32 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from broker.model import CallRecord, CallState, LeaseRecord
+from broker.model import CallRecord, CallState, LeaseRecord, SandboxRecord
 from broker.store.protocol import BaseChanged, Claim, ClaimScope, StoreError, VersionExists, VersionRow
 
 RUNNING = (CallState.RESERVED, CallState.DISPATCHED)
 UNFINISHED = (CallState.CLAIMED, *RUNNING)
 ENDS = (CallState.SUCCEEDED, CallState.FAILED, CallState.IN_DOUBT)
+# What a doubtful call may become.
+RESOLUTIONS = {
+    CallState.IN_DOUBT: (CallState.SUCCEEDED, CallState.FAILED, CallState.NEEDS_HUMAN),
+    CallState.NEEDS_HUMAN: (CallState.SUCCEEDED, CallState.FAILED),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRow:
-    """A key that was reserved once. `free` when its call was given back."""
+    """A key that was reserved once.
+
+    Attributes:
+        free: True when its call was given back, or did not happen.
+        epoch: The run that changed it last.
+    """
 
     attempt: int
     claimed: datetime
     free: bool
+    epoch: int = 0
 
 
 def judge_key(key: KeyRow | None, now: datetime, retention: timedelta) -> Claim:
@@ -102,7 +116,29 @@ def end_call(stored: CallRecord | None, call: CallRecord, ends: Sequence[CallSta
         attempt=stored.attempt,
         epoch=stored.epoch,
         leases=merge_leases(stored.leases, call.leases),
+        sandboxes=merge_sandboxes(stored.sandboxes, call.sandboxes),
     )
+
+
+def resolve_call(stored: CallRecord | None, call: CallRecord) -> CallRecord:
+    """Make the record of a doubtful call that was resolved. Attempts made while it was in doubt count.
+
+    Raises:
+        StoreError: There is no such call in this tenant and environment, it is not in doubt, or `call` is no
+            resolution of it.
+    """
+    check_state(call.call_id, stored.state if stored else None, tuple(RESOLUTIONS))
+    assert stored is not None, "a call with a state is there"
+    resolved = end_call(stored, call, RESOLUTIONS[stored.state])
+    return replace(resolved, attempt=max(stored.attempt, call.attempt))
+
+
+def merge_sandboxes(
+    stored: Sequence[SandboxRecord], given: Sequence[SandboxRecord]
+) -> tuple[SandboxRecord, ...]:
+    """Take what is given of each container; one that the store knows is never forgotten."""
+    known = {one.container_id: one for one in (*stored, *given)}
+    return tuple(known.values())
 
 
 def merge_leases(stored: Sequence[LeaseRecord], given: Sequence[LeaseRecord]) -> tuple[LeaseRecord, ...]:
@@ -121,7 +157,8 @@ def amend_call(stored: CallRecord | None, call: CallRecord) -> CallRecord:
         raise StoreError(f"call {call.call_id}: there is no such call")
     if stored.state in UNFINISHED:
         raise StoreError(f"call {call.call_id}: is {stored.state}; only an ended call can be amended")
-    return replace(stored, stages=call.stages, sandboxes=call.sandboxes, tool_log=call.tool_log)
+    sandboxes = merge_sandboxes(stored.sandboxes, call.sandboxes)
+    return replace(stored, stages=call.stages, sandboxes=sandboxes, tool_log=call.tool_log)
 
 
 def check_same_digest(found: VersionRow, row: VersionRow) -> None:

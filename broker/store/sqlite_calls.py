@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from broker.model import CallRecord, CallState, Charge, LeaseRecord
+from broker.model import CallRecord, CallState, Charge, LeaseRecord, SandboxRecord
 from broker.store import call_table
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
+from broker.store.cipher import KeptCall
 from broker.store.database import Database
 from broker.store.keys import Keys
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, Claim, ClaimScope, Epoch, Page
+from broker.store.protocol import AuditEvent, Claim, ClaimScope, Page
 from broker.store.registry_tables import append_audit
 from broker.store.rules import (
     ENDS,
     RUNNING,
+    UNFINISHED,
     KeyRow,
     amend_call,
     check_attempt,
@@ -26,40 +29,50 @@ from broker.store.rules import (
     check_state,
     end_call,
     merge_leases,
+    merge_sandboxes,
+    resolve_call,
     scope_of,
 )
-from broker.store.sqlite_part import SqlitePart
+from broker.store.sqlite_part import Begun, SqlitePart
+
+log = logging.getLogger(__name__)
 
 
 class SqliteCalls(SqlitePart):
     """Calls, as `Store` promises them."""
 
-    def __init__(self, database: Database, epoch: Epoch, page_key: bytes, options: StoreOptions) -> None:
-        super().__init__(database, epoch, page_key, options)
+    def __init__(self, database: Database, begun: Begun, options: StoreOptions) -> None:
+        super().__init__(database, begun, options)
         self._keys = Keys(options, self)
 
-    async def claim(self, scope: ClaimScope, fingerprint: str, call_id: str) -> Claim:
+    async def claim(
+        self, scope: ClaimScope, fingerprint: str, call_id: str, new_since: datetime | None = None
+    ) -> Claim:
         """Take a key, or find who has it."""
-        return await self._keys.claim(scope, fingerprint, call_id)
+        claim = await self._keys.claim(scope, fingerprint, call_id, new_since)
+        if claim.earlier is None or claim.expired or claim.earlier.state in UNFINISHED:
+            return claim
+        return replace(claim, earlier=await self.get_call(scope.tenant, claim.earlier.call_id))
 
     async def release(self, scope: ClaimScope, call_id: str) -> None:
         """Give an unreserved key back."""
-        self._keys.release(scope, call_id)
+        await self._keys.give_up(scope, call_id)
 
     async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
         """Wait for a call's next change."""
         await self._keys.wait(call_id, timeout_seconds)
 
     async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
-        """Find a key that was reserved, and its call."""
+        """Find a key that was reserved, and its call without contents."""
 
         def query(connection: sqlite3.Connection) -> tuple[KeyRow, CallRecord] | None:
+            self._check_epoch(connection)
             found = call_table.find_key(connection, scope)
             if found is None:
                 return None
-            call = call_table.find_call(connection, found[1])
-            assert call is not None, "a foreign key keeps the call of every key"
-            return found[0], call
+            kept = call_table.find_call(connection, found[1])
+            assert kept is not None, "a foreign key keeps the call of every key"
+            return found[0], kept.call
 
         return await self._database.read(query)
 
@@ -71,19 +84,20 @@ class SqliteCalls(SqlitePart):
         self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
     ) -> None:
         """Commit call, key, charges and audit."""
+        merged = merge_charges(charges)
+        kept = await self._sealing.seal_new(call)
         self._keys.check_held(scope, call.call_id)
         check_new(call, CallState.RESERVED, scope)
-        merged = merge_charges(charges)
 
         def change(connection: sqlite3.Connection) -> None:
-            now = self._options.clock()
+            now, epoch = self._options.clock(), self.epoch.number
             ledger = call_table.ChargeLedger(connection, call.tenant, call.environment)
             check_charges(merged, ledger, now)
-            call_table.insert_call(connection, replace(call, epoch=self.epoch.number))
+            call_table.insert_call(connection, kept, epoch)
             if scope is not None:
                 found = call_table.find_key(connection, scope)
                 check_attempt(found[0] if found else None, call)
-                call_table.take_key(connection, scope, call, now)
+                call_table.take_key(connection, scope, call, now, epoch)
             for budget, amount in amounts_to_book(merged).items():
                 call_table.book(connection, call, budget, amount, now)
             append_audit(connection, audit, self._options)
@@ -95,12 +109,14 @@ class SqliteCalls(SqlitePart):
 
     async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
         """End a call of which nothing ran; charges and key are free."""
+        kept = await self._sealing.seal_end(call)
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call.call_id)
             check_state(call.call_id, self._own_state(stored), RUNNING)
-            self._end(connection, end_call(stored, call, (CallState.FAILED,)), audit)
-            self._free(connection, call.call_id, with_charges=True)
+            ended = end_call(_record(stored), kept.call, (CallState.FAILED,))
+            self._end(connection, stored, replace(kept, call=ended), audit)
+            self._free(connection, ended, with_charges=True)
 
         await self._database.write(change)
         self._keys.notify(call.call_id)
@@ -110,28 +126,37 @@ class SqliteCalls(SqlitePart):
         found = await self.find_key(scope)
         return "" if found is None or found[0].free else found[1].tool_version
 
-    async def dispatch(self, call_id: str, leases: Sequence[LeaseRecord]) -> None:
+    async def dispatch(
+        self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
+    ) -> None:
         """Commit the intent to run."""
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call_id)
             check_state(call_id, self._own_state(stored), (CallState.RESERVED,))
             assert stored is not None, "a call with a state is there"
-            merged = merge_leases(stored.leases, leases)
-            call_table.replace_call(connection, replace(stored, state=CallState.DISPATCHED, leases=merged))
+            dispatched = replace(
+                stored.call,
+                state=CallState.DISPATCHED,
+                leases=merge_leases(stored.call.leases, leases),
+                sandboxes=merge_sandboxes(stored.call.sandboxes, sandboxes),
+            )
+            call_table.dispatch_call(connection, dispatched)
 
         await self._database.write(change)
         self._keys.notify(call_id)
 
     async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
         """Commit the end of a dispatched call."""
+        kept = await self._sealing.seal_end(call)
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call.call_id)
             check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
-            self._end(connection, end_call(stored, call, ENDS), audit)
+            ended = end_call(_record(stored), kept.call, ENDS)
+            self._end(connection, stored, replace(kept, call=ended), audit)
             if frees_key:
-                self._free(connection, call.call_id, with_charges=False)
+                self._free(connection, ended, with_charges=False)
 
         await self._database.write(change)
         self._keys.notify(call.call_id)
@@ -139,9 +164,10 @@ class SqliteCalls(SqlitePart):
     async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
         """Record a refused call."""
         check_new(call, CallState.REFUSED, None)
+        kept = await self._sealing.seal_new(call)
 
         def change(connection: sqlite3.Connection) -> None:
-            call_table.insert_call(connection, replace(call, epoch=self.epoch.number))
+            call_table.insert_call(connection, kept, self.epoch.number)
             append_audit(connection, audit, self._options)
 
         await self._database.write(change)
@@ -152,10 +178,14 @@ class SqliteCalls(SqlitePart):
 
     async def amend(self, call: CallRecord) -> None:
         """Replace what was known only after the end."""
+        kept = await self._sealing.seal_end(replace(call, result=None))
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call.call_id)
-            call_table.replace_call(connection, amend_call(stored, call))
+            amended = amend_call(_record(stored), kept.call)
+            assert stored is not None, "only a call that is there is amended"
+            contents = replace(stored.contents, tool_log=kept.contents.tool_log)
+            call_table.replace_call(connection, KeptCall(amended, contents))
 
         await self._database.write(change)
 
@@ -166,42 +196,65 @@ class SqliteCalls(SqlitePart):
     async def unfinished(self) -> Sequence[CallRecord]:
         """List running calls of earlier epochs."""
         number = self.epoch.number
-        return await self._database.read(lambda connection: call_table.select_running(connection, number))
+        found = await self._database.read(lambda connection: call_table.select_running(connection, number))
+        return [kept.call for kept in found]
 
     async def adopt(self, call: CallRecord, audit: AuditEvent) -> None:
         """End a call of an earlier epoch."""
+        kept = await self._sealing.seal_end(call)
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call.call_id)
-            foreign = stored.state if stored and stored.epoch < self.epoch.number else None
+            foreign = stored.call.state if stored and stored.call.epoch < self.epoch.number else None
             check_state(call.call_id, foreign, RUNNING)
-            self._end(connection, end_call(stored, call, (CallState.FAILED, CallState.IN_DOUBT)), audit)
+            ended = end_call(_record(stored), kept.call, (CallState.FAILED, CallState.IN_DOUBT))
+            self._end(connection, stored, replace(kept, call=ended), audit)
             if call.state is CallState.FAILED:
-                self._free(connection, call.call_id, with_charges=foreign is CallState.RESERVED)
+                self._free(connection, ended, with_charges=foreign is CallState.RESERVED)
 
         await self._database.write(change)
         self._keys.notify(call.call_id)
 
-    def _own_state(self, stored: CallRecord | None) -> CallState | None:
-        return stored.state if stored and stored.epoch == self.epoch.number else None
+    async def in_doubt(self, limit: int = 100) -> Sequence[CallRecord]:
+        """List the oldest calls in doubt."""
+        found = await self._database.read(lambda connection: call_table.select_in_doubt(connection, limit))
+        return await self._sealing.open_all(found)
 
-    def _end(self, connection: sqlite3.Connection, ended: CallRecord, audit: AuditEvent) -> None:
-        call_table.replace_call(connection, ended)
+    async def resolve(self, call: CallRecord, audit: AuditEvent) -> None:
+        """End a call in doubt."""
+        kept = await self._sealing.seal_end(call)
+
+        def change(connection: sqlite3.Connection) -> None:
+            stored = call_table.find_call(connection, call.call_id)
+            resolved = resolve_call(_record(stored), kept.call)
+            self._end(connection, stored, replace(kept, call=resolved), audit)
+            if resolved.state is CallState.FAILED:
+                self._free(connection, resolved, with_charges=True)
+
+        await self._database.write(change)
+        self._keys.notify(call.call_id)
+
+    def _own_state(self, stored: KeptCall | None) -> CallState | None:
+        return stored.call.state if stored and stored.call.epoch == self.epoch.number else None
+
+    def _end(
+        self, connection: sqlite3.Connection, stored: KeptCall | None, end: KeptCall, audit: AuditEvent
+    ) -> None:
+        assert stored is not None, "only a call that is there ends"
+        call_table.replace_call(connection, stored.ended(end))
         append_audit(connection, audit, self._options)
 
-    def _free(self, connection: sqlite3.Connection, call_id: str, *, with_charges: bool) -> None:
-        call = call_table.find_call(connection, call_id)
-        assert call is not None, "only a call that was just ended gives something back"
+    def _free(self, connection: sqlite3.Connection, call: CallRecord, *, with_charges: bool) -> None:
         scope = scope_of(call)
         if scope is not None:
-            call_table.free_key(connection, scope)
+            call_table.free_key(connection, scope, call.attempt, self.epoch.number)
         if with_charges:
             call_table.unbook(connection, call)
 
     async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
         """Read one call of a tenant."""
         found = await self._database.read(lambda connection: call_table.find_call(connection, call_id))
-        return found if found and found.tenant == tenant else None
+        return await self._sealing.open(found) if found and found.call.tenant == tenant else None
 
     async def list_calls(
         self,
@@ -220,4 +273,8 @@ class SqliteCalls(SqlitePart):
         found = await self._database.read(
             lambda connection: call_table.select_calls(connection, wanted, before, size + 1)
         )
-        return self._tokens.cut(wanted.binding, found, size, call_position)
+        return self._tokens.cut(wanted.binding, [kept.call for kept in found], size, call_position)
+
+
+def _record(stored: KeptCall | None) -> CallRecord | None:
+    return stored.call if stored else None

@@ -2,17 +2,48 @@
 
 from __future__ import annotations
 
+import sqlite3
+from dataclasses import dataclass, field
+
+from broker.store.cipher import Sealing
 from broker.store.database import Database
+from broker.store.epochs import Restoration, check_epoch
 from broker.store.options import StoreOptions
 from broker.store.paging import PageTokens
 from broker.store.protocol import Epoch
 
 
-class SqlitePart:
-    """The database, and what this run of the broker is in it."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a new run reads of the installation."""
 
-    def __init__(self, database: Database, epoch: Epoch, page_key: bytes, options: StoreOptions) -> None:
-        self.epoch = epoch
+    epoch: Epoch
+    page_key: bytes = field(repr=False)
+    restoration: Restoration | None
+
+
+class SqlitePart:
+    """The database, and what this run of the broker is in it.
+
+    Attributes:
+        restoration: What the last restore left, if there was one.
+    """
+
+    def __init__(self, database: Database, begun: Begun, options: StoreOptions) -> None:
+        self.epoch = begun.epoch
+        self.restoration = begun.restoration
         self._database = database
         self._options = options
-        self._tokens = PageTokens(page_key)
+        self._sealing = Sealing(options.cipher)
+        self._tokens = PageTokens(begun.page_key)
+
+    async def check_epoch(self) -> None:
+        """See that this process may still write.
+
+        Raises:
+            StaleEpoch: Another process has taken over.
+        """
+        await self._database.read(self._check_epoch)
+
+    def _check_epoch(self, connection: sqlite3.Connection) -> None:
+        check_epoch(connection, self.epoch.number)

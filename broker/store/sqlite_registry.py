@@ -103,6 +103,26 @@ class SqliteRegistry(SqlitePart):
             lambda connection: registry_tables.select_audit(connection, after_sequence, AUDIT_BATCH)
         )
 
+    async def tenant_key(self, tenant: str) -> bytes | None:
+        """Read a tenant's wrapped data key."""
+        return await self._database.read(lambda connection: registry_tables.find_key(connection, tenant))
+
+    async def put_tenant_key(self, tenant: str, wrapped: bytes) -> bytes:
+        """Keep a tenant's wrapped data key; the first one stays."""
+        return await self._database.write(
+            lambda connection: registry_tables.put_key(connection, tenant, wrapped)
+        )
+
+    async def erase_tenant(self, tenant: str, audit: AuditEvent) -> None:
+        """Forget a tenant's data key, and what its calls hold."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            registry_tables.erase(connection, tenant)
+            self._audit(connection, audit)
+
+        await self._database.write(change)
+        self._sealing.forget(tenant)
+
     async def tenants(self) -> Sequence[str]:
         """Tenants that have a version or grants."""
         return await self._database.read(registry_tables.select_tenants)

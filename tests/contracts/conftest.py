@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from broker.store.cipher import Cipher
+from broker.store.epochs import Watch
 from broker.store.protocol import Store
 from tests.contracts.stores import MemoryPlace, SetClock, SqlitePlace, StorePlace
 
@@ -19,9 +21,16 @@ class _Closing:
         self.clock = place.clock
         self.opened: list[Store] = []
 
-    def open(self) -> Store:
-        self.opened.append(self._place.open())
+    def open(self, cipher: Cipher | None = None) -> Store:
+        self.opened.append(self._place.open(cipher))
         return self.opened[-1]
+
+    def open_free(self, watch: Watch | None = None) -> Store:
+        self.opened.append(self._place.open_free(watch))
+        return self.opened[-1]
+
+    def mark_restored(self, grace_seconds: float) -> None:
+        self._place.mark_restored(grace_seconds)
 
 
 @pytest.fixture(params=["memory", "sqlite"])

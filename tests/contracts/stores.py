@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import secrets
+import sqlite3
+from contextlib import closing
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
 from broker.model import BudgetLimit, CallRecord, CallState, Charge, LeaseRecord
+from broker.store.cipher import Cipher, KeyErased
+from broker.store.epochs import Restoration, Watch
 from broker.store.memory import MemoryStore
 from broker.store.memory_state import MemoryState
+from broker.store.moments import to_micros
 from broker.store.options import StoreOptions
-from broker.store.protocol import AuditEvent, AuditRecord, ClaimScope, Store, VersionRow
-from broker.store.sqlite import open_unlocked
+from broker.store.protocol import AuditEvent, AuditRecord, ClaimScope, Store, StoreError, VersionRow
+from broker.store.sqlite import open_now, take_over
 from tools.contract import Effect
 
 START = datetime(2026, 11, 21, 9, 0, 0, 123456, tzinfo=UTC)
@@ -22,26 +27,47 @@ AUDIT_KEY = b"a key of the tests, 32 bytes long"
 
 
 class SetClock:
-    """A clock that stands still until it is set."""
+    """A clock that stands still until it is set, and beside it one that only time moves."""
 
     def __init__(self) -> None:
         self.now = START
+        self.lived = 0.0
 
     def __call__(self) -> datetime:
         return self.now
 
     def advance(self, seconds: float) -> None:
         """Let time pass."""
+        self.jump(seconds)
+        self.lived += seconds
+
+    def jump(self, seconds: float) -> None:
+        """Set the clock; no time passes."""
         self.now += timedelta(seconds=seconds)
+
+    def monotonic(self) -> float:
+        """Tell how much time passed."""
+        return self.lived
+
+
+def make_options(clock: SetClock) -> StoreOptions:
+    """Make the options of the tests' stores."""
+    return StoreOptions(AUDIT_KEY, "k1", clock, RETENTION_SECONDS, monotonic=clock.monotonic)
 
 
 class StorePlace(Protocol):
-    """Where one installation's state is. Each opening is a new run of the broker, and takes over."""
+    """Where one installation's state is."""
 
     clock: SetClock
 
-    def open(self) -> Store:
-        """Open the store."""
+    def open(self, cipher: Cipher | None = None) -> Store:
+        """Open the store: a new run of the broker, which takes over."""
+
+    def open_free(self, watch: Watch | None = None) -> Store:
+        """Open the store if nobody has it."""
+
+    def mark_restored(self, grace_seconds: float) -> None:
+        """Say that everything so far is from a backup, which was restored just now."""
 
 
 class MemoryPlace:
@@ -49,11 +75,18 @@ class MemoryPlace:
 
     def __init__(self) -> None:
         self.clock = SetClock()
-        self._options = StoreOptions(AUDIT_KEY, "k1", self.clock, RETENTION_SECONDS)
+        self._options = make_options(self.clock)
         self._state = MemoryState()
 
-    def open(self) -> Store:
-        return MemoryStore(self._options, self._state)
+    def open(self, cipher: Cipher | None = None) -> Store:
+        return MemoryStore(replace(self._options, cipher=cipher), self._state)
+
+    def open_free(self, watch: Watch | None = None) -> Store:
+        return MemoryStore(self._options, self._state, watch or Watch(self.clock.monotonic))
+
+    def mark_restored(self, grace_seconds: float) -> None:
+        epoch = self._state.run.number if self._state.run else 0
+        self._state.restoration = Restoration(self.clock(), epoch, grace_seconds)
 
 
 class SqlitePlace:
@@ -61,11 +94,62 @@ class SqlitePlace:
 
     def __init__(self, folder: Path) -> None:
         self.clock = SetClock()
-        self._options = StoreOptions(AUDIT_KEY, "k1", self.clock, RETENTION_SECONDS)
+        self._options = make_options(self.clock)
         self._path = folder / "state.db"
 
-    def open(self) -> Store:
-        return open_unlocked(self._path, self._options)
+    def open(self, cipher: Cipher | None = None) -> Store:
+        return take_over(self._path, replace(self._options, cipher=cipher))
+
+    def open_free(self, watch: Watch | None = None) -> Store:
+        return open_now(self._path, self._options, watch or Watch(self.clock.monotonic))
+
+    def mark_restored(self, grace_seconds: float) -> None:
+        with closing(sqlite3.connect(self._path)) as connection, connection:
+            connection.execute(
+                "UPDATE installation SET restored_at = ?, grace_left = ?, "
+                "restored_epoch = (SELECT max(number) FROM epochs)",
+                (to_micros(self.clock()), int(grace_seconds * 1_000_000)),
+            )
+
+
+class XorCipher:
+    """Seals by a key that a store keeps for each tenant, so weakly that only a test may use it."""
+
+    def __init__(self) -> None:
+        self.store: Store | None = None
+        self.keys: dict[str, bytes] = {}
+        self.refuses = False
+
+    async def seal(self, tenant: str, context: bytes, plain: bytes) -> bytes:
+        """Seal: key, context and what the key turns the value into."""
+        assert self.store is not None
+        if self.refuses:
+            raise StoreError("no key can be had")
+        if tenant not in self.keys:
+            self.keys[tenant] = await self.store.put_tenant_key(tenant, secrets.token_bytes(8))
+        key = self.keys[tenant]
+        return key + _xor(key, len(context).to_bytes(2, "big") + context + plain)
+
+    async def open(self, tenant: str, context: bytes, sealed: bytes) -> bytes:
+        """Open: the key must be the one that the store has."""
+        assert self.store is not None
+        if self.refuses:
+            raise StoreError("no key can be had")
+        if await self.store.tenant_key(tenant) != sealed[:8]:
+            raise KeyErased("the key was erased")
+        opened = _xor(sealed[:8], sealed[8:])
+        bound = len(context).to_bytes(2, "big") + context
+        if not opened.startswith(bound):
+            raise StoreError("is another value's")
+        return opened[len(bound) :]
+
+    def forget(self, tenant: str) -> None:
+        """Drop a key."""
+        self.keys.pop(tenant, None)
+
+
+def _xor(key: bytes, value: bytes) -> bytes:
+    return bytes(one ^ key[place % len(key)] for place, one in enumerate(value))
 
 
 def make_call(call_id: str = "", **changes: Any) -> CallRecord:

@@ -218,6 +218,7 @@ async def test_reads_after_a_restart_what_was_there_before(place: StorePlace) ->
     assert (await again.claim(scope_of(ended), "f1", "c2")).earlier == ended
 
 
+CLAIMED = scope_of(make_call(key="claimed"))
 CHANGES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "reserve": lambda store: store.reserve(make_call(), None, (), make_event()),
     "dispatch": lambda store: store.dispatch("c1", []),
@@ -232,6 +233,13 @@ CHANGES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "move_alias": lambda store: store.move_alias("acme", "shop", "stable", "1.0.0", make_event()),
     "apply_grants": lambda store: store.apply_grants("acme", GrantFiles({}, "g1"), "", make_event()),
     "append_audit": lambda store: store.append_audit(make_event()),
+    "claim": lambda store: store.claim(scope_of(make_call(key="new")), "f1", "c2"),
+    "claim_held": lambda store: store.claim(CLAIMED, "f1", "c2"),
+    "release": lambda store: store.release(CLAIMED, "c9"),
+    "resolve": lambda store: store.resolve(make_call("c1", state=CallState.FAILED), make_event()),
+    "beat": lambda store: store.beat(),
+    "put_tenant_key": lambda store: store.put_tenant_key("acme", b"k"),
+    "erase_tenant": lambda store: store.erase_tenant("acme", make_event()),
 }
 
 
@@ -241,6 +249,7 @@ async def test_refuses_each_change_of_a_run_that_was_taken_over(
 ) -> None:
     older = place.open()
     await run(older, make_call("c1"), make_lease("l1"))
+    await older.claim(CLAIMED, "f1", "c9")
     newer = place.open()
     before = await read_audit(newer)
     with pytest.raises(StaleEpoch):
@@ -252,6 +261,7 @@ async def test_refuses_each_change_of_a_run_that_was_taken_over(
 async def test_refuses_each_change_after_it_was_closed(
     store: Store, change: Callable[[Store], Awaitable[object]]
 ) -> None:
+    await store.claim(CLAIMED, "f1", "c9")
     await store.close()
     with pytest.raises(StoreError, match="closed"):
         await change(store)

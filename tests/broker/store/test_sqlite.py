@@ -1,15 +1,15 @@
-"""What only the SQLite store does: files, locks, group commit, and a disk that fails."""
+"""What only the SQLite store does: files, take-over, group commit."""
 
 from __future__ import annotations
 
 import asyncio
-import resource
+import os
+import signal
 import sqlite3
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +17,16 @@ import pytest
 from broker.audit import Verified, verify
 from broker.store.database import Database, connect
 from broker.store.options import StoreOptions
-from broker.store.protocol import StaleEpoch, StoreError
-from broker.store.sqlite import SqliteStore, open_store, open_unlocked, read_audit
-from tests.contracts.stores import AUDIT_KEY, make_call, make_event, reserve, scope_of, succeed
+from broker.store.protocol import Epoch, StaleEpoch, StoreBusy, StoreError
+from broker.store.schema import migrate, read_migrations
+from broker.store.sqlite import SqliteStore, open_store, read_audit, take_over
+from tests.contracts.stores import AUDIT_KEY, make_call, make_event, scope_of, succeed
 
 OPTIONS = StoreOptions(AUDIT_KEY, "k1")
 
 
 async def open_at(path: Path) -> SqliteStore:
-    return await open_store(path, audit_key=AUDIT_KEY, key_id="k1")
+    return await open_store(path, OPTIONS)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ async def store(tmp_path: Path) -> AsyncIterator[SqliteStore]:
 async def test_makes_files_that_only_their_owner_can_read(store: SqliteStore, tmp_path: Path) -> None:
     await succeed(store, make_call())
     modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.iterdir()}
-    assert set(modes) == {"state.db", "state.db-wal", "state.db-shm", "state.db.lock"}
+    assert set(modes) == {"state.db", "state.db-wal", "state.db-shm"}
     assert set(modes.values()) == {0o600}
 
 
@@ -51,7 +52,7 @@ async def test_takes_the_file_away_from_other_readers(tmp_path: Path) -> None:
 
 
 async def test_refuses_a_second_broker_and_says_what_to_do(store: SqliteStore, tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match="another broker has it open; stop that one first"):
+    with pytest.raises(StoreBusy, match=r"state\.db: another broker has it .*Stop it, or wait"):
         await open_at(tmp_path / "state.db")
     await store.append_audit(make_event())
 
@@ -61,15 +62,15 @@ async def test_lets_the_next_broker_in_after_the_first_closed(store: SqliteStore
     await (await open_at(tmp_path / "state.db")).close()
 
 
-async def test_is_stale_once_somebody_opened_it_past_the_lock(store: SqliteStore, tmp_path: Path) -> None:
-    newer = open_unlocked(tmp_path / "state.db", OPTIONS)
+async def test_is_stale_once_somebody_took_it_over(store: SqliteStore, tmp_path: Path) -> None:
+    newer = take_over(tmp_path / "state.db", OPTIONS)
     with pytest.raises(StaleEpoch, match="taken it over"):
         await store.append_audit(make_event())
     await newer.append_audit(make_event())
     await newer.close()
 
 
-async def test_lets_go_of_the_lock_when_the_file_cannot_be_used(tmp_path: Path) -> None:
+async def test_leaves_a_file_that_is_no_store_as_it_is(tmp_path: Path) -> None:
     path = tmp_path / "state.db"
     path.write_bytes(b"no database" * 100)
     for _ in range(2):
@@ -112,11 +113,65 @@ async def test_keeps_what_it_said_was_done_when_the_process_is_killed(tmp_path: 
     command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
     killed = subprocess.run(command, cwd=Path(__file__).parents[3], check=False)
     assert killed.returncode == -9
-    store = await open_at(path)
+    store = take_over(path, OPTIONS)
     claim = await store.claim(scope_of(make_call(key="k")), "f1", "c2")
     await store.close()
     assert claim.earlier is not None
     assert claim.earlier.call_id == "c1"
+
+
+async def test_is_stale_when_it_wakes_after_it_was_stopped_and_taken_over(tmp_path: Path) -> None:
+    script = """
+        import asyncio, os, signal, sys
+        from dataclasses import replace
+        from pathlib import Path
+        from broker.store.protocol import StaleEpoch
+        from broker.store.sqlite import open_store
+        from tests.broker.store.test_sqlite import OPTIONS
+        from tests.contracts.stores import make_call, run, event_of
+        from broker.model import CallState
+
+        async def main():
+            store = await open_store(Path(sys.argv[1]), replace(OPTIONS, epoch_seconds=0.3))
+            call = await run(store, make_call("c1", key="k"))
+            os.kill(os.getpid(), signal.SIGSTOP)
+            try:
+                await store.complete(replace(call, state=CallState.SUCCEEDED), event_of(call))
+            except StaleEpoch:
+                os._exit(77)
+
+        asyncio.run(main())
+    """
+    path = tmp_path / "state.db"
+    command = [sys.executable, "-c", textwrap.dedent(script), str(path)]
+    stopped = subprocess.Popen(command, cwd=Path(__file__).parents[3])
+    os.waitid(os.P_PID, stopped.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+    newer = await open_store(path, OPTIONS, wait_seconds=30)
+    (left,) = await newer.unfinished()
+    stopped.send_signal(signal.SIGCONT)
+    assert stopped.wait(30) == 77
+    assert (await newer.get_call("acme", "c1")) == left
+    await newer.close()
+
+
+async def test_keeps_what_the_first_schema_held(tmp_path: Path) -> None:
+    path = tmp_path / "state.db"
+    path.touch()
+    old = connect(path, writes=True)
+    migrate(old, read_migrations()[:1])
+    old.execute("INSERT INTO installation VALUES (1, 'i', 7, x'00')")
+    for call_id, result, tool_log in (("c1", b"\x00\xff", "a\x00é"), ("c2", None, "")):
+        old.execute(
+            "INSERT INTO calls VALUES ('acme', 'prod', ?, 'desk', '', 'm', '1', 'WRITE', '', 'f', 1, 7, "
+            "'FAILED', 0, 0, 0, '', '{}', 'g', ?, '[]', '[]', '[]', ?)",
+            (call_id, result, tool_log),
+        )
+    old.close()
+    store = await open_at(path)
+    found = [await store.get_call("acme", call_id) for call_id in ("c1", "c2")]
+    await store.close()
+    assert store.epoch == Epoch("i", 8)
+    assert [(call.result, call.tool_log) for call in found if call] == [(b"\x00\xff", "a\x00é"), (None, "")]
 
 
 async def test_commits_what_waits_before_it_is_closed(tmp_path: Path) -> None:
@@ -143,32 +198,19 @@ async def test_reads_no_audit_where_there_is_no_store(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-# --- the disk --------------------------------------------------------------------------------------------
-@contextmanager
-def full_disk(path: Path) -> Iterator[None]:
-    """Let no file grow past the size that this one has: a real error of a real write."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-async def test_changes_nothing_when_the_disk_is_full(store: SqliteStore, tmp_path: Path) -> None:
-    before = await succeed(store, make_call(key="k"))
-    with full_disk(tmp_path / "state.db-wal"), pytest.raises(StoreError, match="cannot be written"):
-        await reserve(store, make_call("c2", tool_log="x" * 1_000_000))
-    assert await store.get_call("acme", "c2") is None
-    assert await store.get_call("acme", before.call_id) == before
-
-
-async def test_goes_on_when_the_disk_has_room_again(store: SqliteStore, tmp_path: Path) -> None:
-    await store.append_audit(make_event())
-    with full_disk(tmp_path / "state.db-wal"), pytest.raises(StoreError):
-        await reserve(store, make_call("c1", tool_log="x" * 1_000_000))
-    await reserve(store, make_call("c1"))
-    assert isinstance(await verify(store.audit_records(), {"k1": AUDIT_KEY}), Verified)
+# --- memory ----------------------------------------------------------------------------------------------
+async def test_keeps_nothing_in_memory_of_calls_that_have_ended(store: SqliteStore) -> None:
+    for number in range(20):
+        call = make_call(f"c{number}", key=f"k{number}")
+        waiting = asyncio.create_task(store.wait_for_change(call.call_id, 10))
+        await succeed(store, call)
+        assert not (await store.claim(scope_of(call), "f1", "retry")).won
+        await waiting
+    refused = make_call(key="refused")
+    await store.claim(scope_of(refused), "f1", refused.call_id)
+    await store.release(scope_of(refused), refused.call_id)
+    keys = store._keys
+    assert (len(keys._holders), len(keys._locks), len(keys._waiting)) == (0, 0, 0)
 
 
 # --- group commit ----------------------------------------------------------------------------------------
@@ -177,8 +219,8 @@ class Bench:
 
     def __init__(self, path: Path) -> None:
         self.connection = connect_new(path)
-        self.connection.execute("CREATE TABLE installation (epoch INTEGER)")
-        self.connection.execute("INSERT INTO installation VALUES (1)")
+        self.connection.execute("CREATE TABLE epochs (number INTEGER)")
+        self.connection.execute("INSERT INTO epochs VALUES (1)")
         self.connection.execute("CREATE TABLE notes (text TEXT UNIQUE)")
         self.commits = 0
         self.connection.set_trace_callback(self._count)

@@ -1,0 +1,70 @@
+"""What the parts of the memory store share: the state, and what stands for a transaction."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta
+
+from broker.audit import START, Anchor, seal
+from broker.store.cipher import Sealing
+from broker.store.epochs import Restoration, Run, Watch, describe_stale
+from broker.store.memory_state import MemoryState
+from broker.store.options import StoreOptions
+from broker.store.paging import PageTokens
+from broker.store.protocol import AuditEvent, Epoch, StaleEpoch, StoreError
+
+
+class MemoryPart:
+    """The state, and what this run of the broker is in it."""
+
+    def __init__(self, options: StoreOptions, state: MemoryState, watch: Watch | None) -> None:
+        self._options = options
+        self.state = state
+        if watch is not None:
+            watch.check_free(state.run, options.clock())
+        number = state.run.number + 1 if state.run else 1
+        state.run = Run(number, self._next_expiry(), options.epoch_seconds, ended=False)
+        self.epoch = Epoch(state.installation, number)
+        self._sealing = Sealing(options.cipher)
+        self._tokens = PageTokens(state.page_key)
+        self._closed = False
+
+    @property
+    def restoration(self) -> Restoration | None:
+        """What the last restore left, if there was one."""
+        return self.state.restoration
+
+    async def check_epoch(self) -> None:
+        """See that this process may still write.
+
+        Raises:
+            StaleEpoch: Another process has taken over.
+        """
+        await self._begin_write()
+
+    def _next_expiry(self) -> datetime:
+        return self._options.clock() + timedelta(seconds=self._options.epoch_seconds)
+
+    async def _begin_read(self) -> None:
+        """Let others run first, as a store with a disk does."""
+        await asyncio.sleep(0)
+        if self._closed:
+            raise StoreError("the store is closed")
+
+    async def _begin_write(self) -> None:
+        """From here to the method's end nothing awaits: that is the transaction."""
+        await self._begin_read()
+        newest = self._run.number
+        if newest != self.epoch.number:
+            raise StaleEpoch(f"the store: {describe_stale(self.epoch.number, newest)}")
+
+    @property
+    def _run(self) -> Run:
+        assert self.state.run is not None, "a store that is open has begun an epoch"
+        return self.state.run
+
+    def _append(self, event: AuditEvent) -> None:
+        """Chain a record: the last step that can fail, so that a change and its record come together."""
+        chain = self.state.audit
+        head = Anchor(chain[-1].sequence, chain[-1].hash) if chain else START
+        chain.append(seal(event, head, self._options.audit_key, self._options.key_id))
