@@ -37,6 +37,7 @@ from credentials.policies import (
 )
 from credentials.secret import Secret
 from credentials.statements import REVOCATION, creation_statements
+from credentials.transit import MOUNT, transit_key_name
 
 SESSION_PERIOD_SECONDS = 30
 LOGIN_TTL_SECONDS = 900
@@ -180,6 +181,17 @@ class DevVault:
                 raise ValueError(f"{roles_file}: roles.{role}: {error}") from error
         return list(document["roles"])
 
+    # --- the transit engine ---
+    def install_tenant_key(self, tenant: str) -> None:
+        """Make the key that wraps a tenant's data keys; one that is there stays."""
+        self.write(f"{MOUNT}/keys/{transit_key_name(tenant)}", type="aes256-gcm96")
+
+    def delete_tenant_key(self, tenant: str) -> None:
+        """Delete it: what it wrapped is gone, in every copy and backup."""
+        name = f"{MOUNT}/keys/{transit_key_name(tenant)}"
+        self.write(f"{name}/config", deletion_allowed=True)
+        self.delete(name)
+
     # --- certificates ---
     def issue_certificate(
         self, spiffe_id: str, ttl_seconds: int = 86_400, server_names: Sequence[str] = ()
@@ -292,6 +304,7 @@ class DevVault:
     def _install_broker(self) -> None:
         self.write("sys/auth/approle", type="approle")
         self.write("sys/mounts/database", type="database")
+        self.write(f"sys/mounts/{MOUNT}", type="transit")
         self.install_broker_policy()
         self.write(f"auth/token/roles/{TOKEN_ROLE}", **token_role())
         self.write(

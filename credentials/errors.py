@@ -3,6 +3,7 @@
 CredentialsError
 ├── CredentialsUnavailable   no credential for this call; what was made is ended, or listed in `owed`
 ├── EndNotConfirmed          a lease is not known to be dead: it stays owed, end it again
+├── DataKeyGone              Vault has no key any more that opens a wrapped data key
 └── PartUnavailable          a development server cannot be started
 """
 
@@ -59,6 +60,10 @@ class EndNotConfirmed(CredentialsError):
         super().__init__(f"the end of lease {lease_id} is not confirmed: {message}")
         self.lease_id = lease_id
         self.cause = cause
+
+
+class DataKeyGone(CredentialsError):
+    """Vault has no key any more that opens this data key: what was sealed with it is gone for good."""
 
 
 class PartUnavailable(CredentialsError):

@@ -47,6 +47,15 @@ path "auth/token/revoke-self" { capabilities = ["update"] }
 path "database/roles/*"                 { capabilities = ["read"] }
 path "auth/token/roles/toolcrib-call"   { capabilities = ["read"] }
 path "sys/policies/acl/toolcrib-tool-*" { capabilities = ["read"] }
+# Data keys of tenants: made and unwrapped. It can neither make, change, delete nor export a transit key.
+path "transit/datakey/plaintext/toolcrib-*" {
+  capabilities       = ["update"]
+  allowed_parameters = { "bits" = [] }
+}
+path "transit/decrypt/toolcrib-*" {
+  capabilities       = ["update"]
+  allowed_parameters = { "ciphertext" = [] }
+}
 """
 
 

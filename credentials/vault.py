@@ -178,6 +178,14 @@ class VaultSession:
         self._live.pop(lease.lease_id, None)
         return self._tuning.now()
 
+    async def ask(self, subject: str, work: Callable[[VaultApi, Secret], T]) -> T:
+        """Make a request with the session's own token, for what else this package asks of Vault.
+
+        Raises:
+            CredentialsUnavailable: With a cause; the message begins with the subject.
+        """
+        return await self._in_room(self._ask, subject, work)
+
     async def check(self, roles: Sequence[str] = ()) -> list[Finding]:
         """Look for what would make minting fail or ending unsafe.
 
@@ -244,6 +252,10 @@ class VaultSession:
         raise first
 
     async def _mint_one(self, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int) -> Lease:
+        return await self._in_room(self._mint, tag, wanted, ttl_seconds)
+
+    async def _in_room(self, work: Callable[..., T], *args: object) -> T:
+        """Do what needs the session in one of the threads for mints, when one is free."""
         try:
             async with asyncio.timeout(self._tuning.timeout_seconds):
                 await self._room.acquire()
@@ -251,7 +263,7 @@ class VaultSession:
             text = f"{self._tuning.max_requests} requests to Vault are under way and none ends; try again"
             raise CredentialsUnavailable(text, Cause.OVERLOADED) from error
         try:
-            return await self._run(self._mints, self._mint, tag, wanted, ttl_seconds)
+            return await self._run(self._mints, work, *args)
         except CredentialsUnavailable as error:
             if error.cause is Cause.SESSION_LOST:
                 self._check_now.set()
@@ -261,10 +273,7 @@ class VaultSession:
 
     def _mint(self, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int) -> Lease:
         subject = f'credential "{wanted.name}" (database role {wanted.role})'
-        session = self._token
-        if not session or self.lost:
-            text = f"{subject}: the broker's session at Vault ended; it is being opened again"
-            raise CredentialsUnavailable(text, Cause.SESSION_LOST)
+        session = self._living_session(subject)
         try:
             problems = self._roles.find_problems(session, wanted.role)
             if problems:
@@ -273,6 +282,19 @@ class VaultSession:
         except VaultFault as fault:
             raise self._explain(subject, session, fault) from fault
         return self._read(wanted, child, subject, ttl_seconds)
+
+    def _ask(self, subject: str, work: Callable[[VaultApi, Secret], T]) -> T:
+        session = self._living_session(subject)
+        try:
+            return work(self._api, session)
+        except VaultFault as fault:
+            raise self._explain(subject, session, fault) from fault
+
+    def _living_session(self, subject: str) -> Secret:
+        if not self._token or self.lost:
+            text = f"{subject}: the broker's session at Vault ended; it is being opened again"
+            raise CredentialsUnavailable(text, Cause.SESSION_LOST)
+        return self._token
 
     def _read(self, wanted: CredentialWanted, child: Child, subject: str, ttl_seconds: int) -> Lease:
         """Read the lease with the child. Whatever goes wrong, the child and what it read are ended."""

@@ -182,6 +182,16 @@ class VaultApi:
         """Read the token role through which children are made."""
         return _take(self._ask("get", f"auth/token/roles/{TOKEN_ROLE}", session), "data")
 
+    def make_data_key(self, session: Secret, name: str, bits: int) -> dict[str, Any]:
+        """Make a data key under a transit key: "plaintext" (base64) and "ciphertext"."""
+        answer = self._ask("post", f"transit/datakey/plaintext/{name}", session, {"bits": bits})
+        return _take(answer, "data", "plaintext", "ciphertext")
+
+    def unwrap_data_key(self, session: Secret, name: str, wrapped: str) -> str:
+        """Unwrap a data key; base64."""
+        answer = self._ask("post", f"transit/decrypt/{name}", session, {"ciphertext": wrapped})
+        return str(_take(answer, "data", "plaintext")["plaintext"])
+
     def _is_known(self, session: Secret, method: str, path: str, body: dict[str, Any], unknown: str) -> bool:
         try:
             self._ask(method, path, session, body)
