@@ -18,7 +18,7 @@ import jsonschema_rs
 
 from tools.breaking import find_breaking_changes
 from tools.client_view import client_view
-from tools.contract import Contract, Prepared
+from tools.contract import Contract, Effect, Prepared
 from tools.errors import BundleInvalid, Violation
 from tools.manifest import Manifest, read_manifest
 from tools.registration import Registered, register_set
@@ -92,6 +92,15 @@ def load_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> To
         descriptor_set=descriptor_set,
         client_descriptor_set=client_view(descriptor_set),
     )
+
+
+def find_unresolvable(version: ToolVersion) -> list[str]:
+    """Name the writes of which nobody but a person can find out whether they happened, after a crash."""
+    return [
+        contract.method
+        for contract in version.contracts.values()
+        if contract.effect is Effect.WRITE and not (contract.probe or contract.dedupes)
+    ]
 
 
 def digest_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> str:

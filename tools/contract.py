@@ -24,6 +24,7 @@ from tools.errors import MessageMalformed, Violation
 from tools.json_form import format_json, read_json
 from tools.json_schema import build_json_schema
 from tools.policy_view import build_policy_schema, find_hidden, view_message
+from tools.probes import read_form
 from tools.rules import find_broken_rules
 from tools.shapes import Concern, MessageShape, build_shape
 from tools.text import clean_message
@@ -63,6 +64,7 @@ class ToolTerms:
     Attributes:
         method: Without the leading slash, for example "shop.v1.Orders/IssueRefund".
         probe: Method of the same form that tells whether a write happened; empty when there is none.
+        dedupes: The target promises to do a write once for one idempotency key.
     """
 
     method: str
@@ -71,6 +73,7 @@ class ToolTerms:
     reach: Reach
     scope: str
     probe: str = ""
+    dedupes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +99,7 @@ class Contract:
         description: The comment above the method.
         effect, reach, scope: What the method's option says.
         probe: Full method name of the probe; empty when there is none.
+        dedupes: A write in doubt may be sent again with the same key.
         request_json_schema, response_json_schema: Draft 2020-12.
         policy_hidden: Paths of request fields that policies cannot see.
         untrusted: True where the response has a field that strangers fill.
@@ -110,10 +114,11 @@ class Contract:
         self.terms = terms
         self.method, self.description = terms.method, terms.description
         self.effect, self.reach = terms.effect, terms.reach
-        self.scope, self.probe = terms.scope, terms.probe
+        self.scope, self.probe, self.dedupes = terms.scope, terms.probe, terms.dedupes
         self.request_descriptor: Descriptor = descriptor.input_type
         self.response_descriptor: Descriptor = descriptor.output_type
         self._validator = prepared.validator
+        self._form = read_form(descriptor)
         self._request = build_shape(self.request_descriptor, prepared.shapes)
         self._response = build_shape(self.response_descriptor, prepared.shapes)
         self.request_json_schema = build_json_schema(self._request, prepared.validator, prepared.comments)
@@ -139,14 +144,7 @@ class Contract:
             UnknownFields: It has names that the type does not know.
             MessageInvalid: A value has the wrong type or breaks a rule.
         """
-        reading = read_json(text, self._request)
-        if not reading.found:
-            self._check(reading.message, self._request)
-            return reading.message
-        broken = find_broken_rules(reading.message, self._request, self._validator)
-        others = [violation for violation in broken if not reading.tells(violation.field)]
-        raise_violations(reading.unknown, [*reading.invalid, *others])
-        raise AssertionError("a reading with violations raised none")
+        return self._parse_json(text, self._request)
 
     def canonical(self, message: Message) -> bytes:
         """Encode a checked message: the bytes that the tool gets and that the digest covers."""
@@ -178,6 +176,42 @@ class Contract:
         """
         return self._parse(raw_output, self._response)
 
+    def parse_result_json(self, text: str) -> Message:
+        """Decode and check a result that a person gives in JSON.
+
+        Raises:
+            MessageMalformed: The text is no JSON object.
+            UnknownFields: It has names that the type does not know.
+            MessageInvalid: A value has the wrong type or breaks a rule.
+        """
+        return self._parse_json(text, self._response)
+
+    def probe_request(self, key: str) -> Message:
+        """Make the request that asks this probe about the write that got `key`.
+
+        Raises:
+            MessageInvalid: It breaks a rule of the contract.
+        """
+        assert self._form is not None, "registration accepts no other probe"
+        message = GetMessageClass(self.request_descriptor)()
+        setattr(message, self._form.key, key)
+        self._check(message, self._request)
+        return message
+
+    def read_probe(self, message: Message) -> tuple[bool, bytes | None]:
+        """Read this probe's checked answer.
+
+        Returns:
+            Whether the write happened, and the canonical bytes of the write's response; None where the
+            answer holds none.
+        """
+        assert self._form is not None, "registration accepts no other probe"
+        if not getattr(message, self._form.happened):
+            return False, None
+        if not message.HasField(self._form.result):
+            return True, None
+        return True, encode_canonical(getattr(message, self._form.result))
+
     def sanitize_result(self, message: Message) -> tuple[Message, tuple[str, ...]]:
         """Clean the untrusted fields of a checked result.
 
@@ -197,6 +231,16 @@ class Contract:
             MessageMalformed: The bytes are no message of the type.
         """
         return format_json(_decode(raw, self._response))
+
+    def _parse_json(self, text: str, shape: MessageShape) -> Message:
+        reading = read_json(text, shape)
+        if not reading.found:
+            self._check(reading.message, shape)
+            return reading.message
+        broken = find_broken_rules(reading.message, shape, self._validator)
+        others = [violation for violation in broken if not reading.tells(violation.field)]
+        raise_violations(reading.unknown, [*reading.invalid, *others])
+        raise AssertionError("a reading with violations raised none")
 
     def _parse(self, raw: bytes, shape: MessageShape) -> Message:
         message = _decode(raw, shape)

@@ -4,7 +4,8 @@
 2. File names stay inside a folder; files fit together; nothing imported is missing; reserved packages
    (toolcrib, grpc, google, buf) belong to their owners; the package ends in its major version.
 3. proto3, no extensions of its own, no unknown options.
-4. Methods are unary, name their effect and scope, and a write's probe is a READ of the same service.
+4. Methods are unary, name their effect and scope, and a write's probe is a READ of the same service that can
+   be asked with the key alone and answers with what the write would have answered.
 5. Messages are bounded: no Any, no Struct; not deeper than a call may be.
 6. Roles stand where they mean something; rules compile in a linear engine.
 """
@@ -37,6 +38,7 @@ from tools.descriptors import (
 )
 from tools.errors import BundleInvalid, Violation
 from tools.extents import find_endless_types
+from tools.probes import check_probe, check_probe_request
 from tools.roles import find_misplaced_roles
 from tools.rules import compile_rules
 
@@ -111,6 +113,14 @@ def _check_meaning(files: list[_File], pool: DescriptorPool) -> Registered:
         problems.append(Violation("descriptor set", "has no service: a tool is a method of one"))
     _raise_any(problems)
     _raise_any([v for message in messages for v in compile_rules(message, validator)])
+    _raise_any(
+        [
+            violation
+            for name, method in methods.items()
+            if (probe := _find_probe(name, method, methods)) is not None
+            for violation in check_probe_request(name, probe, validator)
+        ]
+    )
     tools = {name: (_read_terms(name, method, comments), method) for name, method in methods.items()}
     return Registered(tuple(files), pool, validator, tools, comments)
 
@@ -292,23 +302,41 @@ def _check_method(
         yield Violation(name, 'has no scope of the form "orders.read": set one of at most 64 characters')
     if option.access:
         yield Violation(name, "sets access, which is for the broker's own services: remove it")
-    yield from _check_probe(name, option, known)
+    yield from _check_resolution(name, method, option, known)
 
 
-def _check_probe(
-    name: str, option: options_pb2.ToolOptions, known: Mapping[str, MethodDescriptor]
+def _check_resolution(
+    name: str,
+    method: MethodDescriptor,
+    option: options_pb2.ToolOptions,
+    known: Mapping[str, MethodDescriptor],
 ) -> Iterator[Violation]:
+    """Check what the contract says about a write in doubt."""
+    if option.effect == options_pb2.READ:
+        if option.probe:
+            yield Violation(name, "is a READ and has nothing to probe: remove probe")
+        if option.dedupes:
+            yield Violation(name, "is a READ, which is never sent again: remove dedupes")
+        return
+    probe = _find_probe(name, method, known)
+    target = _read_tool(probe) if probe is not None else None
     if not option.probe:
         return
-    if option.effect == options_pb2.READ:
-        yield Violation(name, "is a READ and has nothing to probe: remove probe")
-        return
-    probe = known.get(f"{name.partition('/')[0]}/{option.probe}")
-    target = _read_tool(probe) if probe is not None else None
-    if target is None:
+    if probe is None or target is None:
         yield Violation(name, f"names the probe {option.probe}, which is no tool of the same service")
     elif target.effect != options_pb2.READ:
-        yield Violation(name, f"names the probe {option.probe}, which is not a READ")
+        yield Violation(name, f"names the probe {probe.name}, which is not a READ")
+    else:
+        yield from check_probe(name, method, probe)
+
+
+def _find_probe(
+    name: str, method: MethodDescriptor, known: Mapping[str, MethodDescriptor]
+) -> MethodDescriptor | None:
+    option = _read_tool(method)
+    if option is None or not option.probe:
+        return None
+    return known.get(f"{name.partition('/')[0]}/{option.probe}")
 
 
 def _is_named(enum: type, number: int) -> bool:
@@ -352,4 +380,5 @@ def _read_terms(name: str, method: MethodDescriptor, comments: Mapping[str, str]
         reach=Reach(options_pb2.Reach.Name(reach)),
         scope=option.scope,
         probe=f"{name.partition('/')[0]}/{option.probe}" if option.probe else "",
+        dedupes=option.dedupes,
     )

@@ -6,6 +6,7 @@
 | destination | string, repeated string | gated whatever the effect |
 | amount | message with `int64 minor_units`, `string currency` | at least 0, ISO 4217, in budgets |
 | untrusted | string, repeated string, `content` TEXT | cleaned in results |
+| probe | one string, bool or message | what a probe's field is for (tools/probes.py) |
 """
 
 from __future__ import annotations
@@ -19,6 +20,13 @@ from toolcrib.v1 import options_pb2
 from tools.descriptors import read_options
 
 _TEXT = (options_pb2.CONTENT_UNSPECIFIED, options_pb2.TEXT)
+
+
+_PROBE_TYPES = {
+    options_pb2.PROBE_KEY: FieldDescriptor.TYPE_STRING,
+    options_pb2.PROBE_HAPPENED: FieldDescriptor.TYPE_BOOL,
+    options_pb2.PROBE_RESULT: FieldDescriptor.TYPE_MESSAGE,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +45,11 @@ def read_roles(field: FieldDescriptor) -> Roles:
     return Roles(option.secret, option.destination, option.amount, option.untrusted)
 
 
+def read_probe_role(field: FieldDescriptor) -> int:
+    """Read what a field is for in a probe; 0 for nothing."""
+    return _read(field).probe
+
+
 def find_misplaced_roles(field: FieldDescriptor) -> Iterator[str]:
     """Yield, with the remedy, each role that this field's type cannot carry."""
     option = _read(field)
@@ -53,6 +66,8 @@ def find_misplaced_roles(field: FieldDescriptor) -> Iterator[str]:
         yield f"content {_name(option.content)} is not supported: use TEXT"
     if option.content and not option.untrusted:
         yield "content says how an untrusted field is cleaned: set untrusted, or remove content"
+    if option.probe and (field.is_repeated or _PROBE_TYPES.get(option.probe) != field.type):
+        yield "probe is for one field each: PROBE_KEY a string, PROBE_HAPPENED a bool, PROBE_RESULT a message"
 
 
 def is_amount(message: Descriptor | None) -> bool:

@@ -22,6 +22,7 @@ class CallState(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     FAILED: _ClassVar[CallState]
     IN_DOUBT: _ClassVar[CallState]
     REFUSED: _ClassVar[CallState]
+    NEEDS_HUMAN: _ClassVar[CallState]
 CALL_STATE_UNSPECIFIED: CallState
 CLAIMED: CallState
 RESERVED: CallState
@@ -30,6 +31,7 @@ SUCCEEDED: CallState
 FAILED: CallState
 IN_DOUBT: CallState
 REFUSED: CallState
+NEEDS_HUMAN: CallState
 
 class ListToolsRequest(_message.Message):
     __slots__ = ("page_size", "page_token")

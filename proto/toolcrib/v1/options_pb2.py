@@ -25,23 +25,25 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19toolcrib/v1/options.proto\x12\x0btoolcrib.v1\x1a google/protobuf/descriptor.proto\"\x98\x01\n\x0bToolOptions\x12#\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x13.toolcrib.v1.Effect\x12!\n\x05reach\x18\x02 \x01(\x0e\x32\x12.toolcrib.v1.Reach\x12\r\n\x05scope\x18\x03 \x01(\t\x12\r\n\x05probe\x18\x04 \x01(\t\x12#\n\x06\x61\x63\x63\x65ss\x18\x0f \x01(\x0e\x32\x13.toolcrib.v1.Access\"}\n\x0c\x46ieldOptions\x12\x0e\n\x06secret\x18\x01 \x01(\x08\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\x08\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x08\x12\x11\n\tuntrusted\x18\x04 \x01(\x08\x12%\n\x07\x63ontent\x18\x05 \x01(\x0e\x32\x14.toolcrib.v1.Content*@\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x08\n\x04READ\x10\x01\x12\t\n\x05\x44RAFT\x10\x02\x12\t\n\x05WRITE\x10\x03*9\n\x05Reach\x12\x15\n\x11REACH_UNSPECIFIED\x10\x00\x12\x0c\n\x08INTERNAL\x10\x01\x12\x0b\n\x07OUTWARD\x10\x02*X\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x0e\n\nANY_CALLER\x10\x01\x12\n\n\x06\x41UTHOR\x10\x02\x12\x0c\n\x08REVIEWER\x10\x03\x12\x0c\n\x08OPERATOR\x10\x04*N\n\x07\x43ontent\x12\x17\n\x13\x43ONTENT_UNSPECIFIED\x10\x00\x12\x08\n\x04TEXT\x10\x01\x12\x08\n\x04HTML\x10\x02\x12\x0c\n\x08MARKDOWN\x10\x03\x12\x08\n\x04JSON\x10\x04:J\n\x04tool\x12\x1e.google.protobuf.MethodOptions\x18\xfd\xc0\xfb\x86\x01 \x01(\x0b\x32\x18.toolcrib.v1.ToolOptions:K\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xfd\xc0\xfb\x86\x01 \x01(\x0b\x32\x19.toolcrib.v1.FieldOptionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19toolcrib/v1/options.proto\x12\x0btoolcrib.v1\x1a google/protobuf/descriptor.proto\"\xa9\x01\n\x0bToolOptions\x12#\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x13.toolcrib.v1.Effect\x12!\n\x05reach\x18\x02 \x01(\x0e\x32\x12.toolcrib.v1.Reach\x12\r\n\x05scope\x18\x03 \x01(\t\x12\r\n\x05probe\x18\x04 \x01(\t\x12\x0f\n\x07\x64\x65\x64upes\x18\x05 \x01(\x08\x12#\n\x06\x61\x63\x63\x65ss\x18\x0f \x01(\x0e\x32\x13.toolcrib.v1.Access\"\xa4\x01\n\x0c\x46ieldOptions\x12\x0e\n\x06secret\x18\x01 \x01(\x08\x12\x13\n\x0b\x64\x65stination\x18\x02 \x01(\x08\x12\x0e\n\x06\x61mount\x18\x03 \x01(\x08\x12\x11\n\tuntrusted\x18\x04 \x01(\x08\x12%\n\x07\x63ontent\x18\x05 \x01(\x0e\x32\x14.toolcrib.v1.Content\x12%\n\x05probe\x18\x06 \x01(\x0e\x32\x16.toolcrib.v1.ProbeRole*@\n\x06\x45\x66\x66\x65\x63t\x12\x16\n\x12\x45\x46\x46\x45\x43T_UNSPECIFIED\x10\x00\x12\x08\n\x04READ\x10\x01\x12\t\n\x05\x44RAFT\x10\x02\x12\t\n\x05WRITE\x10\x03*9\n\x05Reach\x12\x15\n\x11REACH_UNSPECIFIED\x10\x00\x12\x0c\n\x08INTERNAL\x10\x01\x12\x0b\n\x07OUTWARD\x10\x02*X\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x0e\n\nANY_CALLER\x10\x01\x12\n\n\x06\x41UTHOR\x10\x02\x12\x0c\n\x08REVIEWER\x10\x03\x12\x0c\n\x08OPERATOR\x10\x04*\\\n\tProbeRole\x12\x1a\n\x16PROBE_ROLE_UNSPECIFIED\x10\x00\x12\r\n\tPROBE_KEY\x10\x01\x12\x12\n\x0ePROBE_HAPPENED\x10\x02\x12\x10\n\x0cPROBE_RESULT\x10\x03*N\n\x07\x43ontent\x12\x17\n\x13\x43ONTENT_UNSPECIFIED\x10\x00\x12\x08\n\x04TEXT\x10\x01\x12\x08\n\x04HTML\x10\x02\x12\x0c\n\x08MARKDOWN\x10\x03\x12\x08\n\x04JSON\x10\x04:J\n\x04tool\x12\x1e.google.protobuf.MethodOptions\x18\xfd\xc0\xfb\x86\x01 \x01(\x0b\x32\x18.toolcrib.v1.ToolOptions:K\n\x05\x66ield\x12\x1d.google.protobuf.FieldOptions\x18\xfd\xc0\xfb\x86\x01 \x01(\x0b\x32\x19.toolcrib.v1.FieldOptionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'toolcrib.v1.options_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EFFECT']._serialized_start=358
-  _globals['_EFFECT']._serialized_end=422
-  _globals['_REACH']._serialized_start=424
-  _globals['_REACH']._serialized_end=481
-  _globals['_ACCESS']._serialized_start=483
-  _globals['_ACCESS']._serialized_end=571
-  _globals['_CONTENT']._serialized_start=573
-  _globals['_CONTENT']._serialized_end=651
+  _globals['_EFFECT']._serialized_start=415
+  _globals['_EFFECT']._serialized_end=479
+  _globals['_REACH']._serialized_start=481
+  _globals['_REACH']._serialized_end=538
+  _globals['_ACCESS']._serialized_start=540
+  _globals['_ACCESS']._serialized_end=628
+  _globals['_PROBEROLE']._serialized_start=630
+  _globals['_PROBEROLE']._serialized_end=722
+  _globals['_CONTENT']._serialized_start=724
+  _globals['_CONTENT']._serialized_end=802
   _globals['_TOOLOPTIONS']._serialized_start=77
-  _globals['_TOOLOPTIONS']._serialized_end=229
-  _globals['_FIELDOPTIONS']._serialized_start=231
-  _globals['_FIELDOPTIONS']._serialized_end=356
+  _globals['_TOOLOPTIONS']._serialized_end=246
+  _globals['_FIELDOPTIONS']._serialized_start=249
+  _globals['_FIELDOPTIONS']._serialized_end=413
 # @@protoc_insertion_point(module_scope)

@@ -27,6 +27,13 @@ class Access(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REVIEWER: _ClassVar[Access]
     OPERATOR: _ClassVar[Access]
 
+class ProbeRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    PROBE_ROLE_UNSPECIFIED: _ClassVar[ProbeRole]
+    PROBE_KEY: _ClassVar[ProbeRole]
+    PROBE_HAPPENED: _ClassVar[ProbeRole]
+    PROBE_RESULT: _ClassVar[ProbeRole]
+
 class Content(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
     CONTENT_UNSPECIFIED: _ClassVar[Content]
@@ -46,6 +53,10 @@ ANY_CALLER: Access
 AUTHOR: Access
 REVIEWER: Access
 OPERATOR: Access
+PROBE_ROLE_UNSPECIFIED: ProbeRole
+PROBE_KEY: ProbeRole
+PROBE_HAPPENED: ProbeRole
+PROBE_RESULT: ProbeRole
 CONTENT_UNSPECIFIED: Content
 TEXT: Content
 HTML: Content
@@ -57,29 +68,33 @@ FIELD_FIELD_NUMBER: _ClassVar[int]
 field: _descriptor.FieldDescriptor
 
 class ToolOptions(_message.Message):
-    __slots__ = ("effect", "reach", "scope", "probe", "access")
+    __slots__ = ("effect", "reach", "scope", "probe", "dedupes", "access")
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     REACH_FIELD_NUMBER: _ClassVar[int]
     SCOPE_FIELD_NUMBER: _ClassVar[int]
     PROBE_FIELD_NUMBER: _ClassVar[int]
+    DEDUPES_FIELD_NUMBER: _ClassVar[int]
     ACCESS_FIELD_NUMBER: _ClassVar[int]
     effect: Effect
     reach: Reach
     scope: str
     probe: str
+    dedupes: bool
     access: Access
-    def __init__(self, effect: _Optional[_Union[Effect, str]] = ..., reach: _Optional[_Union[Reach, str]] = ..., scope: _Optional[str] = ..., probe: _Optional[str] = ..., access: _Optional[_Union[Access, str]] = ...) -> None: ...
+    def __init__(self, effect: _Optional[_Union[Effect, str]] = ..., reach: _Optional[_Union[Reach, str]] = ..., scope: _Optional[str] = ..., probe: _Optional[str] = ..., dedupes: bool = ..., access: _Optional[_Union[Access, str]] = ...) -> None: ...
 
 class FieldOptions(_message.Message):
-    __slots__ = ("secret", "destination", "amount", "untrusted", "content")
+    __slots__ = ("secret", "destination", "amount", "untrusted", "content", "probe")
     SECRET_FIELD_NUMBER: _ClassVar[int]
     DESTINATION_FIELD_NUMBER: _ClassVar[int]
     AMOUNT_FIELD_NUMBER: _ClassVar[int]
     UNTRUSTED_FIELD_NUMBER: _ClassVar[int]
     CONTENT_FIELD_NUMBER: _ClassVar[int]
+    PROBE_FIELD_NUMBER: _ClassVar[int]
     secret: bool
     destination: bool
     amount: bool
     untrusted: bool
     content: Content
-    def __init__(self, secret: bool = ..., destination: bool = ..., amount: bool = ..., untrusted: bool = ..., content: _Optional[_Union[Content, str]] = ...) -> None: ...
+    probe: ProbeRole
+    def __init__(self, secret: bool = ..., destination: bool = ..., amount: bool = ..., untrusted: bool = ..., content: _Optional[_Union[Content, str]] = ..., probe: _Optional[_Union[ProbeRole, str]] = ...) -> None: ...

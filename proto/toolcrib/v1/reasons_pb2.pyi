@@ -11,6 +11,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_DRAINING: _ClassVar[Reason]
     REASON_TOO_MANY_CALLS: _ClassVar[Reason]
     REASON_REQUEST_TOO_LARGE: _ClassVar[Reason]
+    REASON_STALE_EPOCH: _ClassVar[Reason]
     REASON_IDENTITY_UNKNOWN: _ClassVar[Reason]
     REASON_CERTIFICATE_EXPIRED: _ClassVar[Reason]
     REASON_ROLE_REQUIRED: _ClassVar[Reason]
@@ -26,6 +27,7 @@ class Reason(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     REASON_KEY_EXPIRED: _ClassVar[Reason]
     REASON_IN_PROGRESS: _ClassVar[Reason]
     REASON_IN_DOUBT: _ClassVar[Reason]
+    REASON_STATE_RESTORED: _ClassVar[Reason]
     REASON_NOT_GRANTED: _ClassVar[Reason]
     REASON_POLICY_FAILED: _ClassVar[Reason]
     REASON_APPROVAL_REQUIRED: _ClassVar[Reason]
@@ -51,6 +53,7 @@ REASON_RECORD_UNAVAILABLE: Reason
 REASON_DRAINING: Reason
 REASON_TOO_MANY_CALLS: Reason
 REASON_REQUEST_TOO_LARGE: Reason
+REASON_STALE_EPOCH: Reason
 REASON_IDENTITY_UNKNOWN: Reason
 REASON_CERTIFICATE_EXPIRED: Reason
 REASON_ROLE_REQUIRED: Reason
@@ -66,6 +69,7 @@ REASON_KEY_REUSED: Reason
 REASON_KEY_EXPIRED: Reason
 REASON_IN_PROGRESS: Reason
 REASON_IN_DOUBT: Reason
+REASON_STATE_RESTORED: Reason
 REASON_NOT_GRANTED: Reason
 REASON_POLICY_FAILED: Reason
 REASON_APPROVAL_REQUIRED: Reason

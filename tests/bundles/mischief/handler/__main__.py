@@ -40,17 +40,48 @@ def read(request, context):
     return mischief_pb2.ReadResponse(text=texts.get(how, "fine"))
 
 
+NEW_EFFECT = "INSERT INTO effects (idempotency_key) VALUES ($1) RETURNING number"
+EFFECT = "SELECT number FROM effects WHERE idempotency_key = $1 ORDER BY number LIMIT 1"
+
+
 @handler.tool("mischief.v1.Mischief/Write", mischief_pb2.WriteRequest)
+@handler.tool("mischief.v1.Mischief/WriteProbed", mischief_pb2.WriteRequest)
 async def write(request, context):
+    if request.how == "crash_before" and context.attempt == 1:
+        os._exit(3)
+    return await add_effect(request, context)
+
+
+@handler.tool("mischief.v1.Mischief/WriteOnce", mischief_pb2.WriteRequest)
+async def write_once(request, context):
+    if request.how == "crash_before" and context.attempt == 1:
+        os._exit(3)
+    how = "fine" if context.attempt > 1 else request.how
+    connection = await connect(context)
+    number = await connection.fetchval(EFFECT, context.idempotency_key)
+    if number is not None:
+        return mischief_pb2.WriteResponse(effect_number=number)
+    return await add_effect(mischief_pb2.WriteRequest(how=how, seconds=request.seconds), context)
+
+
+@handler.tool("mischief.v1.Mischief/LookupEffect", mischief_pb2.LookupEffectRequest)
+async def lookup_effect(request, context):
+    connection = await connect(context)
+    number = await connection.fetchval(EFFECT, request.idempotency_key)
+    if number is None:
+        return mischief_pb2.LookupEffectResponse(happened=False)
+    effect = mischief_pb2.WriteResponse(effect_number=number)
+    return mischief_pb2.LookupEffectResponse(happened=True, effect=effect)
+
+
+async def add_effect(request, context):
     how = request.how
     if how == "fail":
         raise Failure("SHELF_EMPTY", "Nothing is on the shelf.", effect="none")
     if how == "sleep_first":
         time.sleep(request.seconds)
     connection = await connect(context)
-    number = await connection.fetchval(
-        "INSERT INTO effects (idempotency_key) VALUES ($1) RETURNING number", context.idempotency_key
-    )
+    number = await connection.fetchval(NEW_EFFECT, context.idempotency_key)
     if how == "crash_after":
         os._exit(3)
     if how == "sleep_after":

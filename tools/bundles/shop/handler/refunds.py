@@ -35,6 +35,9 @@ _NEW_REFUND = """
     VALUES ($1, $2, $3, $4, $5)
     RETURNING refund_id, order_id, minor_units, currency, issued
 """
+_ISSUED = """
+    SELECT refund_id, order_id, minor_units, currency, issued FROM refunds WHERE idempotency_key = $1
+"""
 _REFUND = """
     SELECT refund_id, order_id, minor_units, currency, payout_account, issued
     FROM refunds WHERE idempotency_key = $1
@@ -86,22 +89,18 @@ async def issue_refund(
         elif row["payout_account"] != request.payout_account:
             raise _key_taken()
         _check_same(row, request)
-    response = orders_pb2.IssueRefundResponse(
-        refund_id=row["refund_id"], order_id=row["order_id"], amount=_money(row)
-    )
-    response.issued.FromDatetime(row["issued"])
-    return response
+    return _issued(row)
 
 
 async def lookup_refund(
     request: orders_pb2.LookupRefundRequest, context: Context
 ) -> orders_pb2.LookupRefundResponse:
-    """Tell whether a refund was issued under the key that the tool got with the write."""
+    """Tell whether a refund was issued under the key that the tool got with the write, and which."""
     async with open_transaction(context, "orders_read", readonly=True) as connection:
-        refund_id = await connection.fetchval(
-            "SELECT refund_id FROM refunds WHERE idempotency_key = $1", request.idempotency_key
-        )
-    return orders_pb2.LookupRefundResponse(issued=refund_id is not None, refund_id=refund_id or "")
+        row = await connection.fetchrow(_ISSUED, request.idempotency_key)
+    if row is None:
+        return orders_pb2.LookupRefundResponse(issued=False)
+    return orders_pb2.LookupRefundResponse(issued=True, refund=_issued(row))
 
 
 async def _add_refund(connection: Any, request: orders_pb2.IssueRefundRequest, key: str) -> Any:
@@ -145,6 +144,14 @@ def _check_same(row: Any, request: Any) -> None:
     asked = (request.order_id, request.amount.minor_units, request.amount.currency)
     if (row["order_id"], row["minor_units"], row["currency"]) != asked:
         raise _key_taken()
+
+
+def _issued(row: Any) -> orders_pb2.IssueRefundResponse:
+    response = orders_pb2.IssueRefundResponse(
+        refund_id=row["refund_id"], order_id=row["order_id"], amount=_money(row)
+    )
+    response.issued.FromDatetime(row["issued"])
+    return response
 
 
 def _key_taken() -> Failure:
