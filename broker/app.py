@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -10,13 +12,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from broker.catalogue import Catalogue
+from broker.cipher import TenantCipher
 from broker.debts import Debts
+from broker.decision import Decider
+from broker.doubts import Doubts
+from broker.driver import Driver
+from broker.fence import Fence
 from broker.grant_book import GrantBook
+from broker.inquiry import Inquirer
 from broker.keys import TenantKeys, read_key_file
 from broker.metrics import Metrics
 from broker.path import Path as CallPath
 from broker.path import Stages
 from broker.recovery import adopt_unfinished
+from broker.resolution import PATIENT, Resolution, Tuning
 from broker.server import Doors, Server
 from broker.settings import Settings, SettingsInvalid
 from broker.stages.admit import Admission
@@ -29,19 +38,28 @@ from broker.stages.reserve import Reserver
 from broker.stages.run import Machinery, Runner
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
-from broker.store.protocol import Store
+from broker.store.options import StoreOptions
+from broker.store.protocol import Epoch, Store, StoreError
 from broker.store.sqlite import open_store
+from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
 from credentials.secret import Secret
+from credentials.transit import Transit
 from credentials.vault import SessionTuning, VaultSession
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.egress.addresses import TargetAddress
 from sandboxes.egress.process import EgressProcess
+from sandboxes.egress.remains import end_remains
 from sandboxes.engine import Engine
+from sandboxes.outcome import SandboxError
 
 log = logging.getLogger(__name__)
 
+REAP_SECONDS = 30.0
+BEATS_AN_EPOCH = 4
+
 Clock = Callable[[], datetime]
+DriverFactory = Callable[[Settings, Epoch], Driver]
 
 
 def utc_now() -> datetime:
@@ -49,12 +67,26 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
+def make_docker_driver(settings: Settings, epoch: Epoch) -> Driver:
+    """Make the driver of production."""
+    return DockerDriver(Engine(settings.engine.url), epoch.installation, epoch.number)
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """What a test may set: the stage boundary and the clock."""
+    """What a test may set; there is no other way to set it.
+
+    Attributes:
+        boundary: Passed before each stage of each call.
+        clock: Tells the time.
+        driver_factory: Makes what runs the sandboxes.
+        tuning: How patiently calls in doubt are resolved.
+    """
 
     boundary: Boundary = pass_boundary
     clock: Clock = utc_now
+    driver_factory: DriverFactory = make_docker_driver
+    tuning: Tuning = PATIENT
 
 
 def read_secret_file(path: Path) -> Secret:
@@ -80,65 +112,78 @@ def _serve_metrics(metrics: Metrics, listen: str) -> Callable[[], None]:
 
 
 class Broker:
-    """A running broker. Use as an async context manager; leaving it drains and takes everything away."""
+    """A running broker. Use as an async context manager; leaving it drains and takes everything away.
+
+    When another broker takes over its state, it ends its sandboxes and its session at Vault, says so in log
+    and health, and answers every call with STALE_EPOCH until it is left.
+    """
 
     def __init__(self, settings: Settings, hooks: Hooks | None = None) -> None:
         self.settings = settings
         self.metrics = Metrics()
         self._hooks = hooks or Hooks()
-        self._stack = AsyncExitStack()
+        self._parts = AsyncExitStack()
+        self._front = AsyncExitStack()
+        self._doubts = Doubts()
+        self._cipher = TenantCipher()
         self.address = ""
         self.store: Store
+        self.tenure: Tenure
         self.vault: VaultSession
-        self.driver: DockerDriver
+        self.driver: Driver
+        self.egress: EgressProcess
         self.path: CallPath
         self.debts: Debts
+        self.resolution: Resolution
 
     async def __aenter__(self) -> Broker:
         """Start everything; what was started is taken away again when a later part fails."""
         try:
             await self._start()
         except BaseException:
-            await self._stack.aclose()
+            await self.__aexit__()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Drain, then close everything in the reverse order."""
-        await self._stack.aclose()
+        try:
+            await self._front.aclose()
+        finally:
+            await self._parts.aclose()
 
     async def _start(self) -> None:
-        settings, stack = self.settings, self._stack
+        settings = self.settings
         keys = read_key_file(settings.state.key_file)
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = await self._open_store(keys)
+        await self._begin_tenure()
+        await self._end_remains()
         self.driver = await self._start_driver()
-        egress = EgressProcess(
-            {
-                name: TargetAddress(name, target.kind, target.host, target.port, dict(target.settings))
-                for name, target in settings.targets.items()
-            }
-        )
-        await egress.start(settings.run_dir)
-        stack.push_async_callback(egress.stop)
+        self.egress = await self._start_egress()
         self.vault = await self._open_vault()
+        self._cipher.connect(self.store, Transit(self.vault))
+        await self._fetch_keys()
         await adopt_unfinished(self.store)
         self.debts = Debts(self.vault, self.store)
         await self.debts.start()
-        stack.push_async_callback(self.debts.close)
+        self._parts.push_async_callback(self.debts.close)
         catalogue = Catalogue(self.store)
         await catalogue.load()
         grants = GrantBook(self.store, catalogue, settings.environments, settings.targets)
         await grants.load()
-        stages = self._stages(keys, catalogue, grants, egress)
-        stack.push_async_callback(stages.reserve.close)
+        stages = self._stages(keys, catalogue, grants)
+        self._parts.push_async_callback(stages.reserve.close)
         self.path = CallPath(stages)
+        fence = self._start_resolution(keys, catalogue)
         doors = Doors(
             path=self.path,
             authenticate=stages.authenticate,
             catalogue=catalogue,
             grants=grants,
             store=self.store,
+            decider=Decider(self.store, catalogue, fence),
+            tenure=self.tenure,
             metrics=self.metrics,
             clock=self._hooks.clock,
         )
@@ -146,24 +191,66 @@ class Broker:
 
     async def _open_store(self, keys: TenantKeys) -> Store:
         state = self.settings.state
-        store = await open_store(
-            state.path,
-            clock=self._hooks.clock,
-            retention_seconds=state.retention_seconds,
-            audit_key=keys.audit_key,
-            key_id=keys.audit_key_id,
+        options = StoreOptions(
+            keys.audit_key,
+            keys.audit_key_id,
+            self._hooks.clock,
+            state.retention_seconds,
+            state.epoch_seconds,
+            self._cipher,
         )
-        self._stack.push_async_callback(store.close)
+        # One that was killed cannot give its epoch up: the next start waits until it has expired.
+        store = await open_store(state.path, options, wait_seconds=state.epoch_seconds * 1.5)
+        self._parts.push_async_callback(store.close)
         return store
 
-    async def _start_driver(self) -> DockerDriver:
-        epoch = self.store.epoch
-        driver = DockerDriver(Engine(self.settings.engine.url), epoch.installation, epoch.number)
+    async def _begin_tenure(self) -> None:
+        self.tenure = Tenure(self.store, self.settings.state.epoch_seconds / BEATS_AN_EPOCH)
+        self.tenure.start()
+        self._parts.push_async_callback(self.tenure.close)
+
+    async def _start_driver(self) -> Driver:
+        driver = self._hooks.driver_factory(self.settings, self.store.epoch)
         await driver.start()
-        self._stack.push_async_callback(driver.close)
+        self._parts.push_async_callback(driver.close)
+        await self._reap(driver)
+        reaping = asyncio.create_task(self._reap_for_ever(driver), name="reaper")
+        self._parts.push_async_callback(_cancel, reaping)
+        return driver
+
+    async def _reap(self, driver: Driver) -> None:
         for container in await driver.reap():
             log.warning("reaped", extra={"container": container})
-        return driver
+
+    async def _reap_for_ever(self, driver: Driver) -> None:
+        while True:
+            await asyncio.sleep(REAP_SECONDS)
+            try:
+                await self._reap(driver)
+            except SandboxError as error:
+                log.warning("not reaped", extra={"cause": str(error)})
+
+    async def _start_egress(self) -> EgressProcess:
+        egress = EgressProcess(
+            {
+                name: TargetAddress(name, target.kind, target.host, target.port, dict(target.settings))
+                for name, target in self.settings.targets.items()
+            }
+        )
+        # A folder for each epoch: who takes over finds the one before by it, and neither removes the other's.
+        await egress.start(self._epoch_folder(self.store.epoch.number))
+        self._parts.push_async_callback(egress.stop)
+        return egress
+
+    def _epoch_folder(self, number: int | str) -> Path:
+        return self.settings.run_dir / f"{self.store.epoch.installation}-{number}"
+
+    async def _end_remains(self) -> list[str]:
+        """End the egress processes of older brokers of this installation; returns what could not be ended."""
+        own = self._epoch_folder(self.store.epoch.number)
+        found = self.settings.run_dir.glob(self._epoch_folder("*").name)
+        older = [folder for folder in found if folder != own]
+        return [str(folder) for folder in older if not await asyncio.to_thread(end_remains, folder)]
 
     async def _open_vault(self) -> VaultSession:
         vault = self.settings.vault
@@ -174,41 +261,74 @@ class Broker:
             SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
         )
         await session.open()
-        self._stack.push_async_callback(session.close)
+        self._parts.push_async_callback(session.close)
         return session
 
-    def _stages(
-        self, keys: TenantKeys, catalogue: Catalogue, grants: GrantBook, egress: EgressProcess
-    ) -> Stages:
+    async def _fetch_keys(self) -> None:
+        """Have the tenants' data keys at hand, so that the first calls do not pay for them."""
+        for tenant in self.settings.tenants:
+            try:
+                await self._cipher.prepare(tenant)
+            except StoreError as error:
+                log.warning("no data key", extra={"tenant": tenant, "cause": str(error)})
+
+    def _stages(self, keys: TenantKeys, catalogue: Catalogue, grants: GrantBook) -> Stages:
         settings, store, clock = self.settings, self.store, self._hooks.clock
-        machinery = Machinery(self.driver, egress)
         return Stages(
-            recorder=Recorder(store, self._hooks.boundary),
+            recorder=Recorder(store, self._hooks.boundary, self.tenure.end),
             authenticate=Authenticator(settings.server.trust_domain, settings.tenants, clock),
             admit=Admission(settings.tenants, settings.server.max_calls),
             validate=Validator(catalogue, store, keys, settings.environments),
-            claim=Claimer(store),
+            claim=Claimer(store, self._doubts),
             authorize=Authorizer(catalogue, grants, settings.tenants, clock),
             gate=Gate(grants),
-            reserve=Reserver(store),
+            reserve=Reserver(store, self._doubts, self._cipher.prepare),
             mint=Minter(self.vault, self.debts),
-            run=Runner(machinery, store, keys),
+            run=Runner(Machinery(self.driver, self.egress), store),
             settle=Settler(store),
         )
 
+    def _start_resolution(self, keys: TenantKeys, catalogue: Catalogue) -> Fence:
+        fence = Fence(self.driver, self.debts, self._end_remains, self.store.epoch.number)
+        inquirer = Inquirer(self.path, catalogue, keys)
+        self.resolution = Resolution(self.store, self._doubts, fence, inquirer, self._hooks.tuning)
+        self.resolution.start()
+        self._parts.push_async_callback(self.resolution.close)
+        return fence
+
     async def _listen(self, doors: Doors, admission: Admission) -> None:
         settings = self.settings
-        self.metrics.watch(
-            "toolcrib_calls_in_flight", "Calls that hold a place", lambda: admission.calls_in_flight
-        )
-        self.metrics.watch(
-            "toolcrib_leases_owed", "Leases whose end is not confirmed", lambda: self.debts.count
-        )
+        for name, text, read in (
+            ("calls_in_flight", "Calls that hold a place", lambda: admission.calls_in_flight),
+            ("leases_owed", "Leases whose end is not confirmed", lambda: self.debts.count),
+            ("calls_in_doubt", "Calls in doubt that are being resolved", lambda: self._doubts.count),
+            ("taken_over", "1 when another broker has taken over", lambda: int(self.tenure.over.is_set())),
+        ):
+            self.metrics.watch(f"toolcrib_{name}", text, read)
         if settings.server.metrics_listen:
-            self._stack.callback(_serve_metrics(self.metrics, settings.server.metrics_listen))
+            self._front.callback(_serve_metrics(self.metrics, settings.server.metrics_listen))
         server = Server(settings.server, doors)
         self.address = await server.start()
-        self._stack.push_async_callback(self._drain_and_stop, server)
+        self._front.push_async_callback(self._drain_and_stop, server)
+        retiring = asyncio.create_task(self._retire_when_over(server), name="retirement")
+        self._front.push_async_callback(self._end_retiring, retiring)
+
+    async def _retire_when_over(self, server: Server) -> None:
+        """Take everything away but the door, when another broker has taken over."""
+        await self.tenure.over.wait()
+        log.error("another broker has taken over this state: this one ends its sandboxes and its session")
+        await server.stop_serving()
+        await self.path.retire()
+        try:
+            await self._parts.aclose()
+        except Exception:
+            log.exception("not everything of a broker that was taken over could be ended")
+
+    async def _end_retiring(self, retiring: asyncio.Task[None]) -> None:
+        if self.tenure.over.is_set():
+            await retiring
+        else:
+            await _cancel(retiring)
 
     async def _drain_and_stop(self, server: Server) -> None:
         await server.stop_serving()
@@ -216,3 +336,9 @@ class Broker:
         if stopped:
             log.warning("calls stopped at the drain deadline", extra={"outcome": str(stopped)})
         await server.stop()
+
+
+async def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task

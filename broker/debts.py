@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
@@ -42,6 +43,7 @@ class Debts:
         self._store = store
         self._owed: dict[str, tuple[str, LeaseIds]] = {}
         self._trying: dict[str, asyncio.Task[datetime | None]] = {}
+        self._fresh: dict[str, float] = {}
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -65,6 +67,7 @@ class Debts:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LAST_TRY_SECONDS):
                 await asyncio.gather(*self._trying.values())
+                self._fresh.clear()
                 await self._pay()
 
     async def end(self, call_id: str, lease: LeaseRecord) -> datetime | None:
@@ -76,8 +79,13 @@ class Debts:
         return task.result() if done else None
 
     async def owe(self, call_id: str, leases: Sequence[LeaseIds]) -> None:
-        """Take over leases that a failed mint could not end itself."""
+        """Take over leases that a failed mint could not end itself.
+
+        They are paid a little later: their call's end, which writes them down, comes first, so that the note
+        of their death finds them.
+        """
         for lease in leases:
+            self._fresh[lease.lease_id] = time.monotonic() + FIRST_PAUSE_SECONDS
             self._remember(call_id, lease)
 
     def _remember(self, call_id: str, lease: LeaseIds) -> None:
@@ -101,7 +109,10 @@ class Debts:
         return dead
 
     async def _pay(self) -> None:
-        await asyncio.gather(*(self._try(key) for key in self._owed.keys() - self._trying.keys()))
+        now = time.monotonic()
+        self._fresh = {key: due for key, due in self._fresh.items() if due > now}
+        keys = self._owed.keys() - self._trying.keys() - self._fresh.keys()
+        await asyncio.gather(*(self._try(key) for key in keys))
 
     async def _pay_for_ever(self) -> None:
         pause = FIRST_PAUSE_SECONDS

@@ -22,7 +22,7 @@ from broker.app import Broker, Hooks
 from broker.client import Profile
 from broker.packing import pack
 from broker.settings import Settings, SettingsInvalid, read_settings
-from broker.store.inspection import is_locked
+from broker.store.inspection import is_live
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from sandboxes.engine import Engine, find_engine
@@ -215,6 +215,8 @@ class DevStack:
 
     def _configure_vault(self) -> None:
         self.vault.connect_database(TARGET, self.postgres)
+        for tenant in self.options.tenants:
+            self.vault.install_tenant_key(tenant)
         for folder in self.options.bundles:
             self.vault.install_roles(folder / "dev" / "roles.toml")
 
@@ -280,8 +282,11 @@ def _clear(state_dir: Path) -> None:
     Raises:
         SettingsInvalid: It holds something else, or another one runs in it.
     """
-    if is_locked(state_dir / "state.db.lock"):
-        raise SettingsInvalid(f"{state_dir}: a broker runs there; stop it, or name another --state-dir")
+    if is_live(state_dir / "state.db"):
+        raise SettingsInvalid(
+            f"{state_dir}: a broker runs there, or was killed a moment ago; stop it, or name another "
+            "--state-dir"
+        )
     made_by_us = any((state_dir / name).is_file() for name in (MARKER, "toolcrib.toml"))
     if state_dir.is_dir() and any(state_dir.iterdir()) and not made_by_us:
         raise SettingsInvalid(

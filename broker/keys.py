@@ -7,8 +7,8 @@ import hmac
 from functools import lru_cache
 from pathlib import Path
 
-from broker.model import Call
 from broker.settings import SettingsInvalid
+from broker.store.protocol import ClaimScope
 
 MIN_KEY_BYTES = 32
 
@@ -34,10 +34,10 @@ class TenantKeys:
         """Digest a request: what keys, approvals, credentials and receipts carry. Hex."""
         return self._sign(self._derive(tenant, "digest"), method.encode(), canonical)
 
-    def target_key(self, call: Call) -> str:
+    def target_key(self, scope: ClaimScope) -> str:
         """Name the claim toward the target: an HMAC of its scope, never the agent's own key. Hex."""
-        scope = (call.caller.tenant, call.environment, call.caller.name, call.contract.method, call.key)
-        return self._sign(self._derive(call.caller.tenant, "target"), *(part.encode() for part in scope))
+        parts = (scope.tenant, scope.environment, scope.agent, scope.method, scope.key)
+        return self._sign(self._derive(scope.tenant, "target"), *(part.encode() for part in parts))
 
     def _derive_now(self, tenant: str, purpose: str) -> bytes:
         text = f"toolcrib/1/{purpose}/{tenant}".encode()

@@ -57,6 +57,8 @@ class Call:
         canonical: Exactly the bytes that the tool will get.
         digest: HMAC-SHA-256 of method and canonical bytes under the tenant's key, hex.
         deadline: On the monotonic clock, seconds.
+        new_since: The caller's word that the key was not used before that moment; None when not given.
+        target_key: What the target gets as idempotency key: an HMAC of the key's scope; empty without a key.
     """
 
     call_id: str
@@ -72,6 +74,8 @@ class Call:
     deadline: float
     started: datetime
     traceparent: str = ""
+    new_since: datetime | None = None
+    target_key: str = ""
 
     @property
     def is_write(self) -> bool:
@@ -162,6 +166,7 @@ class CallState(enum.StrEnum):
     FAILED = "FAILED"
     IN_DOUBT = "IN_DOUBT"
     REFUSED = "REFUSED"
+    NEEDS_HUMAN = "NEEDS_HUMAN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +214,7 @@ class CallRecord:
 
     Attributes:
         effect: None where the call was refused before its tool was known.
+        request: The canonical request, for a write; None once its tenant was erased.
         result: The response message's canonical bytes, when it SUCCEEDED.
         failure: More about an error, as `CallError.details` has it.
     """
@@ -232,6 +238,7 @@ class CallRecord:
     message: str = ""
     failure: Mapping[str, str] = field(default_factory=dict)
     grant_id: str = ""
+    request: bytes | None = None
     result: bytes | None = None
     labels: tuple[str, ...] = ()
     stages: tuple[StageTime, ...] = ()

@@ -23,23 +23,31 @@ import asyncio
 from dataclasses import dataclass
 
 from broker.errors import CallError, Failed, Refused
-from broker.model import Answer
+from broker.model import Answer, Call, Caller, Grant
 from broker.redaction import Redaction
 from broker.request import Request
 from broker.stages.admit import Admission
 from broker.stages.approve import approve
 from broker.stages.authenticate import Authenticator
 from broker.stages.authorize import Authorizer
-from broker.stages.claim import Claimer
+from broker.stages.claim import Claimed, Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
-from broker.stages.reserve import UNKNOWN_OUTCOME, Reserver
+from broker.stages.reserve import Reserver, in_doubt
 from broker.stages.run import Runner
 from broker.stages.sanitize import sanitize
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
+from broker.tenure import taken_over
 from broker.trail import Recorder, Trail
 from toolcrib.v1.reasons_pb2 import Reason
+
+# A stale broker waits this long for its calls to end their sandboxes; the one that took over ends them too.
+RETIRE_SECONDS = 10.0
+# An answer comes this long after the call's deadline at the latest.
+GRACE_SECONDS = 0.5
+# Kept of the caller's own deadline, to send an answer in before a call is reserved.
+ANSWER_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +74,19 @@ class Path:
         self._stages = stages
         self._walking: set[asyncio.Task[Answer]] = set()
         self.draining = False
+        self.retired = False
 
     async def answer(self, request: Request, trail: Trail | None = None) -> Answer:
-        """Answer one request. A caller that hangs up stops it, unless it is a write that may have begun.
+        """Answer one request, by its deadline and GRACE_SECONDS: whatever stalls, its caller hears of it.
+
+        A caller that hangs up stops it, unless it is a write that may have begun.
 
         Raises:
             Refused: Nothing happened.
             Failed: It was allowed, then went wrong.
         """
+        if self.retired:
+            raise taken_over()
         if self.draining:
             raise _draining()
         trail = trail or self.begin(request)
@@ -81,10 +94,17 @@ class Path:
         self._walking.add(task)
         task.add_done_callback(self._forget)
         try:
-            return await asyncio.shield(task)
+            async with asyncio.timeout(None) as trail.patience:
+                trail.answer_by(request.deadline - ANSWER_SECONDS)
+                return await asyncio.shield(task)
+        except TimeoutError:
+            # A process that was stopped wakes with its time up, and perhaps with nothing left to say.
+            if not await self._stages.recorder.is_current():
+                raise taken_over() from None
+            return _answer_late(task, trail)
         except asyncio.CancelledError:
-            if task.cancelled() and not _is_cancelled():
-                raise _stopped(trail) from None  # the drain stopped it; its caller still waits
+            if task.cancelled() and not _is_cancelled():  # this broker stopped it; its caller still waits
+                raise (taken_over() if self.retired else _stopped(trail)) from None
             if not trail.committed:
                 task.cancel()
             raise
@@ -92,6 +112,36 @@ class Path:
     def begin(self, request: Request) -> Trail:
         """Make the trail of a request that just arrived, so that even a refusal has a call id."""
         return self._stages.recorder.begin(request)
+
+    def begin_own(self, method: str, caller: Caller, environment: str, resolves: str) -> Trail:
+        """Make the trail of a call that the broker itself makes, about a call in doubt."""
+        trail = self._stages.recorder.begin_own(method)
+        trail.caller, trail.environment, trail.resolves = caller, environment, resolves
+        return trail
+
+    async def answer_own(self, call: Call, trail: Trail) -> Answer:
+        """Carry out a call of the broker itself: recorded, sandboxed and ended like any other.
+
+        It comes from no request, so there is nothing to authenticate, and no grant is asked; the operator's
+        limits of the tenant hold.
+
+        Raises:
+            Refused: The version or the tenant's limits do not allow it.
+            Failed: It went wrong.
+        """
+        trail.call = call
+        async with self._stages.recorder.open(trail):
+            grant = self._stages.authorize.allow_own(call, trail)
+            return await self._carry_out(call, grant, Claimed(None, trail.attempt), trail)
+
+    async def retire(self) -> None:
+        """Stop at once: another broker has taken over. Sandboxes end; nothing more is recorded here."""
+        self.retired = True
+        running = set(self._walking)
+        for task in running:
+            task.cancel()
+        if running:
+            await asyncio.wait(running, timeout=RETIRE_SECONDS)
 
     async def drain(self, seconds: float) -> int:
         """Take no new calls; let those that run end, and stop what is left when the time is up.
@@ -133,18 +183,50 @@ class Path:
                     concerns = stages.gate(call, grant)
                     await trail.at("approve")
                     approve(call, grant, concerns)
-                    await trail.at("reserve")
-                    async with stages.reserve(call, grant, claim, trail) as reservation:
-                        await trail.at("mint")
-                        async with stages.mint(call, reservation, trail) as leases:
-                            await trail.at("run")
-                            raw_output = await stages.run(call, reservation, leases, trail)
-                            await trail.at("sanitize")
-                            answer = sanitize(call, raw_output, Redaction(leases))
-                            await trail.at("settle")
-                            await stages.settle(answer, trail)
-                            return answer
+                    return await self._carry_out(call, grant, claim, trail)
         raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: every way through the stages ends above")
+
+    async def _carry_out(self, call: Call, grant: Grant, claim: Claimed, trail: Trail) -> Answer:
+        stages = self._stages
+        trail.answer_by(call.deadline + GRACE_SECONDS)
+        await trail.at("reserve")
+        async with stages.reserve(call, grant, claim, trail) as reservation:
+            await trail.at("mint")
+            async with stages.mint(call, reservation, trail) as leases:
+                await trail.at("run")
+                raw_output = await stages.run(call, reservation, leases, trail)
+                await trail.at("sanitize")
+                answer = sanitize(call, raw_output, Redaction(leases))
+                await trail.at("settle")
+                trail.answer = answer
+                await stages.settle(answer, trail)
+                return answer
+        raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: the stages above answer or raise")
+
+
+def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
+    """Answer a call whose time is up while something stalls; what it opened is taken away behind the answer.
+
+    Raises:
+        Failed: DEADLINE_EXCEEDED, nothing ran, or a read was stopped.
+        Refused: IN_PROGRESS, a write whose end is not known yet.
+    """
+    if task.done():
+        return task.result()
+    if trail.settled and trail.answer is not None:
+        return trail.answer  # durable; what still goes on is the end of its leases
+    if trail.committed:
+        raise Refused(
+            Reason.REASON_IN_PROGRESS,
+            "the time is up and it is not known yet how the write ended; ask again with the same key",
+            retry_after_seconds=1.0,
+        )
+    task.cancel()
+    raise Failed(
+        Reason.REASON_DEADLINE_EXCEEDED,
+        "the time was up before the tool had answered; no write was begun. Ask again with the same key",
+        retry_after_seconds=1.0,
+    )
 
 
 def _is_cancelled() -> bool:
@@ -163,6 +245,6 @@ def _draining() -> Refused:
 
 def _stopped(trail: Trail) -> CallError:
     """Say what became of a call that the drain stopped: as its record does."""
-    if trail.dispatched and trail.committed and not trail.settled:
-        return Failed(Reason.REASON_IN_DOUBT, f"the broker ended while the tool ran: {UNKNOWN_OUTCOME}")
+    if trail.ran and trail.committed and not trail.settled:
+        return in_doubt("the broker ended while the tool ran")
     return _draining()

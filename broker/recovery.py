@@ -2,7 +2,8 @@
 
 RESERVED              nothing ran: FAILED, key and budgets given back
 DISPATCHED, a read    FAILED
-DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess
+DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess (resolution.py)
+DISPATCHED, sent again by a resolution: FAILED; the call that it was about is still in doubt, by itself
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ async def adopt_unfinished(store: Store) -> list[CallRecord]:
 
 def _end(call: CallRecord) -> CallRecord:
     ended = replace(call, ended=datetime.now(UTC))
-    if call.state is CallState.DISPATCHED and call.effect is not Effect.READ:
+    # Only what a resolution sent again is a write without a key of its own.
+    if call.state is CallState.DISPATCHED and call.effect is not Effect.READ and call.key:
         return replace(
             ended,
             state=CallState.IN_DOUBT,

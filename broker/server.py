@@ -14,10 +14,11 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from broker.api import broker_service, grants_service, registry_service
+from broker.api import broker_service, grants_service, operations_service, registry_service
 from broker.api.door import Door, access_rules
 from broker.api.tools_door import ToolsDoor
 from broker.catalogue import Catalogue
+from broker.decision import Decider
 from broker.grant_book import GrantBook
 from broker.metrics import Metrics
 from broker.path import Path
@@ -25,9 +26,15 @@ from broker.settings import Server as ServerSettings
 from broker.settings import SettingsInvalid
 from broker.stages.authenticate import Authenticator
 from broker.store.protocol import Store
-from toolcrib.v1 import broker_pb2_grpc, grants_pb2_grpc, registry_pb2_grpc
+from broker.tenure import Tenure
+from toolcrib.v1 import broker_pb2_grpc, grants_pb2_grpc, operations_pb2_grpc, registry_pb2_grpc
 
-SERVICES = (broker_service.SERVICE, registry_service.SERVICE, grants_service.SERVICE)
+SERVICES = (
+    broker_service.SERVICE,
+    registry_service.SERVICE,
+    grants_service.SERVICE,
+    operations_service.SERVICE,
+)
 # grpc.aio cancels at random beyond its own queue; admission sheds load long before these are reached.
 MAX_PENDING = 100_000
 GRACE_SECONDS = 2.0
@@ -42,6 +49,8 @@ class Doors:
     catalogue: Catalogue
     grants: GrantBook
     store: Store
+    decider: Decider
+    tenure: Tenure
     metrics: Metrics
     clock: Callable[[], datetime]
 
@@ -91,7 +100,7 @@ class Server:
         return f"{host}:{port}"
 
     async def stop_serving(self) -> None:
-        """Tell whoever asks for health that this broker takes no new calls."""
+        """Tell whoever asks for health that this broker takes no new calls, and will not again."""
         await self._health.enter_graceful_shutdown()
 
     async def stop(self) -> None:
@@ -100,7 +109,7 @@ class Server:
         await asyncio.sleep(0)
 
     def _add(self, doors: Doors) -> None:
-        door = Door(doors.authenticate, access_rules(SERVICES), doors.metrics)
+        door = Door(doors.authenticate, access_rules(SERVICES), doors.metrics, doors.tenure)
         tools = ToolsDoor(doors.path, doors.metrics)
         catalogue, grants, store = doors.catalogue, doors.grants, doors.store
         server: Any = self._server
@@ -112,6 +121,9 @@ class Server:
         )
         grants_pb2_grpc.add_GrantsServicer_to_server(
             grants_service.GrantsService(door, catalogue, grants, store, doors.clock), server
+        )
+        operations_pb2_grpc.add_OperationsServicer_to_server(
+            operations_service.OperationsService(door, doors.decider, store, doors.clock), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers((tools,))

@@ -46,6 +46,9 @@ class State(_Section):
     path: Path
     key_file: Path = Field(description="32 random bytes or more; digests and the audit chain hang on it")
     retention_seconds: int = Field(7 * 86_400, ge=86_400, description="how long a key replays")
+    epoch_seconds: float = Field(
+        15.0, ge=0.2, le=600, description="how long a killed broker keeps the next one out of its state"
+    )
 
 
 class VaultServer(_Section):

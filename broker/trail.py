@@ -8,8 +8,11 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import itertools
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -17,13 +20,26 @@ from datetime import UTC, datetime
 
 from broker.errors import CallError, Failed, Refused
 from broker.ids import make_call_id
-from broker.model import Call, Caller, CallRecord, CallState, Grant, LeaseRecord, SandboxRecord, StageTime
+from broker.model import (
+    Answer,
+    Call,
+    Caller,
+    CallRecord,
+    CallState,
+    Grant,
+    LeaseRecord,
+    SandboxRecord,
+    StageTime,
+)
 from broker.request import Request
-from broker.store.protocol import AuditEvent, Store, StoreError
+from broker.store.protocol import AuditEvent, StaleEpoch, Store, StoreError
+from broker.tenure import taken_over
 from toolcrib.v1.reasons_pb2 import Reason
 
 # What a caller chose or a tool said may be long; a record keeps this much of it.
 MAX_METHOD, MAX_MESSAGE = 512, 2000
+# An answer that is late already waits this much longer to hear whether this process may still give one.
+TENURE_SECONDS = 0.25
 
 log = logging.getLogger(__name__)
 
@@ -39,10 +55,13 @@ class Trail:
     """What is known of one call so far.
 
     Attributes:
+        resolves: The call in doubt that this one, of the broker itself, is about; empty for all others.
         earlier_call_id: The call that this one replays or waits for; empty when it is a first one.
         committed: True once a write is about to run: from then on nothing cancels it.
-        dispatched: True once the tool may have run.
+        ran: True once the tool may have run.
         completion: The record of the answer, once there is one, durable or not.
+        answer: The answer, once there is one; it may leave once `settled`.
+        patience: Bounds how long whoever waits for the answer waits; None: nobody does.
         settled: True once the answer is durable.
         recorded: True once the store has an end for this call.
     """
@@ -57,10 +76,13 @@ class Trail:
         self.grant: Grant | None = None
         self.attempt = 1
         self.epoch = 0
+        self.resolves = ""
         self.earlier_call_id = ""
         self.committed = False
-        self.dispatched = False
+        self.ran = False
         self.completion: CallRecord | None = None
+        self.answer: Answer | None = None
+        self.patience: asyncio.Timeout | None = None
         self.settled = False
         self.recorded = False
         self.leases: list[LeaseRecord] = []
@@ -74,6 +96,13 @@ class Trail:
         """Pass the boundary before a stage."""
         self._marks.append((stage, time.monotonic_ns()))
         await self._boundary(stage, self.call_id)
+
+    def answer_by(self, when: float) -> None:
+        """Let whoever waits for the answer wait until then, on the monotonic clock, and no longer."""
+        if self.patience is not None and when < math.inf:
+            with contextlib.suppress(RuntimeError):  # nobody waits any more
+                left = when - time.monotonic()
+                self.patience.reschedule(asyncio.get_running_loop().time() + left)
 
     @property
     def stages(self) -> tuple[StageTime, ...]:
@@ -108,6 +137,7 @@ class Trail:
             message=error.message[:MAX_MESSAGE] if error else "",
             failure={name: value[:MAX_MESSAGE] for name, value in error.details.items()} if error else {},
             grant_id=self.grant.grant_id if self.grant else "",
+            request=call.canonical if call and call.is_write else None,
             stages=self.stages,
             leases=tuple(self.leases),
             sandboxes=tuple(self.sandboxes),
@@ -123,6 +153,8 @@ class Trail:
             facts["subject"] = caller.subject
         if self.call is not None:
             facts |= {"digest": self.call.digest, "tool_version": self.call.version.version}
+        if self.resolves:
+            facts["resolves"] = self.resolves
         if self.grant is not None:
             facts["grant"] = self.grant.grant_id
         if error is not None:
@@ -141,22 +173,48 @@ class Trail:
 class Recorder:
     """Opens a trail for each request and sees to it that its end is in the store."""
 
-    def __init__(self, store: Store, boundary: Boundary = pass_boundary) -> None:
+    def __init__(
+        self, store: Store, boundary: Boundary = pass_boundary, on_stale: Callable[[], None] = lambda: None
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: Where calls are recorded.
+            boundary: Passed before each stage.
+            on_stale: Called when the store says that another process has taken over.
+        """
         self._store = store
         self._boundary = boundary
+        self._on_stale = on_stale
 
     def begin(self, request: Request) -> Trail:
         """Make the trail of a request that just arrived."""
-        trail = Trail(request.method, self._boundary)
+        return self.begin_own(request.method)
+
+    def begin_own(self, method: str) -> Trail:
+        """Make the trail of a call that the broker itself makes."""
+        trail = Trail(method, self._boundary)
         trail.epoch = self._store.epoch.number
         return trail
+
+    async def is_current(self) -> bool:
+        """Ask the store whether this process may still write; one that does not say in time is believed."""
+        beat = asyncio.ensure_future(self._store.beat())
+        await asyncio.wait((beat,), timeout=TENURE_SECONDS)
+        if not beat.done():
+            beat.add_done_callback(lambda late: late.cancelled() or late.exception())
+            return True
+        if isinstance(beat.exception(), StaleEpoch):
+            self._on_stale()
+            return False
+        return True
 
     @asynccontextmanager
     async def open(self, trail: Trail) -> AsyncIterator[Trail]:
         """Hold the record of one call; what ends it without a record of its own is recorded here.
 
         Raises:
-            Failed: RECORD_UNAVAILABLE, the store cannot be written.
+            Failed: RECORD_UNAVAILABLE, the store cannot be written; STALE_EPOCH.
         """
         try:
             try:
@@ -175,11 +233,17 @@ class Recorder:
                     await self._record_end(trail, _unexpected(trail))
                 raise
         except StoreError as error:
-            raise Failed(
-                Reason.REASON_RECORD_UNAVAILABLE,
-                f"the call cannot be recorded ({error}); nothing more is run. Retry with the same key",
-                retry_after_seconds=1.0,
-            ) from error
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: StoreError) -> Failed:
+        if isinstance(error, StaleEpoch):
+            self._on_stale()
+            return taken_over()
+        return Failed(
+            Reason.REASON_RECORD_UNAVAILABLE,
+            f"the call cannot be recorded ({error}); nothing more is run. Retry with the same key",
+            retry_after_seconds=1.0,
+        )
 
     async def _record_end(self, trail: Trail, error: CallError) -> None:
         if trail.caller is None:

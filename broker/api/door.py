@@ -21,7 +21,8 @@ from broker.metrics import Metrics
 from broker.model import Caller, Role
 from broker.request import Peer
 from broker.stages.authenticate import Authenticator
-from broker.store.protocol import StoreError
+from broker.store.protocol import StaleEpoch, StoreError
+from broker.tenure import Tenure, taken_over
 from toolcrib.v1 import options_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 
@@ -79,8 +80,13 @@ class Door:
     """Guards the broker's own services: authenticate, access rule, errors to statuses."""
 
     def __init__(
-        self, authenticate: Authenticator, rules: dict[str, frozenset[Role]], metrics: Metrics
+        self,
+        authenticate: Authenticator,
+        rules: dict[str, frozenset[Role]],
+        metrics: Metrics,
+        tenure: Tenure | None = None,
     ) -> None:
+        self._tenure = tenure
         self._authenticate = authenticate
         self._rules = rules
         self._metrics = metrics
@@ -95,13 +101,15 @@ class Door:
             try:
                 caller = self._authenticate(peer_of(context))
                 _check_role(caller, allowed, path)
+                if self._tenure is not None and self._tenure.over.is_set():
+                    raise taken_over()
                 return await serve(request, caller)
             except CallError as error:
                 self._metrics.refusals.labels(error.reason_name).inc()
                 await abort(context, error, {})
             except StoreError as error:
                 log.exception("store unavailable")
-                await abort(context, unavailable(error), {})
+                await abort(context, self._explain(error), {})
             except grpc.aio.AbortError:
                 raise
             except Exception:
@@ -109,6 +117,13 @@ class Door:
                 await abort(context, Failed(Reason.REASON_UNSPECIFIED, "the broker failed; see its log"), {})
 
         return guarded
+
+    def _explain(self, error: StoreError) -> Failed:
+        if not isinstance(error, StaleEpoch):
+            return unavailable(error)
+        if self._tenure is not None:
+            self._tenure.end()
+        return taken_over()
 
 
 def unavailable(error: StoreError) -> Failed:

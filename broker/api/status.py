@@ -29,6 +29,7 @@ _CODES = {
     grpc.StatusCode.UNAVAILABLE: (
         reasons.REASON_RECORD_UNAVAILABLE,
         reasons.REASON_DRAINING,
+        reasons.REASON_STALE_EPOCH,
         reasons.REASON_CREDENTIALS_UNAVAILABLE,
         reasons.REASON_SANDBOX_UNAVAILABLE,
     ),
@@ -60,6 +61,7 @@ _CODES = {
         reasons.REASON_TOOL_NOT_USABLE,
         reasons.REASON_KEY_REUSED,
         reasons.REASON_KEY_EXPIRED,
+        reasons.REASON_STATE_RESTORED,
         reasons.REASON_APPROVAL_REQUIRED,
         reasons.REASON_BREAKING_CHANGE,
         reasons.REASON_TOOL_FAILED,

@@ -15,6 +15,8 @@ PLACES = {
     "doctor": "broker.cli.diagnosis:doctor",
     "grants": "broker.cli.grants:grants",
     "serve": "broker.cli.serving:serve",
+    "store": "broker.cli.state:store",
+    "tenants": "broker.cli.state:tenants",
     "tools": "broker.cli.tools:tools",
 }
 

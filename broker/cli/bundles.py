@@ -19,7 +19,7 @@ from sandboxes.engine import DEFAULT_URL, Engine
 from sandboxes.images import build_base
 from sandboxes.outcome import SandboxError
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
-from tools.catalogue import load_version
+from tools.catalogue import find_unresolvable, load_version
 from tools.errors import BundleInvalid
 from tools.source import compile_bundle
 
@@ -51,6 +51,12 @@ def check(folder: Path, form: str) -> None:
         for contract in version.contracts.values()
     ]
     show(rows, form, empty="no tools", whole=("tool",))
+    for method in find_unresolvable(version):
+        click.echo(
+            f"warning: {method} has neither `probe` nor `dedupes`: after a crash a person has to find out "
+            "what became of it",
+            err=True,
+        )
     if form != "json":
         click.echo(f"{version.bundle} {version.version} is fit to be registered", err=True)
 

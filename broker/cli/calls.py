@@ -10,6 +10,7 @@ import click
 
 from broker.cli.connection import ask, connect, profile_option, read_all
 from broker.cli.output import (
+    Commands,
     output_option,
     show,
     show_one,
@@ -24,14 +25,19 @@ from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2, reasons_pb2
 STATES = [name for name in broker_pb2.CallState.DESCRIPTOR.values_by_name if name != "CALL_STATE_UNSPECIFIED"]
 
 
-@click.group()
+@click.group(cls=Commands, places={"resolve": "broker.cli.resolving:resolve"})
 def calls() -> None:
     """Read what became of calls. Agents see their own, people those of their tenant."""
 
 
 @calls.command("list")
 @click.option("--tool", default="", metavar="TOOL", help="Only calls of this tool.")
-@click.option("--state", type=click.Choice(STATES, case_sensitive=False), help="Only calls in this state.")
+@click.option(
+    "--state",
+    metavar="STATE",
+    type=click.Choice(STATES, case_sensitive=False),
+    help=f"Only calls in this state: {', '.join(STATES)}.",
+)
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @profile_option
 @output_option

@@ -28,6 +28,7 @@ _PATH = re.compile(
     r"(?:/subject/(?P<subject>[A-Za-z0-9][A-Za-z0-9._@-]{0,127}))?"
 )
 _MAX_REMEMBERED = 1024
+OWN_NAMES = "toolcrib-"
 
 
 class Authenticator:
@@ -84,6 +85,8 @@ class Authenticator:
             )
         if match["tenant"] not in self._tenants:
             raise _unknown(f'tenant "{match["tenant"]}" is not one of this broker\'s')
+        if match["name"].startswith(OWN_NAMES):
+            raise _unknown(f'"{match["name"]}": names that begin with {OWN_NAMES} are the broker\'s own')
         return Caller(match["tenant"], match["name"], Role(match["role"]), match["subject"] or "", spiffe_id)
 
 

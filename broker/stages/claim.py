@@ -6,7 +6,8 @@
     failed before it ran         a new attempt
     a read that failed in passing  a new attempt
     definite error               the same error
-    in doubt                     IN_DOUBT
+    in doubt                     waits while it is being resolved; then what was found, or IN_DOUBT
+    found not to have happened   a new attempt
     past its retention           KEY_EXPIRED
 
 The earlier answer goes to the same agent and subject whatever grants, labels and aliases say now.
@@ -19,6 +20,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from broker.doubts import Doubts
 from broker.errors import Failed, Refused
 from broker.model import Answer, Call, CallRecord, CallState
 from broker.request import Request
@@ -26,6 +28,7 @@ from broker.store.protocol import Claim, ClaimScope, Store
 from broker.trail import Trail
 from toolcrib.v1.reasons_pb2 import Reason
 
+NEW_SINCE = "toolcrib-new-since"
 # A caller without a deadline is told IN_PROGRESS after this long.
 MAX_WAIT_SECONDS = 30.0
 # Time kept of the caller's deadline to send the answer in.
@@ -44,15 +47,16 @@ class Claimed:
 class Claimer:
     """Takes keys and replays what they did."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, doubts: Doubts | None = None) -> None:
         self._store = store
+        self._doubts = doubts or Doubts()
 
     @asynccontextmanager
     async def __call__(self, call: Call, request: Request, trail: Trail) -> AsyncIterator[Claimed]:
         """Hold the call's key; it is given back at the end unless reserve made it durable.
 
         Raises:
-            Refused: KEY_REUSED, KEY_EXPIRED or IN_PROGRESS.
+            Refused: KEY_REUSED, KEY_EXPIRED, STATE_RESTORED or IN_PROGRESS.
             Failed: What the first call failed with; IN_DOUBT.
         """
         if not call.key:
@@ -75,17 +79,10 @@ class Claimer:
         """Return a claim that is won, or whose earlier call has ended."""
         give_up = min(request.deadline - ANSWER_SECONDS, time.monotonic() + MAX_WAIT_SECONDS)
         while True:
-            claim = await self._store.claim(scope, call.digest, call.call_id)
+            claim = await self._store.claim(scope, call.digest, call.call_id, call.new_since)
             if claim.won:
                 return claim
-            if claim.expired:
-                raise Refused(
-                    Reason.REASON_KEY_EXPIRED,
-                    "the key is past its retention and is never run again; look the write up at its "
-                    "target before you use a new key",
-                )
-            earlier = claim.earlier
-            assert earlier is not None, "a claim that is not won names the earlier call"
+            earlier = _earlier(claim)
             if earlier.fingerprint != call.digest:
                 raise Refused(
                     Reason.REASON_KEY_REUSED,
@@ -98,10 +95,16 @@ class Claimer:
                     "the idempotency key was used on behalf of another subject; use a new key",
                 )
             trail.earlier_call_id = earlier.call_id
+            if earlier.state is CallState.IN_DOUBT and await self._is_resolved(earlier, give_up):
+                continue
             if earlier.state not in (CallState.CLAIMED, CallState.RESERVED, CallState.DISPATCHED):
                 return claim
             await self._wait(earlier, give_up)
             trail.earlier_call_id = ""
+
+    async def _is_resolved(self, earlier: CallRecord, give_up: float) -> bool:
+        """Wait for a call that is being resolved; False when nobody is at it, or the time is up."""
+        return await self._doubts.wait(earlier.call_id, give_up - time.monotonic())
 
     async def _wait(self, earlier: CallRecord, give_up: float) -> None:
         remaining = give_up - time.monotonic()
@@ -121,7 +124,39 @@ def replay(earlier: CallRecord, call: Call) -> Answer:
     Raises:
         Failed: What the first call failed with; IN_DOUBT.
     """
+    details = {**earlier.failure, "replayed": "true"}
     if earlier.state is CallState.SUCCEEDED:
-        assert earlier.result is not None, "a call that succeeded has a result"
+        if earlier.result is None:
+            raise Failed(
+                Reason.REASON_RESULT_INVALID,
+                "the write happened, and its answer is not there: it was found without one, or erased",
+                details={**details, "effect": "APPLIED"},
+            )
         return Answer(earlier.call_id, call.contract, earlier.result, earlier.labels, True, earlier.started)
-    raise Failed(earlier.reason, earlier.message, details={**earlier.failure, "replayed": "true"})
+    if earlier.state is CallState.NEEDS_HUMAN:
+        raise Failed(Reason.REASON_IN_DOUBT, earlier.message, details={**details, "needs_human": "true"})
+    if earlier.state is CallState.IN_DOUBT:
+        raise Failed(Reason.REASON_IN_DOUBT, earlier.message, retry_after_seconds=2.0, details=details)
+    raise Failed(earlier.reason, earlier.message, details=details)
+
+
+def _earlier(claim: Claim) -> CallRecord:
+    """Return the call that holds the key of a claim that is not won.
+
+    Raises:
+        Refused: KEY_EXPIRED or STATE_RESTORED.
+    """
+    if claim.expired:
+        raise Refused(
+            Reason.REASON_KEY_EXPIRED,
+            "the key is past its retention and is never run again; look the write up at its "
+            "target before you use a new key",
+        )
+    if claim.restored:
+        raise Refused(
+            Reason.REASON_STATE_RESTORED,
+            "the broker's state was restored from a backup, and this key may have been used since that was "
+            f"made; where it is new, send metadata {NEW_SINCE} with the time at which you made it",
+        )
+    assert claim.earlier is not None, "a claim that is not won names the earlier call"
+    return claim.earlier

@@ -20,7 +20,7 @@ from broker.outlast import outlast
 from broker.stages.reserve import NothingRan
 from broker.trail import Trail
 from credentials.errors import CredentialsUnavailable
-from credentials.lease import CallTag, CredentialWanted, Lease
+from credentials.lease import CallTag, CredentialWanted, Lease, OwedLease
 from toolcrib.v1.reasons_pb2 import Reason
 
 # A lease outlives the deadline by this, so that it does not die under a tool that ends in time.
@@ -50,14 +50,14 @@ class Minter:
         Raises:
             NothingRan: CREDENTIALS_UNAVAILABLE; reservation and key are given back.
         """
-        leases = await self._mint(call, reservation)
+        leases = await self._mint(call, reservation, trail)
         trail.leases = [_record(lease) for lease in leases]
         try:
             yield leases
         finally:
             await outlast(self._end(trail))
 
-    async def _mint(self, call: Call, reservation: Reservation) -> list[Lease]:
+    async def _mint(self, call: Call, reservation: Reservation, trail: Trail) -> list[Lease]:
         manifest = call.version.manifest
         names = manifest.method(call.contract.method).credentials
         wanted = [
@@ -71,7 +71,8 @@ class Minter:
         try:
             return await self._vault.mint(tag, wanted, ttl_seconds)
         except CredentialsUnavailable as error:
-            await self._debts.owe(reservation.call_id, error.owed)
+            trail.leases = [_record(lease) for lease in error.owed]  # written down with the call's end
+            await self._debts.owe(reservation.call_id, trail.leases)
             raise NothingRan(
                 Reason.REASON_CREDENTIALS_UNAVAILABLE,
                 f"Vault gave no credential, nothing ran: {error}",
@@ -88,5 +89,5 @@ class Minter:
         ]
 
 
-def _record(lease: Lease) -> LeaseRecord:
+def _record(lease: Lease | OwedLease) -> LeaseRecord:
     return LeaseRecord(lease.lease_id, lease.accessor, lease.credential, lease.username, lease.minted)

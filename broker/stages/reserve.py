@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+from broker.doubts import Doubts
 from broker.errors import CallError, Failed, Refused
 from broker.model import BudgetLimit, Call, CallState, Charge, Grant, Reservation
 from broker.outlast import outlast
@@ -26,20 +27,30 @@ FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 30.0
 
 End = Callable[[], Awaitable[None]]
+Prepare = Callable[[str], Awaitable[None]]
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_OUTCOME = (
-    "it is not known whether the write happened; do not use another key. "
-    "`toolcrib calls show` has the record, a person has to look at the target"
+    "it is not known yet whether the write happened. Do not use another key: ask again with the same one, "
+    "and get what was found out"
 )
 
 
 class Reserver:
     """Commits what a call will use, and what became of it when it goes wrong."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, doubts: Doubts | None = None, prepare: Prepare | None = None) -> None:
+        """Prepare.
+
+        Args:
+            store: Where calls are recorded.
+            doubts: Told when a call has ended in doubt.
+            prepare: Sees that what a tenant's call comes to can be recorded; raises StoreError.
+        """
         self._store = store
+        self._prepare = prepare
+        self._doubts = doubts or Doubts()
         self._owed: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
@@ -59,6 +70,8 @@ class Reserver:
             Refused: BUDGET_EXHAUSTED, with the time to wait where waiting helps.
         """
         charges = tuple(Charge(grant.grant_id, limit, charge(call, limit)) for limit in grant.limits)
+        if self._prepare is not None:
+            await self._prepare(call.caller.tenant)
         try:
             await self._store.reserve(
                 trail.record(CallState.RESERVED), claim.scope, charges, trail.event("call.reserved")
@@ -89,16 +102,18 @@ class Reserver:
         if trail.completion is not None:
             return partial(store.complete, trail.completion, trail.event("call.succeeded"))
         event = trail.event("call.failed", failure)
-        if not trail.dispatched or isinstance(failure, NothingRan):
+        if not trail.ran or isinstance(failure, NothingRan):
             return partial(store.give_back, trail.record(CallState.FAILED, failure), event)
-        in_doubt = failure.reason == Reason.REASON_IN_DOUBT
-        record = trail.record(CallState.IN_DOUBT if in_doubt else CallState.FAILED, failure)
+        # What the broker itself did about a call in doubt is no doubt of its own: that call stays in doubt.
+        doubtful = failure.reason == Reason.REASON_IN_DOUBT and not trail.resolves
+        record = trail.record(CallState.IN_DOUBT if doubtful else CallState.FAILED, failure)
         passing = not call.is_write and failure.reason != Reason.REASON_TOOL_FAILED
         return partial(store.complete, record, event, frees_key=passing)
 
     async def _record(self, end: End, trail: Trail) -> None:
         try:
             await end()
+            self._doubts.report()
         except StaleEpoch:
             raise
         except StoreError:
@@ -116,6 +131,7 @@ class Reserver:
                 if not await self._is_running(trail):
                     return
                 await end()
+                self._doubts.report()
             except StaleEpoch:
                 return
             except StoreError as error:
@@ -125,6 +141,13 @@ class Reserver:
         assert trail.caller is not None, "what was reserved has a caller"
         found = await self._store.get_call(trail.caller.tenant, trail.call_id)
         return found is not None and found.state in (CallState.RESERVED, CallState.DISPATCHED)
+
+
+def in_doubt(what: str, **details: str) -> Failed:
+    """Say that it is not known whether a write happened; asking again tells what was found out."""
+    return Failed(
+        Reason.REASON_IN_DOUBT, f"{what}: {UNKNOWN_OUTCOME}", retry_after_seconds=2.0, details=details
+    )
 
 
 class NothingRan(Failed):
@@ -147,14 +170,14 @@ def _as_failure(error: BaseException, call: Call, trail: Trail) -> CallError:
     """Name the failure; a write that may have run and did not say how it ended is in doubt."""
     if isinstance(error, CallError):
         return error
-    if isinstance(error, StoreError) and not trail.dispatched:
+    if isinstance(error, StoreError) and not trail.ran:
         return NothingRan(
             Reason.REASON_RECORD_UNAVAILABLE,
             f"the call cannot be recorded ({error}), nothing ran; ask again with the same key",
             retry_after_seconds=1.0,
         )
-    if trail.dispatched and call.is_write:
-        return Failed(Reason.REASON_IN_DOUBT, UNKNOWN_OUTCOME)
+    if trail.ran and call.is_write:
+        return in_doubt("the call was broken off")
     if isinstance(error, Exception):
         return Failed(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {call.call_id}")
     return Failed(Reason.REASON_UNSPECIFIED, "the caller went away", details={"cancelled": "true"})

@@ -2,8 +2,9 @@
 
 Rules:
 1. Container and egress are made first, without effect; then DISPATCHED is committed; then the tool starts.
-2. Sandbox and egress are gone when the block ends, before any lease is revoked.
-3. A write that ended in no known way is IN_DOUBT; a read just failed.
+2. What is committed names the container, so that whoever takes over can end it.
+3. Sandbox and egress are gone when the block ends, before any lease is revoked.
+4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran.
 """
 
 from __future__ import annotations
@@ -14,15 +15,14 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from broker.driver import Driver, Sandbox
 from broker.errors import CallError, Failed
-from broker.keys import TenantKeys
 from broker.model import Call, Reservation, SandboxRecord
 from broker.redaction import Redaction
-from broker.stages.reserve import UNKNOWN_OUTCOME, NothingRan
+from broker.stages.reserve import NothingRan, in_doubt
 from broker.store.protocol import Store
 from broker.trail import Trail
 from credentials.lease import Lease
-from sandboxes.docker_driver import DockerDriver, DockerSandbox
 from sandboxes.egress.process import (
     Egress,
     EgressError,
@@ -42,19 +42,18 @@ MIN_RUN_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Machinery:
-    """What a call runs on: the engine's driver and the egress process."""
+    """What a call runs on: the driver of sandboxes and the egress process."""
 
-    driver: DockerDriver
+    driver: Driver
     egress: EgressProcess
 
 
 class Runner:
     """Runs one call's tool once."""
 
-    def __init__(self, machinery: Machinery, store: Store, keys: TenantKeys) -> None:
+    def __init__(self, machinery: Machinery, store: Store) -> None:
         self._machinery = machinery
         self._store = store
-        self._keys = keys
 
     async def __call__(
         self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
@@ -69,7 +68,7 @@ class Runner:
         try:
             outcome = await self._run(call, reservation, leases, trail)
         except (SandboxError, EgressError) as error:
-            if trail.dispatched:
+            if trail.ran:
                 raise _lost(call, redaction, error) from error
             raise NothingRan(
                 Reason.REASON_SANDBOX_UNAVAILABLE,
@@ -86,7 +85,7 @@ class Runner:
     ) -> RawOutcome:
         """Hold sandbox and way out for one conversation; both are gone when it returns."""
         outcome: RawOutcome | None = None
-        made: list[DockerSandbox] = []
+        made: list[Sandbox] = []
         try:
             async with AsyncExitStack() as stack:
                 sandbox, egress = await self._prepare(call, stack)
@@ -94,8 +93,10 @@ class Runner:
                 _check_time_left(call)
                 start = self._start_frame(call, reservation, leases, egress)
                 trail.committed = call.is_write
-                await self._store.dispatch(call.call_id, trail.leases)
-                trail.dispatched = True
+                await trail.at("dispatch")
+                await self._store.dispatch(call.call_id, trail.leases, _records(made))
+                await trail.at("start")
+                trail.ran = True
                 outcome = await sandbox.run(start, max(call.deadline - time.monotonic(), 0.001))
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
@@ -103,10 +104,10 @@ class Runner:
             if outcome is None:
                 raise
         finally:
-            trail.sandboxes = [SandboxRecord(s.container_id, s.image_id, s.made, s.gone) for s in made]
+            trail.sandboxes = _records(made)
         return outcome
 
-    async def _prepare(self, call: Call, stack: AsyncExitStack) -> tuple[DockerSandbox, Egress | None]:
+    async def _prepare(self, call: Call, stack: AsyncExitStack) -> tuple[Sandbox, Egress | None]:
         manifest = call.version.manifest
         uid = self._machinery.driver.allocate_uid()
         names = manifest.method(call.contract.method).targets
@@ -132,7 +133,7 @@ class Runner:
             environment=call.environment,
             agent=call.caller.name,
             subject=call.caller.subject,
-            idempotency_key=self._keys.target_key(call) if call.key else "",
+            idempotency_key=call.target_key,
             attempt=reservation.attempt,
             remaining_millis=int(max(call.deadline - time.monotonic(), 0) * 1000),
             traceparent=call.traceparent,
@@ -155,6 +156,10 @@ class Runner:
         )
 
 
+def _records(made: Sequence[Sandbox]) -> list[SandboxRecord]:
+    return [SandboxRecord(s.container_id, s.image_id, s.made, s.gone) for s in made]
+
+
 def _check_time_left(call: Call) -> None:
     """See that a tool is not started only to be ended at once: for a write that would be a doubt."""
     if call.deadline - time.monotonic() < MIN_RUN_SECONDS:
@@ -167,7 +172,7 @@ def _check_time_left(call: Call) -> None:
 
 def _lost(call: Call, redaction: Redaction, error: Exception) -> Failed:
     if call.is_write:
-        return Failed(Reason.REASON_IN_DOUBT, f"the sandbox was lost: {UNKNOWN_OUTCOME}")
+        return in_doubt("the sandbox was lost")
     return Failed(
         Reason.REASON_SANDBOX_UNAVAILABLE,
         f"the sandbox was lost: {redaction.clean(str(error))}",
@@ -180,7 +185,7 @@ def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallErro
         return _tool_failure(outcome.failure, call, redaction)
     if call.is_write:
         how = outcome.kind.value.lower().replace("_", " ")
-        return Failed(Reason.REASON_IN_DOUBT, f"the tool ended without an answer ({how}): {UNKNOWN_OUTCOME}")
+        return in_doubt(f"the tool ended without an answer ({how})")
     if outcome.kind is OutcomeKind.TIMED_OUT:
         return Failed(
             Reason.REASON_DEADLINE_EXCEEDED, "the tool did not end in time", retry_after_seconds=1.0
@@ -197,9 +202,7 @@ def _tool_failure(failure: handler_pb2.Failure, call: Call, redaction: Redaction
     code = redaction.clean(clean_text(failure.code)[0])[:64]
     unknown = failure.effect in (handler_pb2.EFFECT_DONE_UNSPECIFIED, handler_pb2.EFFECT_UNKNOWN)
     if call.is_write and unknown:
-        return Failed(
-            Reason.REASON_IN_DOUBT, f"{code}: {message}; {UNKNOWN_OUTCOME}", details={"tool_code": code}
-        )
+        return in_doubt(f"{code}: {message}", tool_code=code)
     effect = "APPLIED" if failure.effect == handler_pb2.EFFECT_APPLIED else "NONE"
     return Failed(
         Reason.REASON_TOOL_FAILED,

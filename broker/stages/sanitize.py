@@ -12,6 +12,8 @@ from broker.errors import Failed
 from broker.model import Answer, Call
 from broker.redaction import Redaction
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.catalogue import ToolVersion
+from tools.contract import Contract
 from tools.errors import ContractError
 
 
@@ -40,7 +42,12 @@ def sanitize(call: Call, raw_output: bytes, redaction: Redaction) -> Answer:
             "the tool's result holds a secret minted for this call; it was thrown away",
             details=details,
         )
-    labels = [f"tool:{contract.method}@{call.version.version}"]
+    return Answer(call.call_id, contract, result, make_labels(contract, call.version))
+
+
+def make_labels(contract: Contract, version: ToolVersion) -> tuple[str, ...]:
+    """Label a result with where it comes from."""
+    labels = [f"tool:{contract.method}@{version.version}"]
     if contract.untrusted:
         labels.append("untrusted")
-    return Answer(call.call_id, contract, result, tuple(labels))
+    return tuple(labels)

@@ -19,6 +19,7 @@ from broker.errors import Refused
 from broker.keys import TenantKeys
 from broker.model import Call, Caller
 from broker.request import Request
+from broker.stages.claim import NEW_SINCE
 from broker.store.protocol import ClaimScope, Store
 from broker.trail import Trail
 from toolcrib.v1.reasons_pb2 import Reason
@@ -39,6 +40,9 @@ _SHAPES = {
     ENVIRONMENT: re.compile(r"[a-z][a-z0-9-]{0,62}"),
     VERSION: re.compile(r"[A-Za-z0-9._+-]{1,64}"),
     WORKFLOW: re.compile(r"[A-Za-z0-9._:-]{1,128}"),
+    NEW_SINCE: re.compile(
+        r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"  # RFC 3339
+    ),
     TRACEPARENT: re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}"),
 }
 
@@ -66,10 +70,8 @@ class Validator:
         key = metadata.get(KEY, "")
         asked = metadata.get(VERSION, "")
         _check_method(request.method)
-        pinned = ""
-        if key:
-            scope = ClaimScope(caller.tenant, environment, caller.name, request.method, key)
-            pinned = await self._store.pinned_version(scope)
+        scope = ClaimScope(caller.tenant, environment, caller.name, request.method, key)
+        pinned = await self._store.pinned_version(scope) if key else ""
         # What was done with a key is told also when its version is withdrawn; authorize runs no such version.
         version = self._catalogue.find_method(
             caller.tenant, request.method, pinned
@@ -101,6 +103,8 @@ class Validator:
             deadline=latest if contract.effect is not Effect.READ else min(latest, request.deadline),
             started=datetime.now(UTC),
             traceparent=metadata.get(TRACEPARENT, ""),
+            new_since=_read_moment(metadata.get(NEW_SINCE, "")),
+            target_key=self._keys.target_key(scope) if key else "",
         )
         trail.call = call
         return call
@@ -178,6 +182,19 @@ def read_metadata(request: Request) -> dict[str, str]:
         names = ", ".join(violation.field for violation in violations)
         raise Refused(Reason.REASON_METADATA_INVALID, f"ill-formed metadata: {names}", violations=violations)
     return values
+
+
+def _read_moment(text: str) -> datetime | None:
+    if not text:
+        return None
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError as error:
+        raise Refused(
+            Reason.REASON_METADATA_INVALID,
+            f"ill-formed metadata: {NEW_SINCE}",
+            violations=[Violation(NEW_SINCE, "is no moment of RFC 3339, for example 2027-01-31T12:00:00Z")],
+        ) from error
 
 
 def _check_method(method: str) -> None:

@@ -16,7 +16,8 @@ from cryptography.x509.oid import NameOID
 from broker.cli import main
 from broker.doctor import Finding, Level, examine
 from broker.settings import Settings, read_settings
-from broker.store.inspection import is_locked, look_into
+from broker.store.inspection import is_live, look_into
+from broker.store.options import StoreOptions
 from broker.store.protocol import StoreError
 from broker.store.sqlite import open_store
 
@@ -119,7 +120,7 @@ async def test_finds_keys_that_others_may_read(settings: Settings):
 
 
 async def test_looks_into_a_state_that_a_broker_has_open(settings: Settings):
-    store = await open_store(settings.state.path, audit_key=bytes(32), key_id="k")
+    store = await open_store(settings.state.path, StoreOptions(bytes(32), "k"))
     try:
         view = look_into(settings.state.path)
         assert (view.installation, view.live_epoch) == (store.epoch.installation, store.epoch.number)
@@ -129,17 +130,16 @@ async def test_looks_into_a_state_that_a_broker_has_open(settings: Settings):
 
 
 async def test_sees_that_no_broker_runs(settings: Settings):
-    store = await open_store(settings.state.path, audit_key=bytes(32), key_id="k")
-    lock = settings.state.path.with_name("state.db.lock")
-    assert is_locked(lock)
+    store = await open_store(settings.state.path, StoreOptions(bytes(32), "k"))
+    assert is_live(settings.state.path)
     await store.close()
-    assert not is_locked(lock)
+    assert not is_live(settings.state.path)
     assert look_into(settings.state.path).live_epoch == 0
 
 
 async def test_takes_no_epoch(settings: Settings):
     for number in (1, 2):
-        store = await open_store(settings.state.path, audit_key=bytes(32), key_id="k")
+        store = await open_store(settings.state.path, StoreOptions(bytes(32), "k"))
         assert store.epoch.number == number
         await store.close()
         await examine(settings)

@@ -197,10 +197,10 @@ async def test_runs_no_withdrawn_version_for_a_key_that_was_given_back_meanwhile
     request = shop.draft()
     claim = shop.store.claim
 
-    async def free_first(scope, fingerprint, call_id):
+    async def free_first(scope, *arguments):
         key, holder = shop.store.state.keys[scope]
         shop.store.state.keys[scope] = replace(key, free=True), holder
-        return await claim(scope, fingerprint, call_id)
+        return await claim(scope, *arguments)
 
     shop.store.claim = free_first  # type: ignore[method-assign]
     assert (await refused_with(shop, request)).reason_name == "TOOL_NOT_USABLE"

@@ -186,7 +186,7 @@ class Workshop:
                 gate=Gate(self.grants),
                 reserve=Reserver(store),
                 mint=Minter(self.vault, self.debts),
-                run=Runner(machinery, store, keys),
+                run=Runner(machinery, store),
                 settle=Settler(store),
             )
         )

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from broker.cli import main
 from broker.keys import read_key_file
+from broker.store.options import StoreOptions
 from broker.store.protocol import AuditEvent
 from broker.store.sqlite import open_store
 
@@ -33,7 +34,7 @@ def state(tmp_path: Path, key_file: Path) -> Path:
 
 async def _fill(path: Path, key_file: Path) -> None:
     keys = read_key_file(key_file)
-    store = await open_store(path, audit_key=keys.audit_key, key_id=keys.audit_key_id)
+    store = await open_store(path, StoreOptions(keys.audit_key, keys.audit_key_id))
     for number in range(3):
         event = AuditEvent("call.refused", "shop", "dev", datetime.now(UTC), f"c{number}")
         await store.append_audit(event)
