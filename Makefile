@@ -25,6 +25,10 @@ run: setup engine image ## Start a broker and all it needs on loopback: toolcrib
 bench: setup engine image ## Measure a call beside a bare gRPC echo and `docker run`
 	@$(BIN)/python -m bench.bench_call $(ARGS)
 
+.PHONY: chaos
+chaos: setup engine image ## Kill the broker at every point under 10,000 writes, count the effects
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 ##@ Set up
 
 # Two stamps: the locks seldom change, our own metadata oftener.

@@ -44,6 +44,8 @@ permit (
     action in [
         Action::"mischief.v1.Mischief/Read",
         Action::"mischief.v1.Mischief/Write",
+        Action::"mischief.v1.Mischief/WriteProbed",
+        Action::"mischief.v1.Mischief/WriteOnce",
         Action::"mischief.v1.Mischief/Cling"
     ],
     resource == Environment::"dev"

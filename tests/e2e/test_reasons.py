@@ -12,6 +12,9 @@ from typing import Any
 import grpc
 import pytest
 
+from broker.keys import read_key_file
+from broker.store.backup import backup_store, restore_store
+from broker.store.options import StoreOptions
 from broker.store.protocol import StoreError
 from tests.e2e import grants
 from tests.e2e.caller import Reply, read_error
@@ -80,6 +83,26 @@ def draining(crib: Crib, _: Switchboard) -> Reply:
         return call(crib, LOOKUP, ORDER)
     finally:
         crib.stack.broker.path.draining = False
+
+
+@produces("STALE_EPOCH")
+def taken_over(crib: Crib, _: Switchboard) -> Reply:
+    """Only its answer: test_resolution.py takes a broker over for real."""
+    crib.stack.broker.path.retired = True
+    try:
+        return call(crib, LOOKUP, ORDER)
+    finally:
+        crib.stack.broker.path.retired = False
+
+
+@produces("STATE_RESTORED")
+def restored(crib: Crib, _: Switchboard) -> Reply:
+    crib.grant(grants.MISCHIEF)
+    restore_backup(crib, grace_seconds=2)
+    reply = call(crib, WRITE, {"how": "fine"}, key=new_key())
+    while call(crib, WRITE, {"how": "fine"}, key=new_key()).reason == "STATE_RESTORED":
+        time.sleep(0.2)
+    return reply
 
 
 @produces("TOO_MANY_CALLS")
@@ -349,6 +372,19 @@ def no_call(crib: Crib, _: Switchboard) -> Reply:
 def foreign_token(crib: Crib, _: Switchboard) -> Reply:
     request = broker_pb2.ListCallsRequest(page_token="somewhere")
     return ask(crib.profile("refund-desk"), lambda c: broker_pb2_grpc.BrokerStub(c).ListCalls(request))
+
+
+def restore_backup(crib: Crib, grace_seconds: float) -> None:
+    """Back the state up, put the backup in its place, and start again on it."""
+    state, settings = crib.stack.state_dir, crib.stack.settings.state
+    backup = state / f"{new_key()}.backup"
+    keys = read_key_file(settings.key_file)
+    options = StoreOptions(keys.audit_key, keys.audit_key_id)
+    crib.run(backup_store(settings.path, backup))
+    crib.run(crib.stack.broker.__aexit__(None, None, None))
+    crib.run(restore_store(backup, settings.path, options, grace_seconds=grace_seconds))
+    crib.run(crib.stack._start_broker(crib.stack._hooks))
+    crib.rest()
 
 
 def register(crib: Crib, descriptor_set: bytes, manifest: str, role: str = "author") -> Reply:

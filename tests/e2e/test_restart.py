@@ -14,6 +14,7 @@ def test_replays_across_a_restart(crib: Crib):
     with crib.caller() as agent:
         first = agent.call("mischief.v1.Mischief/Write", {"how": "fine"}, key=key)
     crib.run(crib.stack.restart_broker())
+    crib.rest()
     with crib.caller() as agent:
         second = agent.call("mischief.v1.Mischief/Write", {"how": "fine"}, key=key)
     assert second.replayed
