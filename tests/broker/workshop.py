@@ -194,7 +194,12 @@ class Workshop:
     @classmethod
     async def open(cls) -> Workshop:
         store = MoodyStore()
-        shop = cls(await Bench.make(store), store)
+        return await cls.fill(store, await Bench.make(store))
+
+    @classmethod
+    async def fill(cls, store: Any, bench: Bench) -> Workshop:
+        """Open it on a store that has the shop's tools, and apply the grants."""
+        shop = cls(bench, store)
         files = {"a.cedar": GRANTS}
         event = AuditEvent("test", "shop", "", datetime.now(UTC))
         await store.apply_grants("shop", GrantFiles(files, digest_files(files)), "", event)
