@@ -43,6 +43,7 @@ from broker.store.protocol import Epoch, Store, StoreError
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
+from credentials.logins import AppRole
 from credentials.secret import Secret
 from credentials.transit import Transit
 from credentials.vault import SessionTuning, VaultSession
@@ -256,8 +257,7 @@ class Broker:
         vault = self.settings.vault
         session = VaultSession(
             vault.address,
-            read_secret_file(vault.role_id_file),
-            read_secret_file(vault.secret_id_file),
+            AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
             SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
         )
         await session.open()

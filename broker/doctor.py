@@ -25,8 +25,11 @@ from broker.keys import read_key_file
 from broker.settings import Settings, SettingsInvalid, Target
 from broker.store.inspection import StateView, look_into
 from broker.store.protocol import StoreError
+from credentials.engines import ENGINES
 from credentials.errors import CredentialsError
 from credentials.health import VaultHealth, VaultSilent, read_health
+from credentials.lease import CredentialWanted
+from credentials.logins import AppRole
 from credentials.vault import SessionTuning, VaultSession
 from sandboxes.engine import Engine, EngineMissing
 from sandboxes.engine_calls import EngineCalls
@@ -284,13 +287,12 @@ def _check_clock(health: VaultHealth) -> Finding:
     return fine("clock", f"within {MAX_CLOCK_SECONDS} s of Vault's")
 
 
-async def _check_roles(settings: Settings, roles: list[str]) -> list[Finding]:
+async def _check_roles(settings: Settings, roles: list[CredentialWanted]) -> list[Finding]:
     """Log in as the broker does, with a session of our own, and see what it could mint."""
     vault = settings.vault
     session = VaultSession(
         vault.address,
-        read_secret_file(vault.role_id_file),
-        read_secret_file(vault.secret_id_file),
+        AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
         SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
     )
     try:
@@ -302,18 +304,19 @@ async def _check_roles(settings: Settings, roles: list[str]) -> list[Finding]:
         await session.close()
     if wrong:
         return [bad("Vault", f"{found.subject}: {found.problem}", found.remedy) for found in wrong]
-    return [fine("Vault", f"AppRole and {len(roles)} database roles are as they should be")]
+    return [fine("Vault", f"AppRole and {len(roles)} roles are as they should be")]
 
 
-def _roles(manifests: Iterable[str]) -> list[str]:
+def _roles(manifests: Iterable[str]) -> list[CredentialWanted]:
     """Name the Vault roles that registered tools ask for; a manifest that today's rules refuse asks none."""
     roles = set()
     for text in manifests:
         try:
-            roles |= {wanted.role for wanted in read_manifest(text).credentials.values()}
+            asked = read_manifest(text).credentials.values()
         except BundleInvalid:
             continue
-    return sorted(roles)
+        roles |= {(wanted.engine, wanted.role) for wanted in asked if wanted.engine in ENGINES}
+    return [CredentialWanted(role, engine, role) for engine, role in sorted(roles)]
 
 
 # --- targets -----------------------------------------------------------------------------------------

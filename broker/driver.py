@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from typing import Protocol
 
-from sandboxes.outcome import RawOutcome, SandboxSpec
+from sandboxes.outcome import AnswerSign, RawOutcome, SandboxSpec
 from toolcrib.handler.v1 import handler_pb2
 
 
@@ -30,8 +30,14 @@ class Sandbox(Protocol):
     def gone(self) -> datetime | None:
         """When its end was confirmed; None before."""
 
-    async def run(self, start: handler_pb2.Start, deadline_seconds: float) -> RawOutcome:
-        """Hold the one conversation of this sandbox. Raises for nothing that the handler does."""
+    async def run(self, start: handler_pb2.Start, deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
+        """Hold the one conversation of this sandbox; `answer` gives signatures on the handler's request.
+
+        Raises for nothing that the handler does.
+        """
+
+    def cancel(self, reason: str) -> None:
+        """Tell the handler that it may stop early. Waits for nothing; only the first one is sent."""
 
 
 class Driver(Protocol):

@@ -37,6 +37,7 @@ class Caller:
         role: Agent, or the kind of person.
         subject: The user on whose behalf an agent acts; empty when none.
         spiffe_id: The identity as it stands in the certificate.
+        certificate: SHA-256 of the certificate's DER form, lower-case hex; empty for the broker itself.
     """
 
     tenant: str
@@ -44,6 +45,7 @@ class Caller:
     role: Role
     subject: str
     spiffe_id: str
+    certificate: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,16 @@ class CallState(enum.StrEnum):
     NEEDS_HUMAN = "NEEDS_HUMAN"
 
 
+class Mark(enum.StrEnum):
+    """What was noticed about a call and has to be looked into."""
+
+    SECRET_IN_RESULT = "SECRET_IN_RESULT"  # noqa: S105 - a mark's name
+    SECRET_IN_LOG = "SECRET_IN_LOG"  # noqa: S105
+    SECRET_IN_ERROR = "SECRET_IN_ERROR"  # noqa: S105
+    SESSION_LOST = "SESSION_LOST"
+    STOPPED = "STOPPED"
+
+
 @dataclass(frozen=True, slots=True)
 class StageTime:
     """When a stage began, in microseconds since the call started, and how long it took."""
@@ -183,11 +195,14 @@ class LeaseRecord:
     """A minted credential as the record knows it: enough to end it, never the secret.
 
     Attributes:
-        lease_id: Vault's lease id.
+        lease_id: Vault's lease id, or ours where the engine makes none.
         accessor: Accessor of the child token under which the lease was read.
         credential: The manifest's name for it.
         username: The minted user name; no secret.
         confirmed_dead: When look-up confirmed the end; None while it is owed.
+        engine: Vault's secrets engine, as a manifest names it.
+        role: The engine's role.
+        expires: When Vault ends it by itself; None where that is not known.
     """
 
     lease_id: str
@@ -196,6 +211,9 @@ class LeaseRecord:
     username: str
     minted: datetime
     confirmed_dead: datetime | None = None
+    engine: str = "database"
+    role: str = ""
+    expires: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,6 +235,7 @@ class CallRecord:
         request: The canonical request, for a write; None once its tenant was erased.
         result: The response message's canonical bytes, when it SUCCEEDED.
         failure: More about an error, as `CallError.details` has it.
+        marks: What was noticed and has to be looked into, in the order of `Mark`.
     """
 
     call_id: str
@@ -245,3 +264,53 @@ class CallRecord:
     leases: tuple[LeaseRecord, ...] = ()
     sandboxes: tuple[SandboxRecord, ...] = ()
     tool_log: str = ""
+    marks: tuple[Mark, ...] = ()
+
+
+class BrakeKind(enum.StrEnum):
+    """What a brake holds back; the names are those of toolcrib.v1.BrakeKind."""
+
+    AGENT = "AGENT"
+    TOOL = "TOOL"
+    TENANT = "TENANT"
+    ALL = "ALL"
+    CERTIFICATE = "CERTIFICATE"
+
+
+@dataclass(frozen=True, slots=True)
+class Brake:
+    """An operator's order to refuse new calls, in force until it is lifted.
+
+    Attributes:
+        tenant: Whose calls; empty for ALL.
+        value: Agent's name, tool or service, or SHA-256 of a certificate; empty for TENANT and ALL.
+        set_by: Identity of the operator.
+    """
+
+    brake_id: str
+    kind: BrakeKind
+    tenant: str
+    value: str
+    reason: str
+    set_by: str
+    set_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class LiveLease:
+    """A lease whose end is not confirmed, with the call that it was minted for (without request, result, log)."""
+
+    call: CallRecord
+    lease: LeaseRecord
+
+
+@dataclass(frozen=True, slots=True)
+class GrantUse:
+    """How often a grant allowed an agent a tool, and when last. Counts calls that were reserved."""
+
+    grant_id: str
+    environment: str
+    agent: str
+    method: str
+    calls: int
+    last: datetime

@@ -70,7 +70,7 @@ class Engine(_Section):
 class Target(_Section):
     """A system that tools may reach when manifest and grant name it."""
 
-    kind: Literal["postgresql"]
+    kind: Literal["postgresql", "ldap", "ssh", "tls"]
     host: str
     port: int = Field(ge=1, le=65_535)
     settings: Mapping[str, str] = Field(default_factory=dict)

@@ -22,12 +22,14 @@ from broker.errors import CallError, Failed, Refused
 from broker.ids import make_call_id
 from broker.model import (
     Answer,
+    Brake,
     Call,
     Caller,
     CallRecord,
     CallState,
     Grant,
     LeaseRecord,
+    Mark,
     SandboxRecord,
     StageTime,
 )
@@ -64,6 +66,9 @@ class Trail:
         patience: Bounds how long whoever waits for the answer waits; None: nobody does.
         settled: True once the answer is durable.
         recorded: True once the store has an end for this call.
+        marks: What was noticed about the call and has to be looked into.
+        failure: What the call was recorded as having failed with, once it was.
+        stopped_by: The operator's brake that stopped the call; None: none did.
     """
 
     def __init__(self, method: str, boundary: Boundary) -> None:
@@ -88,13 +93,16 @@ class Trail:
         self.leases: list[LeaseRecord] = []
         self.sandboxes: list[SandboxRecord] = []
         self.tool_log = ""
+        self.marks: list[Mark] = []
+        self.failure: CallError | None = None
+        self.stopped_by: Brake | None = None
         self._boundary = boundary
         self._began = time.monotonic_ns()
-        self._marks: list[tuple[str, int]] = []
+        self._passed: list[tuple[str, int]] = []
 
     async def at(self, stage: str) -> None:
         """Pass the boundary before a stage."""
-        self._marks.append((stage, time.monotonic_ns()))
+        self._passed.append((stage, time.monotonic_ns()))
         await self._boundary(stage, self.call_id)
 
     def answer_by(self, when: float) -> None:
@@ -107,10 +115,10 @@ class Trail:
     @property
     def stages(self) -> tuple[StageTime, ...]:
         """The stages so far; the last one lasts until now."""
-        marks = [*self._marks, ("", time.monotonic_ns())]
+        passed = [*self._passed, ("", time.monotonic_ns())]
         return tuple(
-            StageTime(stage, (mark - self._began) // 1000, (end - mark) // 1000)
-            for (stage, mark), (_, end) in itertools.pairwise(marks)
+            StageTime(stage, (begun - self._began) // 1000, (end - begun) // 1000)
+            for (stage, begun), (_, end) in itertools.pairwise(passed)
         )
 
     def record(self, state: CallState, error: CallError | None = None) -> CallRecord:
@@ -142,6 +150,7 @@ class Trail:
             leases=tuple(self.leases),
             sandboxes=tuple(self.sandboxes),
             tool_log=self.tool_log,
+            marks=tuple(mark for mark in Mark if mark in self.marks),
         )
 
     def event(self, kind: str, error: CallError | None = None, **details: object) -> AuditEvent:
@@ -157,8 +166,14 @@ class Trail:
             facts["resolves"] = self.resolves
         if self.grant is not None:
             facts["grant"] = self.grant.grant_id
+        if self.leases:
+            facts["leases"] = [_lease_facts(lease) for lease in self.leases]
+        if self.marks:
+            facts["marks"] = [mark.value for mark in Mark if mark in self.marks]
         if error is not None:
             facts["reason"] = error.reason_name
+        if self.stopped_by is not None:
+            facts["brake"] = self.stopped_by.brake_id
         return AuditEvent(
             kind=kind,
             tenant=caller.tenant,
@@ -268,6 +283,17 @@ class Recorder:
     async def _note_replay(self, trail: Trail, error: CallError | None) -> None:
         event = trail.event("call.replayed", error, earlier_call=trail.earlier_call_id)
         await self._store.append_audit(event)
+
+
+def _lease_facts(lease: LeaseRecord) -> dict[str, str]:
+    """Say enough of a lease to find its making and its end in Vault's own log."""
+    return {
+        "lease": lease.lease_id,
+        "accessor": lease.accessor,
+        "credential": lease.credential,
+        "engine": lease.engine,
+        "role": lease.role,
+    }
 
 
 def _unexpected(trail: Trail) -> Refused:

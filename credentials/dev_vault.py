@@ -24,15 +24,16 @@ from hvac.exceptions import InvalidPath, VaultError
 from credentials import child_process
 from credentials.child_process import HOST, Launch, attempts, find_free_port
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.errors import PartUnavailable
+from credentials.logins import AppRole
 from credentials.policies import (
-    BROKER_POLICY,
     BROKER_POLICY_NAME,
     BROKER_ROLE,
     TOKEN_ROLE,
     TOOL_POLICY_PREFIX,
+    broker_policy,
     token_role,
-    tool_policy,
     tool_policy_name,
 )
 from credentials.secret import Secret
@@ -122,6 +123,11 @@ class DevVault:
         self.stop()
 
     @property
+    def login(self) -> AppRole:
+        """The broker's login, for `VaultSession`."""
+        return AppRole(self.role_id, self.secret_id)
+
+    @property
     def pid(self) -> int | None:
         """The server's process id; None when it does not run."""
         return self._process.pid if self._process else None
@@ -133,7 +139,14 @@ class DevVault:
 
     def install_broker_policy(self) -> None:
         """Write the policy of the broker's session."""
-        self.write(f"sys/policies/acl/{BROKER_POLICY_NAME}", policy=BROKER_POLICY)
+        policy = broker_policy(ENGINES.values(), DEFAULT_MOUNTS)
+        self.write(f"sys/policies/acl/{BROKER_POLICY_NAME}", policy=policy)
+
+    def install_tool_policy(self, engine: str, role: str) -> None:
+        """Write the policy of the children that get one role's credentials."""
+        kind = ENGINES[engine]
+        policy = kind.child_policy(DEFAULT_MOUNTS[kind.plugin], role)
+        self.write(f"sys/policies/acl/{tool_policy_name(engine, role)}", policy=policy)
 
     # --- the database engine ---
     def connect_database(self, target: str, postgres: DevPostgres) -> None:
@@ -165,7 +178,7 @@ class DevVault:
             default_ttl=LOGIN_TTL_SECONDS,
             max_ttl=LOGIN_TTL_SECONDS,
         )
-        self.write(f"sys/policies/acl/{tool_policy_name(role)}", policy=tool_policy(role))
+        self.install_tool_policy("database", role)
 
     def install_roles(self, roles_file: Path) -> list[str]:
         """Install the roles of a bundle's dev/roles.toml.

@@ -6,22 +6,23 @@ has anything. Rules:
 
 1. The broker may make and unwrap data keys. It may neither make nor delete nor change a transit key: who can
    delete one erases a tenant, and that is the operator's to do.
-2. Requests go through the session's threads, timeouts and errors; a key is never retried under another name.
+2. Requests go through the session, with its timeouts and errors; a key is never retried under another name.
 3. "The key is gone" is only what Vault says in these words; every other answer says nothing about the key.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeAlias, TypeVar
 
 from credentials.errors import Cause, CredentialsUnavailable, DataKeyGone
 from credentials.secret import Secret
 from credentials.vault_api import VaultApi, VaultFault
 
 T = TypeVar("T")
+Work: TypeAlias = Callable[[VaultApi, Secret], Awaitable[T]]
 
 DATA_KEY_BITS = 256
 MOUNT = "transit"
@@ -33,8 +34,8 @@ _GONE = ("encryption key not found", "message authentication failed", "ciphertex
 class Asker(Protocol):
     """A session that can make a request with its own token."""
 
-    async def ask(self, subject: str, work: Callable[[VaultApi, Secret], T]) -> T:
-        """Make a request in the session's threads."""
+    async def ask(self, subject: str, work: Work[T]) -> T:
+        """Make a request with the session's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +65,8 @@ class Transit:
         """
         name = transit_key_name(tenant)
 
-        def make(api: VaultApi, token: Secret) -> DataKey:
-            answer = api.make_data_key(token, name, DATA_KEY_BITS)
+        async def make(api: VaultApi, token: Secret) -> DataKey:
+            answer = await api.make_data_key(token, name, DATA_KEY_BITS)
             return DataKey(Secret(answer["plaintext"]), answer["ciphertext"].encode())
 
         try:
@@ -82,10 +83,11 @@ class Transit:
             CredentialsUnavailable: Vault does not answer, or may not.
         """
         name, text = transit_key_name(tenant), wrapped.decode("ascii", "replace")
-        return await self._session.ask(
-            f'data key of tenant "{tenant}"',
-            _saying_gone(lambda api, token: Secret(api.unwrap_data_key(token, name, text))),
-        )
+
+        async def unwrap(api: VaultApi, token: Secret) -> Secret:
+            return Secret(await api.unwrap_data_key(token, name, text))
+
+        return await self._session.ask(f'data key of tenant "{tenant}"', _saying_gone(unwrap))
 
 
 def transit_key_name(tenant: str) -> str:
@@ -99,12 +101,12 @@ def transit_key_name(tenant: str) -> str:
     return KEY_PREFIX + tenant
 
 
-def _saying_gone(work: Callable[[VaultApi, Secret], T]) -> Callable[[VaultApi, Secret], T]:
+def _saying_gone(work: Work[T]) -> Work[T]:
     """Tell a key that is gone from every other trouble."""
 
-    def ask(api: VaultApi, token: Secret) -> T:
+    async def ask(api: VaultApi, token: Secret) -> T:
         try:
-            return work(api, token)
+            return await work(api, token)
         except VaultFault as fault:
             if fault.cause is Cause.INVALID and any(words in str(fault) for words in _GONE):
                 raise DataKeyGone(str(fault)) from fault

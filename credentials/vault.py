@@ -2,39 +2,50 @@
 
 Where it stands on the path: mint opens leases, settle ends them. Rules:
 
-1. The session is a login with a short period, renewed every few seconds. When the broker dies nobody renews
-   it, Vault ends it, and with it every lease: that is the backstop, not the way a call ends.
-2. Each credential gets a child token of its own, which can read one role, twice at most, and has no other
-   right. The session itself can read no credential.
-3. A role without our revocation statements (credentials/statements.py) is refused before anything is minted.
-4. The end, in this order: the lease, synchronously; the child; a look-up of both. "Gone" is only what Vault
-   says it does not know; every other answer raises `EndNotConfirmed` and the lease stays owed.
-5. mint gives all credentials of a call or none: those that were made are ended, or returned as owed.
-6. A request that was cut off (a cancelled call) is finished behind the scenes and what it made is ended.
-
-hvac is synchronous: mints and ends run in a bounded pool of threads each, so that neither waits for the
-other, and the heartbeat in a thread of its own.
+1. The session is a login with a short period, kept alive by a `Keeper`. When the broker dies the keeper ends
+   it, or nobody renews it, and Vault ends every lease with it: that is the backstop, not the way a call ends.
+2. Each credential gets a child token of its own, which can get one role's credential and has no other right.
+   The session itself can read no credential.
+3. A role that is unfit (credentials/engines) is refused before anything is minted.
+4. The end, in this order: the lease, synchronously; what the engine has to retire; the child; a look-up of
+   lease and child. "Gone" is only what Vault says it does not know; every other answer raises
+   `EndNotConfirmed` and the lease stays owed.
+5. mint gives all credentials of a call or none: those that were made are ended, or told as owed. Nothing that
+   was made is forgotten, whatever went wrong and whoever hung up.
+6. A lost session is opened again at once; `on_lost` hears of it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 import re
-from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TypeVar
 
+from credentials.engines import DEFAULT_MOUNTS, ENGINES, SecretsEngine
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
-from credentials.lease import UNKNOWN_LEASE, CallTag, CredentialWanted, Lease, LeaseIds, OwedLease
+from credentials.heartbeat import Heartbeat, Keeper
+from credentials.lease import (
+    NO_LEASE,
+    UNKNOWN_LEASE,
+    CallTag,
+    CredentialWanted,
+    Lease,
+    LeaseIds,
+    OwedLease,
+)
+from credentials.logins import Login
+from credentials.policies import tool_policy_name
 from credentials.role_check import Finding, RoleCheck
 from credentials.secret import Secret
-from credentials.vault_api import Child, VaultApi, VaultFault
+from credentials.transport import AsyncTransport, Peer, Transport, VaultFault
+from credentials.turns import Turns
+from credentials.vault_api import Child, VaultApi
 
 __all__ = [
     "CallTag",
@@ -49,11 +60,21 @@ __all__ = [
 
 T = TypeVar("T")
 ROLE_SHAPE = re.compile(r"^[a-z0-9-]{1,63}$")
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
 _log = logging.getLogger(__name__)
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
+
+
+def _keep_nothing(call_id: str, owed: Sequence[OwedLease]) -> None:
+    for lease in owed:
+        _log.error("nobody takes over lease %s of call %s", lease.lease_id, call_id)
+
+
+def _ignore() -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,65 +83,80 @@ class SessionTuning:
 
     Attributes:
         ca_file: PEM of the CA of Vault's certificate; None: the system's.
+        certificate: Ours and its key, for the login by certificate.
         timeout_seconds: For one request, to connect and to answer.
         renew_seconds: Between two heartbeats.
         max_requests: Mints at once, and ends at once. A mint without room within the timeout is refused.
         role_check_seconds: How long a role that was found safe counts as safe.
+        mounts: Mount path by plugin.
+        transport: Makes the way to Vault.
+        keeper: Makes what keeps the session alive; None: a `Heartbeat`.
+        on_lost: Told when a session ended by itself: its leases are gone.
+        on_owed: Told (call id, leases) what a cancelled mint made and could not end.
     """
 
     ca_file: Path | None = None
+    certificate: tuple[Path, Path] | None = None
     timeout_seconds: float = 5.0
     renew_seconds: float = 5.0
     max_requests: int = 16
     role_check_seconds: float = 60.0
+    mounts: Mapping[str, str] = field(default_factory=lambda: DEFAULT_MOUNTS)
+    transport: Callable[[Peer], Transport] = AsyncTransport
+    keeper: Callable[[VaultApi], Keeper] | None = None
+    on_lost: Callable[[], None] = _ignore
+    on_owed: Callable[[str, Sequence[OwedLease]], None] = _keep_nothing
     now: Callable[[], datetime] = _utc_now
 
 
 class VaultSession:
-    """The broker's login at Vault. `open` it before use, `close` it at the end."""
+    """The broker's login at Vault. `open` it before use, `close` it at the end.
 
-    def __init__(
-        self, address: str, role_id: Secret, secret_id: Secret, tuning: SessionTuning | None = None
-    ) -> None:
-        self._tuning = tuning or SessionTuning()
-        self._role_id, self._secret_id = role_id, secret_id
-        self._api = VaultApi(
+    Attributes:
+        lost: True while there is no session.
+    """
+
+    def __init__(self, address: str, login: Login, tuning: SessionTuning | None = None) -> None:
+        self._tuning = tuning = tuning or SessionTuning()
+        self._login = login
+        certificate, private_key = tuning.certificate or (None, None)
+        peer = Peer(
             address,
-            ca_file=self._tuning.ca_file,
-            timeout_seconds=self._tuning.timeout_seconds,
-            connections=2 * self._tuning.max_requests + 1,
+            tuning.ca_file,
+            certificate,
+            private_key,
+            tuning.timeout_seconds,
+            2 * tuning.max_requests + 1,
         )
-        self._roles = RoleCheck(self._api, self._tuning.role_check_seconds)
-        self._mints = ThreadPoolExecutor(self._tuning.max_requests, thread_name_prefix="vault-mint")
-        self._ends = ThreadPoolExecutor(self._tuning.max_requests, thread_name_prefix="vault-end")
-        self._pulse = ThreadPoolExecutor(1, thread_name_prefix="vault-heartbeat")
-        self._room = asyncio.Semaphore(self._tuning.max_requests)
+        self._api = VaultApi(tuning.transport(peer))
+        self._keeper = (
+            tuning.keeper(self._api) if tuning.keeper else Heartbeat(self._api, tuning.renew_seconds)
+        )
+        self._roles = RoleCheck(self._api, tuning.mounts, tuning.role_check_seconds)
+        self._turns = Turns()
+        self._mints = asyncio.Semaphore(tuning.max_requests)
+        self._ends = asyncio.Semaphore(tuning.max_requests)
         self._token = Secret("")
-        self._heartbeat: asyncio.Task[None] | None = None
-        self._check_now = asyncio.Event()
         self._background: set[asyncio.Task[None]] = set()
         self._live: dict[str, Lease] = {}
+        self._closing = False
         self.lost = False
 
     async def open(self) -> None:
-        """Log in and start the heartbeat.
+        """Log in, and have the session kept alive.
 
         Raises:
-            CredentialsUnavailable: Vault does not answer, is sealed, or refuses the AppRole.
+            CredentialsUnavailable: Vault does not answer, is sealed, or refuses the login.
         """
         try:
             await self._log_in()
         except VaultFault as fault:
-            raise _unavailable("cannot log in with the AppRole", fault) from fault
-        self._heartbeat = asyncio.create_task(self._beat(), name="vault-heartbeat")
+            await self._api.close()
+            raise _unavailable("cannot log in", fault) from fault
 
     async def close(self) -> None:
         """End every live lease, then the session. What fails here ends with the session's period."""
-        if self._heartbeat is not None:
-            self._heartbeat.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._heartbeat
-            self._heartbeat = None
+        self._closing = True
         await asyncio.gather(*self._background, return_exceptions=True)
         ends = await asyncio.gather(
             *(self.end(lease) for lease in list(self._live.values())), return_exceptions=True
@@ -128,15 +164,14 @@ class VaultSession:
         for error in ends:
             if isinstance(error, EndNotConfirmed):
                 _log.error("at close: %s", error)
+        await self._keeper.release()
         if self._token and not self.lost:
             try:
-                await self._run(self._pulse, self._api.revoke_session, self._token)
+                await self._api.revoke_session(self._token)
             except VaultFault as fault:
                 _log.error("the session could not be ended and lives until its period is over: %s", fault)
         self._token = Secret("")
-        for pool in (self._mints, self._ends, self._pulse):
-            pool.shutdown(wait=False)
-        self._api.close()
+        await self._api.close()
 
     async def mint(self, tag: CallTag, wanted: Sequence[CredentialWanted], ttl_seconds: int) -> list[Lease]:
         """Mint every credential of one call, in the order asked, or none.
@@ -147,7 +182,8 @@ class VaultSession:
             ttl_seconds: After this Vault ends the leases by itself; at most one hour.
 
         Raises:
-            CredentialsUnavailable: With a cause, and what was made and could not be ended as `owed`.
+            CredentialsUnavailable: With a cause, and what was made and could not be ended as `owed`. A mint
+                that is cancelled tells `on_owed` instead.
         """
         for item in wanted:
             _check_wanted(item)
@@ -155,13 +191,13 @@ class VaultSession:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            self._spawn(self._end_made(task))
+            self._spawn(self._end_made(tag.call_id, task))
             raise
 
     async def end(self, lease: LeaseIds) -> datetime:
         """End a lease and its child token and have the end confirmed by look-up.
 
-        Ending it again is fine. Works from any object with `lease_id` and `accessor`, after a restart too.
+        Ending it again is fine. Works from any object with the ids of a lease, after a restart too.
 
         Returns:
             When the end was confirmed.
@@ -169,68 +205,79 @@ class VaultSession:
         Raises:
             EndNotConfirmed: The lease may live on: keep it owed, and end it again.
         """
+        task = asyncio.ensure_future(self._end(lease))
         try:
-            await self._run(self._ends, self._end, lease.lease_id, lease.accessor)
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            self._spawn(_finish(task))
+            raise
         except VaultFault as fault:
             if fault.cause is Cause.DENIED:
-                self._check_now.set()
+                self._keeper.look()
             raise EndNotConfirmed(lease.lease_id, str(fault), fault.cause) from fault
-        self._live.pop(lease.lease_id, None)
         return self._tuning.now()
 
-    async def ask(self, subject: str, work: Callable[[VaultApi, Secret], T]) -> T:
+    async def ask(self, subject: str, work: Callable[[VaultApi, Secret], Awaitable[T]]) -> T:
         """Make a request with the session's own token, for what else this package asks of Vault.
 
         Raises:
             CredentialsUnavailable: With a cause; the message begins with the subject.
         """
-        return await self._in_room(self._ask, subject, work)
+        async with self._room():
+            session = self._living_session(subject)
+            try:
+                return await work(self._api, session)
+            except VaultFault as fault:
+                raise await self._explain(subject, session, fault) from fault
 
-    async def check(self, roles: Sequence[str] = ()) -> list[Finding]:
+    async def check(self, wanted: Sequence[CredentialWanted] = ()) -> list[Finding]:
         """Look for what would make minting fail or ending unsafe.
 
         Returns:
             What is wrong and how to mend it; empty when all is well.
         """
         try:
-            return await self._run(self._ends, self._roles.check, self._token, tuple(roles))
+            return await self._roles.check(self._token, wanted)
         except VaultFault as fault:
-            remedy = "see that Vault runs, is unsealed and knows the broker's AppRole"
+            remedy = "see that Vault runs, is unsealed and knows the broker's login"
             return [Finding("Vault", str(fault), remedy)]
 
     def live_leases(self) -> list[OwedLease]:
         """List what this session minted and has not confirmed dead."""
         return [lease.owed() for lease in self._live.values()]
 
-    # --- the heartbeat ---
+    # --- the session ---
     async def _log_in(self) -> None:
-        self._token = await self._run(self._pulse, self._api.login, self._role_id, self._secret_id)
-        self.lost = False
+        token = await self._login.log_in(self._api)
+        self._token, self.lost = token.value, False
+        await self._keeper.keep(token, self._on_lost)
 
-    async def _beat(self) -> None:
-        """Renew for ever. A session that ended took its leases with it; a new one is opened in its place."""
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._tuning.renew_seconds):
-                    await self._check_now.wait()
-            self._check_now.clear()
-            try:
-                await self._beat_once()
-            except VaultFault as fault:
-                _log.warning("heartbeat to Vault failed: %s", fault)
+    def _on_lost(self) -> None:
+        """Open a new session in place of one that ended; it took its leases with it."""
+        if self._closing or self.lost:
+            return
+        self.lost = True
+        self._roles.forget()
+        _log.error("the session at Vault ended, and its leases with it; logging in again")
+        self._spawn(self._log_in_again())
+        self._tuning.on_lost()
 
-    async def _beat_once(self) -> None:
-        if not self.lost:
+    async def _log_in_again(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while not self._closing:
             try:
-                await self._run(self._pulse, self._api.renew, self._token)
+                await self._log_in()
                 return
             except VaultFault as fault:
-                if fault.cause is not Cause.DENIED:
-                    raise
-            self.lost = True
-            self._roles.forget()
-            _log.error("the session at Vault ended, and its leases with it; logging in again")
-        await self._log_in()
+                _log.warning("cannot log in at Vault: %s", fault)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
+
+    def _living_session(self, subject: str) -> Secret:
+        if not self._token or self.lost:
+            text = f"{subject}: the broker's session at Vault ended; it is being opened again"
+            raise CredentialsUnavailable(text, Cause.SESSION_LOST)
+        return self._token
 
     # --- mint ---
     async def _mint_all(
@@ -240,7 +287,6 @@ class VaultSession:
             *(self._mint_one(tag, item, ttl_seconds) for item in wanted), return_exceptions=True
         )
         leases = [result for result in results if isinstance(result, Lease)]
-        self._live.update({lease.lease_id: lease for lease in leases})
         errors = [result for result in results if isinstance(result, BaseException)]
         if not errors:
             return leases
@@ -249,103 +295,120 @@ class VaultSession:
         first = errors[0]
         if isinstance(first, CredentialsUnavailable):
             raise CredentialsUnavailable(str(first), first.cause, owed) from first
-        raise first
+        text = f"the credentials could not be made ({type(first).__name__}); see the broker's log"
+        raise CredentialsUnavailable(text, Cause.INVALID, owed) from first
 
     async def _mint_one(self, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int) -> Lease:
-        return await self._in_room(self._mint, tag, wanted, ttl_seconds)
-
-    async def _in_room(self, work: Callable[..., T], *args: object) -> T:
-        """Do what needs the session in one of the threads for mints, when one is free."""
+        engine = ENGINES[wanted.engine]
+        turn = (wanted.engine, wanted.role) if engine.exclusive else None
+        if turn is not None and not await self._turns.take(turn, self._tuning.timeout_seconds):
+            text = f'credential "{wanted.name}": another call has the login {wanted.role}; try again'
+            raise CredentialsUnavailable(text, Cause.OVERLOADED)
         try:
-            async with asyncio.timeout(self._tuning.timeout_seconds):
-                await self._room.acquire()
-        except TimeoutError as error:
-            text = f"{self._tuning.max_requests} requests to Vault are under way and none ends; try again"
-            raise CredentialsUnavailable(text, Cause.OVERLOADED) from error
-        try:
-            return await self._run(self._mints, work, *args)
-        except CredentialsUnavailable as error:
-            if error.cause is Cause.SESSION_LOST:
-                self._check_now.set()
+            async with self._room():
+                lease = await self._mint(engine, tag, wanted, ttl_seconds)
+        except BaseException as error:
+            if turn is not None:
+                self._turns.fail(turn, [owed.accessor for owed in getattr(error, "owed", ())])
             raise
-        finally:
-            self._room.release()
+        if turn is not None:
+            self._turns.belongs_to(turn, lease.accessor)
+        self._live[lease.lease_id] = lease
+        return lease
 
-    def _mint(self, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int) -> Lease:
-        subject = f'credential "{wanted.name}" (database role {wanted.role})'
+    def _room(self) -> _Room:
+        return _Room(self._mints, self._tuning.timeout_seconds, self._tuning.max_requests)
+
+    async def _mint(
+        self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
+    ) -> Lease:
+        subject = f'credential "{wanted.name}" ({wanted.engine} role {wanted.role})'
         session = self._living_session(subject)
         try:
-            problems = self._roles.find_problems(session, wanted.role)
+            problems = await self._roles.find_problems(session, engine, wanted.role)
             if problems:
                 raise CredentialsUnavailable(f"{subject}: {'; '.join(problems)}", Cause.ROLE_UNSAFE)
-            child = self._api.create_child(session, wanted.role, ttl_seconds, tag)
+            child = await self._api.create_child(
+                session,
+                tool_policy_name(engine.name, wanted.role),
+                ttl_seconds,
+                engine.child_uses(wanted),
+                tag,
+            )
         except VaultFault as fault:
-            raise self._explain(subject, session, fault) from fault
-        return self._read(wanted, child, subject, ttl_seconds)
+            raise await self._explain(subject, session, fault) from fault
+        return await self._read(engine, wanted, child, ttl_seconds)
 
-    def _ask(self, subject: str, work: Callable[[VaultApi, Secret], T]) -> T:
-        session = self._living_session(subject)
+    async def _read(
+        self, engine: SecretsEngine, wanted: CredentialWanted, child: Child, ttl_seconds: int
+    ) -> Lease:
+        """Get the credential with the child. Whatever goes wrong, the child and what it got are ended."""
+        subject = f'credential "{wanted.name}" ({wanted.engine} role {wanted.role})'
+        mount, minted = self._tuning.mounts[engine.plugin], self._tuning.now()
         try:
-            return work(self._api, session)
+            made = await engine.read(self._api, child.token, mount, wanted, ttl_seconds)
         except VaultFault as fault:
-            raise self._explain(subject, session, fault) from fault
-
-    def _living_session(self, subject: str) -> Secret:
-        if not self._token or self.lost:
-            text = f"{subject}: the broker's session at Vault ended; it is being opened again"
-            raise CredentialsUnavailable(text, Cause.SESSION_LOST)
-        return self._token
-
-    def _read(self, wanted: CredentialWanted, child: Child, subject: str, ttl_seconds: int) -> Lease:
-        """Read the lease with the child. Whatever goes wrong, the child and what it read are ended."""
-        minted = self._tuning.now()
-        try:
-            login = self._api.read_database_login(child.token, wanted.role)
-        except VaultFault as fault:
-            made = OwedLease(wanted.name, UNKNOWN_LEASE + child.accessor, child.accessor, "", minted)
-            owed = [] if self._try_to_end(made) else [made]
+            leased = bool(engine.lease_prefixes(mount))
+            lease_id = UNKNOWN_LEASE + child.accessor if leased else _own_id(wanted, child.accessor)
+            lost = OwedLease(wanted.name, lease_id, child.accessor, wanted.engine, wanted.role, "", minted)
+            owed = [] if await self._try_to_end(lost) else [lost]
             if fault.cause is Cause.DENIED and child.policy_missing:
-                text = f"{subject}: Vault has no policy for it; write the policy toolcrib-tool-{wanted.role}"
+                name = tool_policy_name(engine.name, wanted.role)
+                text = f"{subject}: Vault has no policy for it; write the policy {name}"
                 raise CredentialsUnavailable(text, Cause.DENIED, owed) from fault
             raise _unavailable(subject, fault, owed) from fault
         return Lease(
             credential=wanted.name,
-            lease_id=login.lease_id,
+            lease_id=made.lease_id or _own_id(wanted, child.accessor),
             accessor=child.accessor,
-            username=login.username,
-            password=login.password,
+            engine=wanted.engine,
+            role=wanted.role,
+            payload=made.payload,
             minted=minted,
-            ttl_seconds=min(ttl_seconds, login.duration_seconds),
+            expires=minted + timedelta(seconds=made.ttl_seconds),
         )
 
-    def _explain(self, subject: str, session: Secret, fault: VaultFault) -> CredentialsUnavailable:
+    async def _explain(self, subject: str, session: Secret, fault: VaultFault) -> CredentialsUnavailable:
         """Tell a session that ended from one that may not do what was asked."""
         if fault.cause is not Cause.DENIED:
             return _unavailable(subject, fault)
         with suppress(VaultFault):
-            if not self._api.is_session_alive(session):
+            if not await self._api.is_session_alive(session):
+                self._keeper.look()
                 text = f"{subject}: the broker's session at Vault ended; it is being opened again"
                 return CredentialsUnavailable(text, Cause.SESSION_LOST)
-        text = f"{subject}: Vault denies it to the broker; compare its policy with docs/credentials.md"
+        text = f"{subject}: Vault denies it to the broker; run `toolcrib vault check`"
         return CredentialsUnavailable(text, Cause.DENIED)
 
     # --- end ---
-    def _end(self, lease_id: str, accessor: str) -> None:
+    async def _end(self, lease: LeaseIds) -> None:
         """End and confirm, in one piece that a cancelled call cannot cut in two."""
-        session = self._token
-        known_lease = bool(lease_id) and not lease_id.startswith(UNKNOWN_LEASE)
-        if known_lease:
-            self._api.revoke_lease(session, lease_id)
-        if accessor:
-            self._api.revoke_accessor(session, accessor)
-        if known_lease and self._api.is_lease_known(session, lease_id):
+        async with self._ends:
+            api, session = self._api, self._token
+            if known := _is_vaults(lease.lease_id):
+                await api.revoke_lease(session, lease.lease_id)
+            if (engine := ENGINES.get(lease.engine)) is not None:
+                await engine.retire(api, session, self._tuning.mounts[engine.plugin], lease.role)
+            if lease.accessor:
+                await api.revoke_accessor(session, lease.accessor)
+            await asyncio.gather(
+                self._confirm_lease(session, lease.lease_id if known else ""),
+                self._confirm_child(session, lease.accessor),
+            )
+        self._live.pop(lease.lease_id, None)
+        self._turns.end((lease.engine, lease.role), lease.accessor)
+
+    async def _confirm_lease(self, session: Secret, lease_id: str) -> None:
+        if lease_id and await self._api.is_lease_known(session, lease_id):
             raise VaultFault("Vault still knows the lease after its revoke", Cause.BACKEND)
-        if accessor and self._api.is_accessor_known(session, accessor):
+
+    async def _confirm_child(self, session: Secret, accessor: str) -> None:
+        if accessor and await self._api.is_accessor_known(session, accessor):
             raise VaultFault("Vault still knows the child token after its revoke", Cause.BACKEND)
 
-    def _try_to_end(self, lease: LeaseIds) -> bool:
+    async def _try_to_end(self, lease: LeaseIds) -> bool:
         try:
-            self._end(lease.lease_id, lease.accessor)
+            await self._end(lease)
         except VaultFault as fault:
             _log.warning("lease %s stays owed: %s", lease.lease_id, fault)
             return False
@@ -353,32 +416,62 @@ class VaultSession:
 
     async def _end_all(self, leases: Sequence[Lease]) -> list[OwedLease]:
         """End leases that nobody will use; return those whose end is not confirmed."""
-        owed = []
-        for lease in leases:
-            try:
-                await self.end(lease)
-            except EndNotConfirmed as error:
-                _log.warning("%s", error)
-                owed.append(lease.owed())
-        return owed
+        ended = await asyncio.gather(*(self._try_to_end(lease) for lease in leases))
+        return [lease.owed() for lease, dead in zip(leases, ended, strict=True) if not dead]
 
-    async def _end_made(self, minting: asyncio.Task[list[Lease]] | asyncio.Future[list[Lease]]) -> None:
-        """End what a mint makes whose call was cancelled. What cannot be ended dies with its time to live."""
-        with suppress(CredentialsUnavailable):
-            await self._end_all(await minting)
+    async def _end_made(self, call_id: str, minting: asyncio.Future[list[Lease]]) -> None:
+        """End what a mint makes whose call was cancelled; what cannot be ended is told."""
+        try:
+            owed = await self._end_all(await minting)
+        except CredentialsUnavailable as error:
+            owed = error.owed
+        if owed:
+            self._tuning.on_owed(call_id, owed)
 
     def _spawn(self, work: Coroutine[None, None, None]) -> None:
         task = asyncio.ensure_future(work)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
 
-    async def _run(self, pool: ThreadPoolExecutor, work: Callable[..., T], *args: object) -> T:
-        return await asyncio.get_running_loop().run_in_executor(pool, functools.partial(work, *args))
+
+class _Room:
+    """A place among the requests under way, or a refusal when none ends in time."""
+
+    def __init__(self, places: asyncio.Semaphore, timeout_seconds: float, most: int) -> None:
+        self._places, self._timeout_seconds, self._most = places, timeout_seconds, most
+
+    async def __aenter__(self) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._places.acquire()
+        except TimeoutError as error:
+            text = f"{self._most} requests to Vault are under way and none ends; try again"
+            raise CredentialsUnavailable(text, Cause.OVERLOADED) from error
+
+    async def __aexit__(self, *_: object) -> None:
+        self._places.release()
+
+
+async def _finish(task: asyncio.Future[None]) -> None:
+    """Let an end that was cut off come to its end; whoever owes it tries it again."""
+    with suppress(VaultFault):
+        await task
+
+
+def _is_vaults(lease_id: str) -> bool:
+    """Tell whether Vault made this id."""
+    return bool(lease_id) and not lease_id.startswith((UNKNOWN_LEASE, NO_LEASE))
+
+
+def _own_id(wanted: CredentialWanted, accessor: str) -> str:
+    """Name what the engine makes no lease for."""
+    return f"{NO_LEASE}{wanted.engine}/{wanted.role}/{accessor}"
 
 
 def _check_wanted(wanted: CredentialWanted) -> None:
-    if wanted.engine != "database":
-        text = f'credential "{wanted.name}": the engine "{wanted.engine}" is not known; use "database"'
+    if wanted.engine not in ENGINES:
+        known = ", ".join(ENGINES)
+        text = f'credential "{wanted.name}": the engine "{wanted.engine}" is not known; known: {known}'
         raise CredentialsUnavailable(text, Cause.UNKNOWN)
     if not ROLE_SHAPE.match(wanted.role):
         text = f'credential "{wanted.name}": "{wanted.role}" is no role name; use a-z, 0-9 and "-"'
@@ -389,7 +482,7 @@ def _unavailable(subject: str, fault: VaultFault, owed: Sequence[OwedLease] = ()
     hints = {
         Cause.SEALED: "Vault is sealed: unseal it",
         Cause.BACKEND: "Vault could not make it at the target: see that the target runs and the grants exist",
-        Cause.DENIED: "Vault denies it: compare roles and policies with docs/credentials.md",
+        Cause.DENIED: "Vault denies it: run `toolcrib vault check`",
     }
     text = ": ".join(part for part in (subject, hints.get(fault.cause, ""), str(fault)) if part)
     return CredentialsUnavailable(text, fault.cause, owed)

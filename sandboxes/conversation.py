@@ -4,10 +4,11 @@
 other. It is read by asyncio itself, so that a tool that floods its output costs no thread, and it can be
 closed at any moment: an engine whose reader stops draining hangs on kill and inspect for over 20 seconds.
 
-`Transcript` makes frames of the bytes and keeps both caps; what it gets is hostile.
+`Transcript` makes frames of the bytes and keeps both caps; what it gets is hostile. `Dialogue` answers what
+the handler asks on the way, one at a time: a handler that does not read its answers only stops itself.
 
     StreamBroken         the engine refused or lost the stream
-    FramesInvalid        the handler wrote what is no frame
+    FramesInvalid        the handler wrote what is no frame, or asked without end
     OutputTooLarge       the handler wrote more than its cap
 """
 
@@ -15,15 +16,20 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 from google.protobuf.message import DecodeError, Message
 
-from sandboxes.outcome import SandboxError
+from sandboxes.outcome import AnswerSign, SandboxError
 from toolcrib.handler.v1 import handler_pb2
 
 OPEN_SECONDS = 10.0
+MAX_SIGNS = 1_000
+"""How often a handler may ask for a signature, refusals included: more than any manifest allows."""
+
+OnProgress = Callable[[handler_pb2.Progress], None]
+Send = Callable[[bytes], Awaitable[None]]
 
 _HEADER = struct.Struct(">BxxxI")
 _LENGTH = struct.Struct(">I")
@@ -77,6 +83,11 @@ class Stream:
         """
         self._writer.write(data)
         await self._writer.drain()
+
+    def push(self, data: bytes) -> None:
+        """Write to the container's stdin without waiting until it is taken; lost when the stream is gone."""
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
 
     async def read(self) -> tuple[int, bytes] | None:
         """Read the next piece: 1 for stdout or 2 for stderr, and its bytes; None at the end."""
@@ -157,6 +168,55 @@ class Transcript:
             body = bytes(self._buffer[_LENGTH.size : _LENGTH.size + length])
             del self._buffer[: _LENGTH.size + length]
             yield _parse(body)
+
+
+class Dialogue:
+    """What is said between Start and the frame that ends the conversation."""
+
+    def __init__(
+        self, transcript: Transcript, send: Send, answer: AnswerSign, on_progress: OnProgress | None = None
+    ) -> None:
+        """Prepare for one conversation.
+
+        Args:
+            transcript: Makes the frames.
+            send: Writes to the handler; returns when it is taken.
+            answer: Answers each Sign.
+            on_progress: Called with each Progress.
+        """
+        self._transcript, self._send, self._answer = transcript, send, answer
+        self._on_progress = on_progress
+        self._signs_left = MAX_SIGNS
+
+    async def take(self, channel: int, data: bytes) -> handler_pb2.HandlerFrame | None:
+        """Take one piece of the stream; the frame that ends the conversation, when it is in it.
+
+        What comes after that frame is not looked at: nothing is signed for a call that has its result.
+
+        Raises:
+            FramesInvalid: What came is no frame, or one Sign too many.
+            OutputTooLarge: More came than the output cap allows.
+            OSError: The stream is gone.
+        """
+        for frame in self._transcript.feed(channel, data):
+            if frame.HasField("sign"):
+                await self._sign(frame.sign)
+            elif not frame.HasField("progress"):
+                return frame
+            elif self._on_progress is not None:
+                self._on_progress(frame.progress)
+        return None
+
+    async def _sign(self, sign: handler_pb2.Sign) -> None:
+        self._signs_left -= 1
+        if self._signs_left < 0:
+            raise FramesInvalid(f"the handler asked for more than {MAX_SIGNS} signatures")
+        await self._send(frame_bytes(handler_pb2.BrokerFrame(signature=await self._answer(sign))))
+
+
+def cancel_bytes(reason: str) -> bytes:
+    """Make the frame that tells a handler to stop early; the reason is cut at 200 characters."""
+    return frame_bytes(handler_pb2.BrokerFrame(cancel=handler_pb2.Cancel(reason=reason[:200])))
 
 
 def frame_bytes(message: Message) -> bytes:

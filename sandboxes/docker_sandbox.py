@@ -1,7 +1,7 @@
 """One container that lives for one call.
 
     async with driver.create(spec, call_id) as sandbox:
-        outcome = await sandbox.run(start, deadline_seconds=10)
+        outcome = await sandbox.run(start, 10, answer_sign)
 
 Up to `run` nothing of the handler has been executed: init waits for its preamble. On leaving the block, by
 whatever path, the stream is closed, then the container killed and removed, and its end confirmed.
@@ -32,12 +32,26 @@ from sandboxes.container_init import (
     MAGIC,
     PREAMBLE,
 )
-from sandboxes.conversation import FramesInvalid, OutputTooLarge, Stream, Transcript, frame_bytes
+from sandboxes.conversation import (
+    Dialogue,
+    FramesInvalid,
+    OnProgress,
+    OutputTooLarge,
+    Stream,
+    Transcript,
+    cancel_bytes,
+    frame_bytes,
+)
 from sandboxes.engine_calls import EngineCalls, EngineNotFound, EngineStalled
-from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxError, SandboxSpec
+from sandboxes.outcome import (
+    AnswerSign,
+    OutcomeKind,
+    RawOutcome,
+    SandboxError,
+    SandboxSpec,
+    refuse_to_sign,
+)
 from toolcrib.handler.v1 import handler_pb2
-
-OnProgress = Callable[[handler_pb2.Progress], None]
 
 _LOG_SECONDS = 0.05  # for the log to arrive after a good answer
 _END_SECONDS = 2.0  # for log and exit code to arrive after a bad end
@@ -79,7 +93,8 @@ class DockerSandbox:
         self.gone: datetime | None = None
         self._stream: Stream | None = None
         self._process: int | None = None
-        self._used = False
+        self._used = self._started = False
+        self._cancel_reason: str | None = None
         self._uncertain = False
 
     async def make(self, config: dict[str, Any], socket_path: Path) -> None:
@@ -98,7 +113,11 @@ class DockerSandbox:
         self._process = await self._open_process()
 
     async def run(
-        self, start: handler_pb2.Start, deadline_seconds: float, on_progress: OnProgress | None = None
+        self,
+        start: handler_pb2.Start,
+        deadline_seconds: float,
+        answer: AnswerSign = refuse_to_sign,
+        on_progress: OnProgress | None = None,
     ) -> RawOutcome:
         """Hold the one conversation of this sandbox.
 
@@ -106,7 +125,8 @@ class DockerSandbox:
 
         Args:
             start: The request, with credentials and targets.
-            deadline_seconds: When the sandbox ends, also without us: init knows it too.
+            deadline_seconds: When the sandbox ends, also without us: init knows it too. Signing counts.
+            answer: Answers each Sign of the handler.
             on_progress: Called with each progress frame.
         """
         assert self._stream is not None, "the driver makes the sandbox first"
@@ -114,11 +134,11 @@ class DockerSandbox:
         self._used = True
         limits = self._spec.limits
         transcript = Transcript(limits.output_kib * 1024, limits.log_kib * 1024)
+        dialogue = Dialogue(transcript, self._stream.send, answer, on_progress)
         try:
             async with asyncio.timeout(deadline_seconds):
-                await self._stream.send(self._preamble(deadline_seconds))
-                await self._stream.send(frame_bytes(handler_pb2.BrokerFrame(start=start)))
-                frame = await self._converse(self._stream, transcript, on_progress)
+                await self._begin(self._stream, start, deadline_seconds)
+                frame = await _converse(self._stream, dialogue)
         except TimeoutError:
             return _outcome(OutcomeKind.TIMED_OUT, transcript, "the deadline came before a result")
         except OutputTooLarge as error:
@@ -130,6 +150,18 @@ class DockerSandbox:
         if frame is None:
             return await self._explain_end(transcript)
         return await self._conclude(frame, transcript)
+
+    def cancel(self, reason: str) -> None:
+        """Tell the handler that it may stop early; it need not. Waits for nothing; only the first is sent.
+
+        Args:
+            reason: For the handler; cut at 200 characters.
+        """
+        if self._cancel_reason is not None:
+            return
+        self._cancel_reason = reason
+        if self._started and self._stream is not None:
+            self._stream.push(cancel_bytes(reason))
 
     async def end(self) -> bool:
         """Close the stream, kill, remove, and confirm. Called by the driver; safe to call again.
@@ -164,17 +196,13 @@ class DockerSandbox:
         millis = max(1, min(int(deadline_seconds * 1000), _MAX_MILLIS))
         return PREAMBLE.pack(MAGIC, millis, limits.output_kib * 1024, limits.log_kib * 1024)
 
-    async def _converse(
-        self, stream: Stream, transcript: Transcript, on_progress: OnProgress | None
-    ) -> handler_pb2.HandlerFrame | None:
-        """Read until the frame that ends the conversation; None when the stream ends first."""
-        while (piece := await stream.read()) is not None:
-            for frame in transcript.feed(*piece):
-                if not frame.HasField("progress"):
-                    return frame
-                if on_progress is not None:
-                    on_progress(frame.progress)
-        return None
+    async def _begin(self, stream: Stream, start: handler_pb2.Start, deadline_seconds: float) -> None:
+        await stream.send(
+            self._preamble(deadline_seconds) + frame_bytes(handler_pb2.BrokerFrame(start=start))
+        )
+        self._started = True
+        if self._cancel_reason is not None:
+            stream.push(cancel_bytes(self._cancel_reason))
 
     async def _conclude(self, frame: handler_pb2.HandlerFrame, transcript: Transcript) -> RawOutcome:
         await self._read_log(transcript, _LOG_SECONDS)
@@ -260,6 +288,14 @@ class DockerSandbox:
         if self._process is not None:
             os.close(self._process)
             self._process = None
+
+
+async def _converse(stream: Stream, dialogue: Dialogue) -> handler_pb2.HandlerFrame | None:
+    """Read until the frame that ends the conversation; None when the stream ends first."""
+    while (piece := await stream.read()) is not None:
+        if (frame := await dialogue.take(*piece)) is not None:
+            return frame
+    return None
 
 
 def _cgroups_of(pid: int) -> str:

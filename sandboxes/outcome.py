@@ -4,17 +4,21 @@
     ├── SandboxUnavailable   no handler ran and nothing happened: the engine is missing, stalled or refused
     └── EngineUnfit          the engine cannot keep a promise of ours (seccomp, limits); says how to mend it
 
-A `RawOutcome` is what the handler said, before anybody has checked it.
+A `RawOutcome` is what the handler said, before anybody has checked it. An `AnswerSign` is the broker's part
+of the conversation: it answers each `Sign` and raises for none.
 """
 
 from __future__ import annotations
 
 import enum
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from toolcrib.handler.v1 import handler_pb2
+
+AnswerSign = Callable[[handler_pb2.Sign], Awaitable[handler_pb2.Signature]]
 
 
 class SandboxError(Exception):
@@ -101,3 +105,8 @@ class RawOutcome:
     failure: handler_pb2.Failure | None = None
     log: str = ""
     detail: str = ""
+
+
+async def refuse_to_sign(sign: handler_pb2.Sign) -> handler_pb2.Signature:
+    """Answer where the call has no key that signs."""
+    return handler_pb2.Signature(id=sign.id, error="this call has no credential that signs")

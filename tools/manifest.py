@@ -82,22 +82,32 @@ class Limits(_Closed):
 
 
 class CredentialWanted(_Closed):
-    """A login that is minted for a call and ends with it.
+    """A credential that is minted for a call and ends with it.
 
     Attributes:
-        role: Vault's role of that engine.
-        target: Where the login is good.
+        role: Vault's role of that engine; the secret's name for "kv", the key's for "transit".
+        target: Where it is good. Only "kv" and "transit" may leave it out.
+        max_signatures: How often one call may sign; for "transit" only.
     """
 
-    engine: Literal["database"]
+    engine: Literal["database", "database_static", "kv", "pki", "ssh", "transit", "ldap", "ldap_static"]
     role: RoleName
-    target: Name
+    target: Name | None = None
+    max_signatures: int = Field(default=1, ge=1, le=100)
+
+    @model_validator(mode="after")
+    def _check_fields(self) -> CredentialWanted:
+        if self.target is None and self.engine not in ("kv", "transit"):
+            raise ValueError("target: is required: name where the credential is good")
+        if self.max_signatures != 1 and self.engine != "transit":
+            raise ValueError("max_signatures: only the engine transit signs; leave it out")
+        return self
 
 
 class TargetWanted(_Closed):
     """A target that the operator must have declared under the same name."""
 
-    kind: Literal["postgresql"]
+    kind: Literal["postgresql", "ldap", "ssh", "tls"]
 
 
 class MethodRuntime(_Closed):
@@ -139,7 +149,7 @@ class Manifest(_Closed):
             *(
                 f"credentials.{name}.target: {wanted.target} is not under `targets`"
                 for name, wanted in self.credentials.items()
-                if wanted.target not in self.targets
+                if wanted.target is not None and wanted.target not in self.targets
             ),
             *(problem for name, tool in self.tools.items() for problem in self._find_missing(name, tool)),
         ]
@@ -216,8 +226,9 @@ def _translate(error: ErrorDetails) -> list[Violation]:
         return [Violation(f"tool.yaml: {where}", _explain_extra(error["loc"]))]
     if error["type"] == "value_error":
         problems = str(error["ctx"]["error"]).split("\n")
+        prefix = f"tool.yaml: {where}." if where else "tool.yaml: "
         return [
-            Violation(f"tool.yaml: {field}", problem)
+            Violation(prefix + field, problem)
             for field, _, problem in (p.partition(": ") for p in problems)
         ]
     return [Violation(f"tool.yaml: {where}", _explain(error))]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from broker.api.door import Door
+from broker.api.grant_review import GrantReview
 from broker.api.messages import page_size, slice_page, timestamp
 from broker.catalogue import STABLE, Catalogue
 from broker.errors import Refused
@@ -43,6 +44,9 @@ class GrantsService:
         self.ApplyGrants = door.guard(base + "ApplyGrants", self._apply)
         self.ListGrants = door.guard(base + "ListGrants", self._list)
         self.ExplainGrants = door.guard(base + "ExplainGrants", self._explain)
+        review = GrantReview(catalogue, grants, store, clock)
+        self.ListAccess = door.guard(base + "ListAccess", review.list_access)
+        self.ListUnusedGrants = door.guard(base + "ListUnusedGrants", review.list_unused)
 
     async def _plan(
         self, request: grants_pb2.PlanGrantsRequest, caller: Caller

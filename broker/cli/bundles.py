@@ -11,7 +11,16 @@ import click
 import grpc
 
 from broker.cli.connection import RPC_SECONDS, ask, connect, profile_option, read_all
-from broker.cli.output import REFUSED, UNHEALTHY, CommandFailed, output_option, progress, show, show_one
+from broker.cli.output import (
+    REFUSED,
+    UNHEALTHY,
+    CommandFailed,
+    list_output_option,
+    output_option,
+    progress,
+    show,
+    show_one,
+)
 from broker.cli.times import write_second, write_short_id
 from broker.packing import pack
 from broker.settings import environment_variable
@@ -93,12 +102,12 @@ def register(folder: Path, engine_url: str | None, cache: Path, profile: str | N
 @click.command()
 @click.argument("bundle", default="", metavar="[BUNDLE]")
 @profile_option
-@output_option
+@list_output_option
 def versions(bundle: str, profile: str | None, form: str) -> None:
     """List the registered versions, newest first."""
     with connect(profile) as channel:
         found = _list(channel, bundle)
-    if form == "json":
+    if form != "table":
         show([_describe(version) for version in found], form, empty="")
         return
     rows = [

@@ -11,6 +11,7 @@ import click
 from broker.cli.connection import ask, connect, profile_option, read_all
 from broker.cli.output import (
     Commands,
+    list_output_option,
     output_option,
     show,
     show_one,
@@ -23,6 +24,9 @@ from broker.cli.times import write_second, write_short_id, write_span, write_tim
 from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2, reasons_pb2
 
 STATES = [name for name in broker_pb2.CallState.DESCRIPTOR.values_by_name if name != "CALL_STATE_UNSPECIFIED"]
+
+PARTS = ("stages", "leases", "sandboxes", "tool_log")
+"""What of a record is a list or a text of its own."""
 
 
 @click.group(cls=Commands, places={"resolve": "broker.cli.resolving:resolve"})
@@ -40,7 +44,7 @@ def calls() -> None:
 )
 @click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True, help="How many.")
 @profile_option
-@output_option
+@list_output_option
 def list_calls(tool: str, state: str | None, limit: int, profile: str | None, form: str) -> None:
     """List calls, newest first."""
     request = broker_pb2.ListCallsRequest(
@@ -52,6 +56,10 @@ def list_calls(tool: str, state: str | None, limit: int, profile: str | None, fo
         found = read_all(broker_pb2_grpc.BrokerStub(channel).ListCalls, request, "calls", limit)
     if form == "json":
         click.echo(to_json([_describe(item) for item in found]))
+        return
+    if form == "csv":
+        plain = [{k: v for k, v in _describe(item).items() if k not in PARTS} for item in found]
+        show(plain, form, empty="")
         return
     show([_summarize(item) for item in found], form, empty="no calls", whole=("call", "started", "outcome"))
 
@@ -70,8 +78,7 @@ def show_call(call_id: str, profile: str | None, form: str) -> None:
     if form == "json":
         click.echo(to_json({**record, "result": result}))
         return
-    parts = ("stages", "leases", "sandboxes", "tool_log")
-    show_one({name: _flatten(value) for name, value in record.items() if value and name not in parts}, form)
+    show_one({name: _flatten(value) for name, value in record.items() if value and name not in PARTS}, form)
     for title, rows in (
         ("stages", list(_stages(answer.call))),
         ("credentials", record["leases"]),

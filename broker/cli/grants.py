@@ -1,4 +1,4 @@
-"""`toolcrib grants`: grant files checked, compared, applied as a plan, and explained."""
+"""`toolcrib grants`: grant files checked, compared and applied as a plan."""
 
 from __future__ import annotations
 
@@ -9,9 +9,19 @@ from typing import Any
 
 import click
 
-from broker.cli.calling import read_json
 from broker.cli.connection import ask, connect, profile_option, read_all
-from broker.cli.output import REFUSED, UNHEALTHY, USAGE, CommandFailed, output_option, progress, show, to_json
+from broker.cli.output import (
+    REFUSED,
+    UNHEALTHY,
+    USAGE,
+    CommandFailed,
+    Commands,
+    list_output_option,
+    output_option,
+    progress,
+    show,
+    to_json,
+)
 from broker.cli.times import write_second
 from toolcrib.v1 import grants_pb2, grants_pb2_grpc
 
@@ -22,7 +32,10 @@ COLOURS = {"+": "green", "-": "red"}
 EXTRA = "destinations.toml"
 
 
-@click.group()
+@click.group(
+    cls=Commands,
+    places={"explain": "broker.cli.reviewing:explain", "unused": "broker.cli.reviewing:unused"},
+)
 def grants() -> None:
     """Say who may call what, as reviewed files that are applied as a plan.
 
@@ -82,7 +95,7 @@ def apply_files(files: tuple[Path, ...], yes: bool, profile: str | None, form: s
 
 @grants.command("list")
 @profile_option
-@output_option
+@list_output_option
 def list_grants(profile: str | None, form: str) -> None:
     """List the grants in force."""
     with connect(profile) as channel:
@@ -98,40 +111,9 @@ def list_grants(profile: str | None, form: str) -> None:
         }
         for grant in found
     ]
-    if form == "json":
+    if form != "table":
         rows = [{**row, "policy": grant.policy} for row, grant in zip(rows, found, strict=True)]
     show(rows, form, empty="no grants: every call is refused", whole=("id",))
-
-
-@grants.command("explain")
-@click.option("--agent", required=True, metavar="NAME", help="The agent's name within the tenant.")
-@click.option("--tool", required=True, metavar="TOOL", help="For example shop.v1.Orders/IssueRefund.")
-@click.option("--arguments", required=True, metavar="JSON|@FILE|-", help="As the agent would send them.")
-@click.option("--environment", default="", metavar="E", help="Default: the broker's first one.")
-@click.option("--subject", default="", metavar="S", help="On whose behalf the agent acts.")
-@profile_option
-@output_option
-def explain_call(  # noqa: PLR0913 - one parameter an option
-    *, agent: str, tool: str, arguments: str, environment: str, subject: str, profile: str | None, form: str
-) -> None:
-    """Say whether a call would be allowed now, and by which grants. Runs nothing."""
-    request = grants_pb2.ExplainGrantsRequest(
-        agent=agent,
-        tool=tool,
-        arguments_json=read_json(arguments),
-        environment=environment,
-        subject=subject,
-    )
-    with connect(profile) as channel:
-        found = ask(grants_pb2_grpc.GrantsStub(channel).ExplainGrants, request)
-    if form == "json":
-        said = {"grant_ids": list(found.grant_ids), "errors": list(found.errors)}
-        click.echo(to_json({"decision": found.decision, **said}))
-        return
-    by = f", by {', '.join(found.grant_ids)}" if found.grant_ids else ""
-    click.echo(f"{found.decision}{by}")
-    for error in found.errors:
-        click.echo(f"  {error}")
 
 
 def read_files(paths: tuple[Path, ...]) -> list[grants_pb2.GrantFile]:

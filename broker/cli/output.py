@@ -1,4 +1,4 @@
-"""How the command line speaks: tables for people, JSON for programs, errors that say what to do.
+"""How the command line speaks: tables for people, JSON for programs, CSV for spreadsheets, errors that help.
 
 Exit codes, the same for every command:
 
@@ -12,21 +12,27 @@ Exit codes, the same for every command:
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import sys
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 import click
 
 OK, REFUSED, USAGE, UNHEALTHY, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 NARROWEST = 8
+FORMULA_SIGNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
+"""A spreadsheet takes a cell that begins with one of these for a formula, which may run a program or send
+data away; what stands in a cell was often chosen by an agent or a tool."""
 
 Row = Mapping[str, object]
+Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
 
 
 class CommandFailed(click.ClickException):
@@ -85,15 +91,14 @@ class Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-output_option = click.option(
-    "-o",
-    "--output",
-    "form",
-    type=click.Choice(["table", "json"]),
-    default="table",
-    show_default=True,
-    help="For people or for programs.",
-)
+def _output_option(forms: Sequence[str], text: str) -> Callable[[Command], Command]:
+    return click.option(
+        "-o", "--output", "form", type=click.Choice(forms), default="table", show_default=True, help=text
+    )
+
+
+output_option = _output_option(["table", "json"], "For people or for programs.")
+list_output_option = _output_option(["table", "json", "csv"], "For people, programs or spreadsheets.")
 
 
 def to_json(value: object) -> str:
@@ -102,22 +107,63 @@ def to_json(value: object) -> str:
     return "".join(sign if sign.isprintable() or sign == "\n" else json.dumps(sign)[1:-1] for sign in text)
 
 
-def show(rows: Sequence[Row], form: str, *, empty: str, whole: Collection[str] = ()) -> None:
-    """Print rows as a table of at most the terminal's width, or as JSON.
+def show(
+    rows: Sequence[Row],
+    form: str,
+    *,
+    empty: str,
+    whole: Collection[str] = (),
+    headings: Sequence[str] = (),
+) -> None:
+    """Print rows as a table of at most the terminal's width, as JSON, or as CSV.
 
     Args:
         rows: All with the same keys, which are the headings.
-        form: "table" or "json".
+        form: "table", "json" or "csv".
         empty: What a table says when there are no rows.
         whole: Columns that are never cut, such as ids that other commands take.
+        headings: Of a CSV without rows.
     """
     if form == "json":
         click.echo(to_json(list(rows)))
+    elif form == "csv":
+        click.echo(to_csv(rows, headings), nl=False)
     elif not rows:
         click.echo(empty, err=True)
     else:
         for line in table(rows, terminal_columns(), whole):
             click.echo(line)
+
+
+def to_csv(rows: Sequence[Row], headings: Sequence[str] = ()) -> str:
+    """Write rows as CSV with a line of headings (RFC 4180: CRLF, doubled quotes).
+
+    Several values in one cell are joined with "; ". Text that a spreadsheet would take for a formula gets an
+    apostrophe in front (OWASP, "CSV Injection"); what a terminal would obey is escaped.
+    """
+    names = list(rows[0]) if rows else list(headings)
+    page = io.StringIO()
+    writer = csv.writer(page, lineterminator="\r\n")
+    if names:
+        writer.writerow(names)
+    writer.writerows([_to_cell(row[name]) for name in names] for row in rows)
+    return page.getvalue()
+
+
+def _to_cell(value: object) -> str | int | float:
+    if value is None or isinstance(value, bool):
+        return "" if value is None else str(value).lower()
+    if isinstance(value, int | float):
+        return value
+    if isinstance(value, list | tuple):
+        return _to_cell("; ".join(map(_to_text, value)))
+    text = _to_text(value)
+    risky = text[:1] in FORMULA_SIGNS or text.lstrip()[:1] in FORMULA_SIGNS
+    return to_printable(f"'{text}" if text and risky else text)
+
+
+def _to_text(value: object) -> str:
+    return json.dumps(value, default=str, ensure_ascii=False) if isinstance(value, Mapping) else str(value)
 
 
 def show_one(record: Row, form: str) -> None:

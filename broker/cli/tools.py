@@ -9,7 +9,17 @@ from typing import Any
 import click
 
 from broker.cli.connection import ask, connect, profile_option, read_all
-from broker.cli.output import REFUSED, USAGE, CommandFailed, Commands, output_option, show, show_one, to_json
+from broker.cli.output import (
+    REFUSED,
+    USAGE,
+    CommandFailed,
+    Commands,
+    list_output_option,
+    output_option,
+    show,
+    show_one,
+    to_json,
+)
 from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2
 from tools.client_view import write_proto_sources
 
@@ -23,13 +33,13 @@ def tools() -> None:
 
 @tools.command("list")
 @profile_option
-@output_option
+@list_output_option
 def list_tools(profile: str | None, form: str) -> None:
     """List the usable tools."""
     with connect(profile) as channel:
         found = _list(channel)
     rows = [_summarize(tool) for tool in found]
-    if form == "json":
+    if form != "table":
         rows = [
             {**row, "scope": tool.scope, "bundle": tool.bundle, "reach": options_pb2.Reach.Name(tool.reach)}
             for row, tool in zip(rows, found, strict=True)

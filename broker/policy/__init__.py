@@ -9,6 +9,8 @@
     files         files → policies; digest and plan
     slices        a question → the few policies that can decide it, and what the engine says
     grants        policies + contracts → GrantSet, which answers authorize and explain
+    access        policies + uses → rows for a reviewer: who may call what, and what nobody uses
+    history       audit → since when each grant has its present form
 
 Everything here is default deny: an empty file, an empty set and an error of evaluation refuse.
 """

@@ -18,7 +18,7 @@ from cedarpy import pst
 from broker.policy.annotations import Terms, read_terms
 from broker.policy.destinations import FILE_NAME
 from broker.policy.findings import GrantsInvalid, finding
-from broker.policy.rules import covered_methods, named_in_scope
+from broker.policy.rules import bound_names, covered_methods, named_in_scope
 from broker.policy.statements import Statement, split_statements
 from tools.errors import Violation
 
@@ -72,6 +72,21 @@ class Policy:
     def environment(self) -> str | None:
         """The one environment that its scope is bound to; None when the scope leaves it open."""
         return named_in_scope(self.template.resource)
+
+    @property
+    def agents(self) -> frozenset[str] | None:
+        """The agents that scope and conditions name; None when it names none, and so covers all."""
+        return bound_names(self.template, "principal")
+
+    @property
+    def environments(self) -> frozenset[str] | None:
+        """The environments that scope and conditions name; None when it names none, and so covers all."""
+        return bound_names(self.template, "resource")
+
+    @property
+    def conditions(self) -> str:
+        """Its `when` and `unless` clauses as they stand in the file; empty where it has none."""
+        return self.statement.conditions
 
     def finding(self, description: str) -> Violation:
         """Make a violation at this policy."""

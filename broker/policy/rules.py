@@ -38,6 +38,20 @@ def named_in_scope(scope: pst.PrincipalOrResourceConstraint) -> str | None:
     return None
 
 
+def bound_names(template: pst.Template, name: pst.VarName) -> frozenset[str] | None:
+    """Every name that a policy's principal or resource can have; None where the policy leaves it open.
+
+    Reads the scope and what the `when` conditions compare with names. Never too few; the other conditions
+    may leave fewer.
+    """
+    scope = named_in_scope(template.principal if name == "principal" else template.resource)
+    found = None if scope is None else frozenset({scope})
+    for clause in template.clauses:
+        if isinstance(clause, pst.When):
+            found = _meet(found, _names_bound_by(clause.expr, pst.Var(name)))
+    return found
+
+
 def find_unknown_names(template: pst.Template, schema: PolicySchema) -> list[str]:
     """Entities that are not there: other types, tools that are not registered, other environments."""
     known = {ACTION: frozenset(schema.contexts), ENVIRONMENT: frozenset(schema.environments)}
@@ -80,34 +94,37 @@ def find_never_true(template: pst.Template, schema: PolicySchema) -> list[str]:
 
 
 def _is_bound(template: pst.Template, name: pst.VarName) -> bool:
-    scope = template.principal if name == "principal" else template.resource
-    if named_in_scope(scope) is not None:
-        return True
-    return any(isinstance(clause, pst.When) and _binds(clause.expr, name) for clause in template.clauses)
+    return bound_names(template, name) is not None
 
 
-def _binds(expression: pst.Expr, name: pst.VarName) -> bool:
-    """Tell whether an expression holds only for principals (or resources) that it names."""
-    variable = pst.Var(name)
+def _names_bound_by(expression: pst.Expr, variable: pst.Var) -> frozenset[str] | None:
+    """The only names of a variable for which an expression can hold; None when it names none."""
     match expression:
         case pst.BinaryOp("and", left, right):
-            return _binds(left, name) or _binds(right, name)
+            return _meet(_names_bound_by(left, variable), _names_bound_by(right, variable))
         case pst.BinaryOp("or", left, right):
-            return _binds(left, name) and _binds(right, name)
-        case pst.BinaryOp("eq", left, right):
-            return (left == variable and _is_names(right)) or (right == variable and _is_names(left))
-        case pst.BinaryOp("in", left, right):
-            return left == variable and _is_names(right)
-        case pst.BinaryOp("contains", left, right):
-            return right == variable and _is_names(left)
+            one, other = _names_bound_by(left, variable), _names_bound_by(right, variable)
+            return None if one is None or other is None else one | other
+        case pst.BinaryOp("eq", left, right) if variable in (left, right):
+            return _names_in(right if left == variable else left)
+        case pst.BinaryOp("in", left, right) if left == variable:
+            return _names_in(right)
+        case pst.BinaryOp("contains", left, right) if right == variable:
+            return _names_in(left)
         case _:
-            return False
+            return None
 
 
-def _is_names(expression: pst.Expr) -> bool:
-    if isinstance(expression, pst.Set):
-        return all(isinstance(element, pst.EntityLit) for element in expression.elements)
-    return isinstance(expression, pst.EntityLit)
+def _meet(one: frozenset[str] | None, other: frozenset[str] | None) -> frozenset[str] | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return one & other
+
+
+def _names_in(expression: pst.Expr) -> frozenset[str] | None:
+    elements = expression.elements if isinstance(expression, pst.Set) else (expression,)
+    literals = [element for element in elements if isinstance(element, pst.EntityLit)]
+    return frozenset(one.value.id for one in literals) if len(literals) == len(elements) else None
 
 
 def _check_has(node: pst.HasAttr, schema: PolicySchema, methods: list[str]) -> list[str]:

@@ -22,6 +22,7 @@ MAX_BRACKET_DEPTH = 30
 MAX_CHAINED = 400
 
 _BLANK = re.compile(r"(?:\s|//[^\n]*)*")
+_AFTER_SCOPE = re.compile(r"when\b|unless\b|;")
 _TOKEN = re.compile(
     r"""
       (?P<comment>//[^\n]*)
@@ -54,6 +55,18 @@ class Statement:
     def place(self) -> str:
         """Where it is, as "file:line"."""
         return f"{self.file}:{self.line}"
+
+    @property
+    def conditions(self) -> str:
+        """Its `when` and `unless` clauses as they stand there; empty where it has none."""
+        depth = 0
+        for token in _TOKEN.finditer(self.text):
+            depth += {"open": 1, "close": -1}.get(str(token.lastgroup), 0)
+            if token.lastgroup == "close" and depth == 0:
+                rest = self.text[_skip_blank(self.text, token.end()) :]
+                if _AFTER_SCOPE.match(rest):
+                    return rest.rstrip("; \n\t\r")
+        return ""
 
     def place_of(self, word: str) -> str:
         """Where a word of the statement is, or the statement itself when that is not certain."""

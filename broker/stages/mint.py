@@ -61,8 +61,9 @@ class Minter:
         manifest = call.version.manifest
         names = manifest.method(call.contract.method).credentials
         wanted = [
-            CredentialWanted(name, manifest.credentials[name].engine, manifest.credentials[name].role)
+            CredentialWanted(name, asked.engine, asked.role, asked.max_signatures)
             for name in names
+            if (asked := manifest.credentials[name])
         ]
         if not wanted:
             return []
@@ -90,4 +91,13 @@ class Minter:
 
 
 def _record(lease: Lease | OwedLease) -> LeaseRecord:
-    return LeaseRecord(lease.lease_id, lease.accessor, lease.credential, lease.username, lease.minted)
+    return LeaseRecord(
+        lease.lease_id,
+        lease.accessor,
+        lease.credential,
+        lease.username,
+        lease.minted,
+        engine=lease.engine,
+        role=lease.role,
+        expires=lease.expires,
+    )

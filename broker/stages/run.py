@@ -20,6 +20,7 @@ from broker.errors import CallError, Failed
 from broker.model import Call, Reservation, SandboxRecord
 from broker.redaction import Redaction
 from broker.stages.reserve import NothingRan, in_doubt
+from broker.stages.start_frame import Signing, start_frame
 from broker.store.protocol import Store
 from broker.trail import Trail
 from credentials.lease import Lease
@@ -35,7 +36,6 @@ from tools.text import clean_text
 
 log = logging.getLogger(__name__)
 
-PROTOCOL_VERSION = 1
 # A tool that has less time than this is not started.
 MIN_RUN_SECONDS = 0.05
 
@@ -91,13 +91,14 @@ class Runner:
                 sandbox, egress = await self._prepare(call, stack)
                 made.append(sandbox)
                 _check_time_left(call)
-                start = self._start_frame(call, reservation, leases, egress)
+                start = start_frame(call, reservation, leases, egress)
                 trail.committed = call.is_write
                 await trail.at("dispatch")
                 await self._store.dispatch(call.call_id, trail.leases, _records(made))
                 await trail.at("start")
                 trail.ran = True
-                outcome = await sandbox.run(start, max(call.deadline - time.monotonic(), 0.001))
+                left = max(call.deadline - time.monotonic(), 0.001)
+                outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
             log.warning("end of the sandbox", extra={"call_id": call.call_id, "cause": str(error)})
@@ -123,37 +124,6 @@ class Runner:
         )
         sandbox = await stack.enter_async_context(self._machinery.driver.create(spec, call.call_id))
         return sandbox, egress
-
-    def _start_frame(
-        self, call: Call, reservation: Reservation, leases: Sequence[Lease], egress: Egress | None
-    ) -> handler_pb2.Start:
-        context = handler_pb2.CallContext(
-            call_id=call.call_id,
-            tenant=call.caller.tenant,
-            environment=call.environment,
-            agent=call.caller.name,
-            subject=call.caller.subject,
-            idempotency_key=call.target_key,
-            attempt=reservation.attempt,
-            remaining_millis=int(max(call.deadline - time.monotonic(), 0) * 1000),
-            traceparent=call.traceparent,
-        )
-        credentials = {
-            lease.credential: handler_pb2.Credential(
-                username_password=handler_pb2.UsernamePassword(
-                    username=lease.username, password=lease.password.reveal()
-                )
-            )
-            for lease in leases
-        }
-        return handler_pb2.Start(
-            protocol_version=PROTOCOL_VERSION,
-            context=context,
-            method=call.contract.method,
-            request=call.canonical,
-            credentials=credentials,
-            targets=egress.handler_targets() if egress else {},
-        )
 
 
 def _records(made: Sequence[Sandbox]) -> list[SandboxRecord]:

@@ -7,6 +7,8 @@ Rules:
    of grace lasts; only an unknown key that its owner says is younger than the restore is taken.
 4. The epoch goes on past every number that may have been used since.
 5. What was in the place before is kept beside it, and whoever has it open is stale.
+6. A brake is in force if it was in the backup, or in what was in the place before and can be read: restoring
+   must not let in again whoever was stopped since.
 """
 
 from __future__ import annotations
@@ -16,19 +18,20 @@ import os
 import shutil
 import sqlite3
 import tempfile
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from broker.model import CallState
+from broker.model import Brake, CallState
 from broker.store import call_table
 from broker.store.database import connect, sync_folder
 from broker.store.epochs import SECOND_MICROS, Watch, find_newest
 from broker.store.moments import from_micros, to_micros
 from broker.store.options import DAY_SECONDS, Clock, StoreOptions, read_clock
 from broker.store.protocol import AuditEvent, Epoch, StoreError
-from broker.store.registry_tables import append_audit
+from broker.store.registry_tables import add_brake, append_audit, select_brakes
 from broker.store.schema import check_schema, migrate, read_migrations
 from broker.store.sqlite import begin, when_free
 from toolcrib.v1.reasons_pb2 import Reason
@@ -140,11 +143,17 @@ def _mark_backup(copy: sqlite3.Connection, now: datetime) -> None:
 
 # --- restore ---------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
+class _Retired:
+    epoch: Epoch
+    brakes: Sequence[Brake]
+
+
+@dataclass(frozen=True, slots=True)
 class _Plan:
     beside: Path
     path: Path
     restored: Restored
-    old: Epoch | None
+    old: _Retired | None
     grace_seconds: float
 
 
@@ -167,15 +176,15 @@ def _prepare(backup: Path, beside: Path, options: StoreOptions) -> Restored:
     return Restored(backup_at, now, 0, None)
 
 
-def _retire(path: Path, options: StoreOptions, watch: Watch) -> Epoch | None:
+def _retire(path: Path, options: StoreOptions, watch: Watch) -> _Retired | None:
     """Take over what is in the place, so that nobody writes to it any more; None where it cannot be read."""
     if not path.exists():
         return None
     try:
         with closing(connect(path, writes=True)) as old:
-            epoch = begin(old, options, watch).epoch
+            retired = _Retired(begin(old, options, watch).epoch, select_brakes(old))
             old.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-            return epoch
+            return retired
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode & 0xFF not in _DAMAGED:
             raise
@@ -197,7 +206,10 @@ def _put_in_place(plan: _Plan, options: StoreOptions) -> Restored:
 def _doubt(copy: sqlite3.Connection, plan: _Plan, options: StoreOptions) -> int:
     """Write, in one transaction, what is not known any more."""
     copy.execute("BEGIN IMMEDIATE")
-    epoch = _next_epoch(copy, plan.old)
+    old = plan.old if plan.old and plan.old.epoch.installation == _installation(copy) else None
+    epoch = _next_epoch(copy, old)
+    for brake in old.brakes if old else ():
+        add_brake(copy, brake)
     now = plan.restored.restored_at
     micros = to_micros(now)
     copy.execute("INSERT INTO epochs VALUES (?, ?, ?, 0, ?)", (epoch, micros, micros, micros))
@@ -209,6 +221,7 @@ def _doubt(copy: sqlite3.Connection, plan: _Plan, options: StoreOptions) -> int:
         "backup_at": plan.restored.backup_at.isoformat(),
         "epoch": epoch,
         "grace_seconds": plan.grace_seconds,
+        "brakes": [brake.brake_id for brake in select_brakes(copy)],
     }
     append_audit(copy, AuditEvent("store.restored", "", "", now, details=details), options)
     running = [kept for kept in call_table.select_running(copy, epoch) if kept.call.effect is not Effect.READ]
@@ -228,13 +241,15 @@ def _doubt(copy: sqlite3.Connection, plan: _Plan, options: StoreOptions) -> int:
     return len(running)
 
 
-def _next_epoch(copy: sqlite3.Connection, old: Epoch | None) -> int:
+def _installation(copy: sqlite3.Connection) -> str:
+    (installation,) = copy.execute("SELECT id FROM installation").fetchone()
+    return str(installation)
+
+
+def _next_epoch(copy: sqlite3.Connection, old: _Retired | None) -> int:
     newest = find_newest(copy)
     number = newest.number if newest else 0
-    (installation,) = copy.execute("SELECT id FROM installation").fetchone()
-    if old is not None and old.installation == installation:
-        return max(number, old.number) + 1
-    return number + EPOCH_STEP
+    return number + EPOCH_STEP if old is None else max(number, old.epoch.number) + 1
 
 
 def _set_aside(path: Path, now: datetime) -> Path | None:

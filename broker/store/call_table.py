@@ -7,27 +7,35 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.model import CallRecord, CallState, Charge, LeaseRecord
+from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord
 from broker.store.cipher import KeptCall
-from broker.store.moments import from_micros, to_micros, to_micros_or_none
+from broker.store.moments import from_micros, to_micros
 from broker.store.paging import Position
-from broker.store.protocol import ClaimScope
-from broker.store.rows import read_call, read_key, read_lease, write_call, write_sandboxes
-from broker.store.rules import KeyRow
+from broker.store.protocol import AuditEvent, ClaimScope
+from broker.store.rows import (
+    read_call,
+    read_key,
+    read_lease,
+    read_use,
+    write_call,
+    write_lease,
+    write_sandboxes,
+)
+from broker.store.rules import KeyRow, make_end_event
 
 _INSERT = """
 INSERT INTO calls (tenant, environment, call_id, agent, subject, method, tool_version, effect, key,
   fingerprint, attempt, epoch, state, started, ended, reason, message, failure, grant_id, request, result,
-  labels, stages, sandboxes, tool_log)
+  labels, stages, sandboxes, tool_log, marks)
 VALUES (:tenant, :environment, :call_id, :agent, :subject, :method, :tool_version, :effect, :key,
   :fingerprint, :attempt, :epoch, :state, :started, :ended, :reason, :message, :failure, :grant_id, :request,
-  :result, :labels, :stages, :sandboxes, :tool_log)
+  :result, :labels, :stages, :sandboxes, :tool_log, :marks)
 """
 _REPLACE = """
 UPDATE calls SET subject = :subject, tool_version = :tool_version, effect = :effect, state = :state,
   attempt = :attempt, started = :started, ended = :ended, reason = :reason, message = :message,
   failure = :failure, grant_id = :grant_id, request = :request, result = :result, labels = :labels,
-  stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log
+  stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log, marks = :marks
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id
 """
 _LIST = """
@@ -49,6 +57,26 @@ _FREE_KEY = """
 UPDATE claims SET free = 1, attempt = ?, epoch = ?
 WHERE tenant = ? AND environment = ? AND agent = ? AND method = ? AND key = ?
 """
+_ADD_LEASE = """
+INSERT INTO leases (tenant, environment, call_id, position, lease_id, accessor, credential, username, minted,
+  confirmed_dead, engine, role, expires)
+VALUES (:tenant, :environment, :call_id, :position, :lease_id, :accessor, :credential, :username, :minted,
+  :confirmed_dead, :engine, :role, :expires)
+ON CONFLICT DO NOTHING
+"""
+_END_LEASE = """
+UPDATE leases SET confirmed_dead = ? WHERE lease_id = ? AND confirmed_dead IS NULL RETURNING *
+"""
+# Those that owe a lease are few; `leases_owed` names them.
+_OWING = """
+SELECT * FROM calls WHERE call_id IN (
+  SELECT call_id FROM leases WHERE confirmed_dead IS NULL AND (?1 = '' OR tenant = ?1))
+"""
+_COUNT_USE = """
+INSERT INTO grant_uses VALUES (?, ?, ?, ?, ?, 1, ?)
+ON CONFLICT DO UPDATE SET calls = calls + 1, last = max(last, excluded.last)
+"""
+_USES = "SELECT * FROM grant_uses WHERE tenant = ?"
 
 # Later than every call: where a list begins.
 NEWEST: Position = ((1 << 63) - 1, "")
@@ -137,22 +165,7 @@ def dispatch_call(connection: sqlite3.Connection, call: CallRecord) -> None:
 def add_leases(connection: sqlite3.Connection, call: CallRecord) -> None:
     """Add the leases of a call that are not there."""
     connection.executemany(
-        "INSERT INTO leases VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        [
-            (
-                call.tenant,
-                call.environment,
-                call.call_id,
-                position,
-                lease.lease_id,
-                lease.accessor,
-                lease.credential,
-                lease.username,
-                to_micros(lease.minted),
-                to_micros_or_none(lease.confirmed_dead),
-            )
-            for position, lease in enumerate(call.leases)
-        ],
+        _ADD_LEASE, [write_lease(call, position, lease) for position, lease in enumerate(call.leases)]
     )
 
 
@@ -226,12 +239,28 @@ def unbook(connection: sqlite3.Connection, call: CallRecord) -> None:
     )
 
 
-def end_lease(connection: sqlite3.Connection, lease_id: str, at: datetime) -> None:
-    """Note a lease's end; the first time stays."""
-    connection.execute(
-        "UPDATE leases SET confirmed_dead = ? WHERE lease_id = ? AND confirmed_dead IS NULL",
-        (to_micros(at), lease_id),
-    )
+def count_use(connection: sqlite3.Connection, call: CallRecord) -> None:
+    """Count that a call's grant allowed it."""
+    values = call.tenant, call.environment, call.grant_id, call.agent, call.method, to_micros(call.started)
+    connection.execute(_COUNT_USE, values)
+
+
+def select_uses(connection: sqlite3.Connection, tenant: str) -> Sequence[GrantUse]:
+    """Read what the grants of a tenant allowed."""
+    return [read_use(row) for row in connection.execute(_USES, (tenant,))]
+
+
+def end_lease(connection: sqlite3.Connection, lease_id: str, at: datetime) -> Sequence[AuditEvent]:
+    """Note a lease's end; the first time stays, and only of that there is something to record."""
+    rows = connection.execute(_END_LEASE, (to_micros(at), lease_id)).fetchall()
+    return [
+        make_end_event(row["tenant"], row["environment"], row["call_id"], read_lease(row)) for row in rows
+    ]
+
+
+def select_owing(connection: sqlite3.Connection, tenant: str) -> Sequence[KeptCall]:
+    """Read the calls with leases whose end is not confirmed; of every tenant where none is named."""
+    return _with_leases(connection, connection.execute(_OWING, (tenant,)).fetchall())
 
 
 def select_owed(connection: sqlite3.Connection) -> Sequence[tuple[str, LeaseRecord]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -167,3 +168,39 @@ class Keys:
             state=CallState.CLAIMED,
             started=self._options.clock(),
         )
+
+
+class KeyedCalls(ABC):
+    """What `Store` promises about keys: the same whatever keeps the calls."""
+
+    _keys: Keys
+
+    @abstractmethod
+    async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
+        """Find a key that was reserved: see `Lookup`."""
+
+    @abstractmethod
+    async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
+        """Read one call of a tenant."""
+
+    async def claim(
+        self, scope: ClaimScope, fingerprint: str, call_id: str, new_since: datetime | None = None
+    ) -> Claim:
+        """Take a key, or find who has it."""
+        claim = await self._keys.claim(scope, fingerprint, call_id, new_since)
+        if claim.earlier is None or claim.expired or claim.earlier.state in UNFINISHED:
+            return claim
+        return replace(claim, earlier=await self.get_call(scope.tenant, claim.earlier.call_id))
+
+    async def release(self, scope: ClaimScope, call_id: str) -> None:
+        """Give an unreserved key back."""
+        await self._keys.give_up(scope, call_id)
+
+    async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
+        """Wait for a call's next change."""
+        await self._keys.wait(call_id, timeout_seconds)
+
+    async def pinned_version(self, scope: ClaimScope) -> str:
+        """Name the version that the call which holds a key ran with."""
+        found = await self.find_key(scope)
+        return "" if found is None or found[0].free else found[1].tool_version

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from broker.model import CallRecord, CallState, Charge, LeaseRecord, SandboxRecord
+from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord, LiveLease, SandboxRecord
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
 from broker.store.cipher import KeptCall
 from broker.store.epochs import Watch
-from broker.store.keys import Keys
+from broker.store.keys import KeyedCalls, Keys
 from broker.store.memory_part import MemoryPart
 from broker.store.memory_state import Booking, MemoryLedger, MemoryState
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, Claim, ClaimScope, Page, StoreError
+from broker.store.protocol import AuditEvent, ClaimScope, Page, StoreError
 from broker.store.rules import (
     ENDS,
     RUNNING,
-    UNFINISHED,
     KeyRow,
     amend_call,
     check_attempt,
     check_new,
     check_state,
+    count_use,
     end_call,
+    find_new_ends,
+    list_live,
+    make_end_event,
     merge_leases,
     merge_sandboxes,
     resolve_call,
@@ -33,29 +36,12 @@ from broker.store.rules import (
 )
 
 
-class MemoryCalls(MemoryPart):
+class MemoryCalls(KeyedCalls, MemoryPart):
     """Calls, as `Store` promises them."""
 
     def __init__(self, options: StoreOptions, state: MemoryState, watch: Watch | None) -> None:
         super().__init__(options, state, watch)
         self._keys = Keys(options, self)
-
-    async def claim(
-        self, scope: ClaimScope, fingerprint: str, call_id: str, new_since: datetime | None = None
-    ) -> Claim:
-        """Take a key, or find who has it."""
-        claim = await self._keys.claim(scope, fingerprint, call_id, new_since)
-        if claim.earlier is None or claim.expired or claim.earlier.state in UNFINISHED:
-            return claim
-        return replace(claim, earlier=await self.get_call(scope.tenant, claim.earlier.call_id))
-
-    async def release(self, scope: ClaimScope, call_id: str) -> None:
-        """Give an unreserved key back."""
-        await self._keys.give_up(scope, call_id)
-
-    async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
-        """Wait for a call's next change."""
-        await self._keys.wait(call_id, timeout_seconds)
 
     async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
         """Find a key that was reserved, and its call without contents."""
@@ -92,6 +78,9 @@ class MemoryCalls(MemoryPart):
             self._keys.release(scope, call.call_id)
         self._add(kept)
         self.state.bookings.extend(bookings)
+        if call.grant_id:
+            name = call.tenant, call.environment, call.grant_id, call.agent, call.method
+            self.state.uses[name] = count_use(self.state.uses.get(name), call)
         self._keys.notify(call.call_id)
 
     def _book(self, call: CallRecord, charges: Sequence[Charge], now: datetime) -> Sequence[Booking]:
@@ -112,11 +101,6 @@ class MemoryCalls(MemoryPart):
         self._end(replace(kept, call=end_call(stored, kept.call, (CallState.FAILED,))), audit)
         self._free(call.call_id, with_charges=True)
 
-    async def pinned_version(self, scope: ClaimScope) -> str:
-        """Name the version that the call which holds a key ran with."""
-        found = await self.find_key(scope)
-        return "" if found is None or found[0].free else found[1].tool_version
-
     async def dispatch(
         self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
     ) -> None:
@@ -125,14 +109,14 @@ class MemoryCalls(MemoryPart):
         stored = self._stored(call_id)
         check_state(call_id, self._own_state(stored), (CallState.RESERVED,))
         assert stored is not None, "a call with a state is there"
-        self._put(
-            replace(
-                stored,
-                state=CallState.DISPATCHED,
-                leases=merge_leases(stored.leases, leases),
-                sandboxes=merge_sandboxes(stored.sandboxes, sandboxes),
-            )
+        dispatched = replace(
+            stored,
+            state=CallState.DISPATCHED,
+            leases=merge_leases(stored.leases, leases),
+            sandboxes=merge_sandboxes(stored.sandboxes, sandboxes),
         )
+        self._append(*find_new_ends(stored, dispatched))
+        self._put(dispatched)
         self._keys.notify(call_id)
 
     async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
@@ -157,14 +141,15 @@ class MemoryCalls(MemoryPart):
     async def lease_ended(self, lease_id: str, at: datetime) -> None:
         """Note that a lease's end was confirmed; the first time stays."""
         await self._begin_write()
-        for kept in list(self.state.calls.values()):
-            leases = tuple(
-                replace(lease, confirmed_dead=lease.confirmed_dead or at)
-                if lease.lease_id == lease_id
-                else lease
-                for lease in kept.call.leases
-            )
-            self._put(replace(kept.call, leases=leases))
+        for live in list_live(self._records()):
+            if live.lease.lease_id == lease_id:
+                self._end_lease(live, at)
+
+    def _end_lease(self, live: LiveLease, at: datetime) -> None:
+        call, dead = live.call, replace(live.lease, confirmed_dead=at)
+        self._append(make_end_event(call.tenant, call.environment, call.call_id, dead))
+        leases = tuple(dead if lease is live.lease else lease for lease in call.leases)
+        self._put(replace(call, leases=leases))
 
     async def amend(self, call: CallRecord) -> None:
         """Replace what was known only after the end."""
@@ -174,21 +159,31 @@ class MemoryCalls(MemoryPart):
         contents = replace(self.state.calls[call.call_id].contents, tool_log=kept.contents.tool_log)
         self.state.calls[call.call_id] = replace(self.state.calls[call.call_id], contents=contents)
 
+    async def live_leases(self, tenant: str = "") -> Sequence[LiveLease]:
+        """List leases whose end is not confirmed, with their calls."""
+        await self._begin_read()
+        return list_live(call for call in self._records() if tenant in ("", call.tenant))
+
+    async def grant_uses(self, tenant: str) -> Sequence[GrantUse]:
+        """Count what each grant of a tenant allowed."""
+        await self._begin_read()
+        return [use for name, use in self.state.uses.items() if name[0] == tenant]
+
     async def owed_leases(self) -> Sequence[tuple[str, LeaseRecord]]:
         """List leases whose end is not confirmed."""
         await self._begin_read()
         return [
-            (kept.call.call_id, lease)
-            for kept in self.state.calls.values()
-            for lease in kept.call.leases
+            (call.call_id, lease)
+            for call in self._records()
+            for lease in call.leases
             if lease.confirmed_dead is None
         ]
 
     async def unfinished(self) -> Sequence[CallRecord]:
         """List running calls of earlier epochs."""
         await self._begin_read()
-        calls = [kept.call for kept in self.state.calls.values()]
-        return [call for call in calls if call.state in RUNNING and call.epoch < self.epoch.number]
+        number = self.epoch.number
+        return [call for call in self._records() if call.state in RUNNING and call.epoch < number]
 
     async def adopt(self, call: CallRecord, audit: AuditEvent) -> None:
         """End a call of an earlier epoch."""
@@ -240,7 +235,7 @@ class MemoryCalls(MemoryPart):
         await self._begin_read()
         found = [
             call
-            for call in (kept.call for kept in self.state.calls.values())
+            for call in self._records()
             if call.tenant == tenant
             and agent in ("", call.agent)
             and method in ("", call.method)
@@ -251,6 +246,9 @@ class MemoryCalls(MemoryPart):
         return self._tokens.cut(binding, found, clamp_page_size(page_size), call_position)
 
     # --- the records -------------------------------------------------------------------------------------
+    def _records(self) -> Iterable[CallRecord]:
+        return (kept.call for kept in self.state.calls.values())
+
     def _stored(self, call_id: str) -> CallRecord | None:
         kept = self.state.calls.get(call_id)
         return kept.call if kept else None
@@ -271,8 +269,8 @@ class MemoryCalls(MemoryPart):
         return stored.state if stored and stored.epoch == self.epoch.number else None
 
     def _end(self, end: KeptCall, audit: AuditEvent) -> None:
-        self._append(audit)
         call_id = end.call.call_id
+        self._append(audit, *find_new_ends(self.state.calls[call_id].call, end.call))
         self.state.calls[call_id] = self.state.calls[call_id].ended(end)
         self._keys.notify(call_id)
 

@@ -63,8 +63,12 @@ class MemoryPart:
         assert self.state.run is not None, "a store that is open has begun an epoch"
         return self.state.run
 
-    def _append(self, event: AuditEvent) -> None:
-        """Chain a record: the last step that can fail, so that a change and its record come together."""
+    def _append(self, *events: AuditEvent) -> None:
+        """Chain records: the last step that can fail, so that a change and its records come together."""
         chain = self.state.audit
         head = Anchor(chain[-1].sequence, chain[-1].hash) if chain else START
-        chain.append(seal(event, head, self._options.audit_key, self._options.key_id))
+        records = []
+        for event in events:
+            records.append(seal(event, head, self._options.audit_key, self._options.key_id))
+            head = Anchor(records[-1].sequence, records[-1].hash)
+        chain.extend(records)

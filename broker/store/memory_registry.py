@@ -1,19 +1,20 @@
-"""The part of the memory store that knows versions, grants, tenants' keys and the audit chain."""
+"""The part of the memory store that knows versions, grants, tenants' keys, brakes and the audit chain."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
+from broker.model import Brake
 from broker.store.cipher import Contents
 from broker.store.memory_part import MemoryPart
 from broker.store.paging import clamp_page_size, version_position
-from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, Page, VersionRow
+from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, Page, StoreError, VersionRow
 from broker.store.rules import check_base, check_same_digest, check_version, review
 
 
 class MemoryRegistry(MemoryPart):
-    """Versions, grants, tenants' keys and audit, as `Store` promises them."""
+    """Versions, grants, tenants' keys, brakes and audit, as `Store` promises them."""
 
     # --- versions ----------------------------------------------------------------------------------------
     async def put_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
@@ -133,3 +134,26 @@ class MemoryRegistry(MemoryPart):
                 contents = Contents(tool_log=None if kept.contents.tool_log else b"")
                 self.state.calls[call.call_id] = replace(kept, call=call, contents=contents)
         self._sealing.forget(tenant)
+
+    # --- brakes ------------------------------------------------------------------------------------------
+    async def set_brake(self, brake: Brake, audit: AuditEvent) -> Brake:
+        """Add a brake; one that is in force stays."""
+        await self._begin_write()
+        name, brakes = (brake.tenant, brake.kind, brake.value), self.state.brakes
+        if name not in brakes and brake.brake_id in (one.brake_id for one in brakes.values()):
+            raise StoreError(f"brake {brake.brake_id}: another one has this id")
+        self._append(audit)
+        return brakes.setdefault(name, brake)
+
+    async def lift_brake(self, brake_id: str, audit: AuditEvent) -> None:
+        """Take a brake away."""
+        await self._begin_write()
+        kept = {name: brake for name, brake in self.state.brakes.items() if brake.brake_id != brake_id}
+        if len(kept) < len(self.state.brakes):
+            self._append(audit)
+            self.state.brakes = kept
+
+    async def brakes(self) -> Sequence[Brake]:
+        """List the brakes in force."""
+        await self._begin_read()
+        return sorted(self.state.brakes.values(), key=lambda brake: (brake.set_at, brake.brake_id))

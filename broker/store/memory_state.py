@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from broker.model import Charge
+from broker.model import Brake, BrakeKind, Charge, GrantUse
 from broker.store.cipher import KeptCall
 from broker.store.epochs import Restoration, Run
 from broker.store.protocol import AuditRecord, ClaimScope, GrantFiles, VersionRow
@@ -41,6 +41,8 @@ class MemoryState:
     versions: dict[tuple[str, str, str], VersionRow] = field(default_factory=dict)
     aliases: dict[tuple[str, str, str], str] = field(default_factory=dict)
     grants: dict[str, GrantFiles] = field(default_factory=dict)
+    uses: dict[tuple[str, ...], GrantUse] = field(default_factory=dict)
+    brakes: dict[tuple[str, BrakeKind, str], Brake] = field(default_factory=dict)
     audit: list[AuditRecord] = field(default_factory=list)
 
 

@@ -19,7 +19,16 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
-from broker.model import CallRecord, CallState, Charge, LeaseRecord, SandboxRecord
+from broker.model import (
+    Brake,
+    CallRecord,
+    CallState,
+    Charge,
+    GrantUse,
+    LeaseRecord,
+    LiveLease,
+    SandboxRecord,
+)
 
 T = TypeVar("T")
 
@@ -249,10 +258,17 @@ class Store(Protocol):
         """Record a call that was refused after authenticate: state REFUSED, no key, no charges."""
 
     async def lease_ended(self, lease_id: str, at: datetime) -> None:
-        """Note that look-up confirmed a lease's end. The first time stays; an unknown lease is no error."""
+        """Note that look-up confirmed a lease's end. The first time stays; an unknown lease is no error.
+
+        The first time appends the audit record "lease.ended" with tenant, environment and id of its call, and
+        {"lease", "accessor", "credential"}, at `at`. A lease that a change adds dead is recorded with it.
+        """
 
     async def amend(self, call: CallRecord) -> None:
-        """Replace stages, sandboxes and tool_log of an ended call: what was known only after its end."""
+        """Replace stages, sandboxes and tool_log of an ended call, add marks: what was known only after."""
+
+    async def live_leases(self, tenant: str = "") -> Sequence[LiveLease]:
+        """Every lease whose end is not confirmed, oldest first; of every tenant where none is named."""
 
     async def owed_leases(self) -> Sequence[tuple[str, LeaseRecord]]:
         """(call id, lease) of every lease whose end is not confirmed, of every epoch."""
@@ -298,6 +314,18 @@ class Store(Protocol):
 
         A later change of the tenant gets a new key. Keys of its calls stay used.
         """
+
+    async def grant_uses(self, tenant: str) -> Sequence[GrantUse]:
+        """Count what each grant of a tenant allowed, by environment, agent and method. Any order."""
+
+    async def set_brake(self, brake: Brake, audit: AuditEvent) -> Brake:
+        """Add a brake. One of the same kind, tenant and value that is in force stays, and is returned."""
+
+    async def lift_brake(self, brake_id: str, audit: AuditEvent) -> None:
+        """Take a brake away. One that is not there is no error, and is not recorded."""
+
+    async def brakes(self) -> Sequence[Brake]:
+        """Every brake in force, of every tenant, oldest first."""
 
     async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
         """Read one call of a tenant."""

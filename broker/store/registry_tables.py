@@ -1,4 +1,4 @@
-"""Versions, aliases, grants and the audit chain in the database: plain functions on a connection."""
+"""Versions, aliases, grants, brakes and the audit chain in the database: plain functions on a connection."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import sqlite3
 from collections.abc import Sequence
 
 from broker.audit import START, Anchor, seal
+from broker.model import Brake
 from broker.store.moments import to_micros_or_none
 from broker.store.options import StoreOptions
 from broker.store.paging import Position
 from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, VersionRow
-from broker.store.rows import read_audit_record, read_grants, read_version, write_version
+from broker.store.rows import (
+    read_audit_record,
+    read_brake,
+    read_grants,
+    read_version,
+    write_brake,
+    write_version,
+)
 
 _INSERT_VERSION = """
 INSERT INTO versions VALUES (:tenant, :bundle, :version, :digest, :state, :descriptor_set, :manifest_yaml,
@@ -33,7 +41,11 @@ INSERT INTO grants VALUES (?, ?, ?, ?)
 ON CONFLICT DO UPDATE
 SET digest = excluded.digest, applied = excluded.applied, applied_by = excluded.applied_by
 """
-
+_ADD_BRAKE = """
+INSERT INTO brakes (tenant, kind, value, brake_id, reason, set_by, set_at)
+VALUES (:tenant, :kind, :value, :brake_id, :reason, :set_by, :set_at)
+ON CONFLICT (tenant, kind, value) DO NOTHING
+"""
 _ERASE = """
 UPDATE calls SET request = NULL, result = NULL, message = '', failure = '{}',
   tool_log = CASE tool_log WHEN x'' THEN x'' END
@@ -120,6 +132,26 @@ def erase(connection: sqlite3.Connection, tenant: str) -> None:
     """Remove a tenant's data key, and what its calls hold, sealed or clear."""
     connection.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
     connection.execute(_ERASE, (tenant,))
+
+
+def add_brake(connection: sqlite3.Connection, brake: Brake) -> Brake:
+    """Add a brake where none of its kind, tenant and value is in force, and return the one that is."""
+    connection.execute(_ADD_BRAKE, write_brake(brake))
+    row = connection.execute(
+        "SELECT * FROM brakes WHERE tenant = ? AND kind = ? AND value = ?",
+        (brake.tenant, brake.kind.value, brake.value),
+    ).fetchone()
+    return read_brake(row)
+
+
+def remove_brake(connection: sqlite3.Connection, brake_id: str) -> bool:
+    """Take a brake away, and tell whether it was there."""
+    return connection.execute("DELETE FROM brakes WHERE brake_id = ?", (brake_id,)).rowcount > 0
+
+
+def select_brakes(connection: sqlite3.Connection) -> Sequence[Brake]:
+    """Read the brakes in force, oldest first."""
+    return [read_brake(row) for row in connection.execute("SELECT * FROM brakes ORDER BY set_at, brake_id")]
 
 
 def append_audit(connection: sqlite3.Connection, event: AuditEvent, options: StoreOptions) -> None:

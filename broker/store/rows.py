@@ -6,7 +6,17 @@ import json
 import sqlite3
 from collections.abc import Mapping, Sequence
 
-from broker.model import CallRecord, CallState, LeaseRecord, SandboxRecord, StageTime
+from broker.model import (
+    Brake,
+    BrakeKind,
+    CallRecord,
+    CallState,
+    GrantUse,
+    LeaseRecord,
+    Mark,
+    SandboxRecord,
+    StageTime,
+)
 from broker.store.cipher import Contents, KeptCall
 from broker.store.moments import from_micros, from_micros_or_none, to_micros, to_micros_or_none
 from broker.store.protocol import AuditRecord, GrantFiles, VersionRow
@@ -45,6 +55,7 @@ def write_call(kept: KeptCall) -> dict[str, object]:
         "stages": json.dumps([[one.stage, one.start_micros, one.duration_micros] for one in call.stages]),
         "sandboxes": write_sandboxes(call.sandboxes),
         "tool_log": contents.tool_log,
+        "marks": json.dumps(call.marks),
     }
 
 
@@ -74,6 +85,7 @@ def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> KeptCall:
         stages=tuple(StageTime(*one) for one in json.loads(row["stages"])),
         leases=tuple(leases),
         sandboxes=tuple(_read_sandbox(one) for one in json.loads(row["sandboxes"])),
+        marks=tuple(Mark(one) for one in json.loads(row["marks"])),
     )
     return KeptCall(call, Contents(row["request"], row["result"], row["tool_log"]))
 
@@ -94,6 +106,25 @@ def _read_sandbox(values: Sequence[object]) -> SandboxRecord:
     return SandboxRecord(str(container_id), str(image_id), from_micros(made), from_micros_or_none(gone))
 
 
+def write_lease(call: CallRecord, position: int, lease: LeaseRecord) -> dict[str, object]:
+    """Turn a call's lease into the values of its row."""
+    return {
+        "tenant": call.tenant,
+        "environment": call.environment,
+        "call_id": call.call_id,
+        "position": position,
+        "lease_id": lease.lease_id,
+        "accessor": lease.accessor,
+        "credential": lease.credential,
+        "username": lease.username,
+        "minted": to_micros(lease.minted),
+        "confirmed_dead": to_micros_or_none(lease.confirmed_dead),
+        "engine": lease.engine,
+        "role": lease.role,
+        "expires": to_micros_or_none(lease.expires),
+    }
+
+
 def read_lease(row: sqlite3.Row) -> LeaseRecord:
     """Turn a row into a lease."""
     return LeaseRecord(
@@ -103,6 +134,9 @@ def read_lease(row: sqlite3.Row) -> LeaseRecord:
         username=row["username"],
         minted=from_micros(row["minted"]),
         confirmed_dead=from_micros_or_none(row["confirmed_dead"]),
+        engine=row["engine"],
+        role=row["role"],
+        expires=from_micros_or_none(row["expires"]),
     )
 
 
@@ -141,6 +175,44 @@ def read_version(row: sqlite3.Row, aliases: Sequence[str]) -> VersionRow:
 def read_grants(row: sqlite3.Row, files: Mapping[str, str]) -> GrantFiles:
     """Turn a row and its files into a tenant's grants."""
     return GrantFiles(files, row["digest"], from_micros_or_none(row["applied"]), row["applied_by"])
+
+
+def write_brake(brake: Brake) -> dict[str, object]:
+    """Turn a brake into the values of its row."""
+    return {
+        "tenant": brake.tenant,
+        "kind": brake.kind.value,
+        "value": brake.value,
+        "brake_id": brake.brake_id,
+        "reason": brake.reason,
+        "set_by": brake.set_by,
+        "set_at": to_micros(brake.set_at),
+    }
+
+
+def read_brake(row: sqlite3.Row) -> Brake:
+    """Turn a row into a brake."""
+    return Brake(
+        row["brake_id"],
+        BrakeKind(row["kind"]),
+        row["tenant"],
+        row["value"],
+        row["reason"],
+        row["set_by"],
+        from_micros(row["set_at"]),
+    )
+
+
+def read_use(row: sqlite3.Row) -> GrantUse:
+    """Turn a row into how often a grant was used."""
+    return GrantUse(
+        row["grant_id"],
+        row["environment"],
+        row["agent"],
+        row["method"],
+        row["calls"],
+        from_micros(row["last"]),
+    )
 
 
 def read_audit_record(row: sqlite3.Row) -> AuditRecord:

@@ -13,12 +13,20 @@ is a tombstone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from broker.model import CallRecord, CallState, LeaseRecord, SandboxRecord
-from broker.store.protocol import BaseChanged, Claim, ClaimScope, StoreError, VersionExists, VersionRow
+from broker.model import CallRecord, CallState, GrantUse, LeaseRecord, LiveLease, Mark, SandboxRecord
+from broker.store.protocol import (
+    AuditEvent,
+    BaseChanged,
+    Claim,
+    ClaimScope,
+    StoreError,
+    VersionExists,
+    VersionRow,
+)
 
 RUNNING = (CallState.RESERVED, CallState.DISPATCHED)
 UNFINISHED = (CallState.CLAIMED, *RUNNING)
@@ -117,6 +125,7 @@ def end_call(stored: CallRecord | None, call: CallRecord, ends: Sequence[CallSta
         epoch=stored.epoch,
         leases=merge_leases(stored.leases, call.leases),
         sandboxes=merge_sandboxes(stored.sandboxes, call.sandboxes),
+        marks=merge_marks(stored.marks, call.marks),
     )
 
 
@@ -147,6 +156,44 @@ def merge_leases(stored: Sequence[LeaseRecord], given: Sequence[LeaseRecord]) ->
     return (*stored, *(lease for lease in given if lease.lease_id not in known))
 
 
+def merge_marks(stored: Sequence[Mark], given: Sequence[Mark]) -> tuple[Mark, ...]:
+    """Add marks, in the order of `Mark`; one that was set stays."""
+    return tuple(mark for mark in Mark if mark in stored or mark in given)
+
+
+def find_new_ends(stored: CallRecord, ended: CallRecord) -> Sequence[AuditEvent]:
+    """Name the ends that come with leases of which nothing was known: each is recorded once, here or later.
+
+    A credential that was ended before its call was dispatched is first written down when it is dead already.
+    """
+    known = {lease.lease_id for lease in stored.leases}
+    return [
+        make_end_event(ended.tenant, ended.environment, ended.call_id, lease)
+        for lease in ended.leases
+        if lease.lease_id not in known and lease.confirmed_dead is not None
+    ]
+
+
+def make_end_event(tenant: str, environment: str, call_id: str, lease: LeaseRecord) -> AuditEvent:
+    """Say in the audit that a lease's end was confirmed: see `Store.lease_ended`."""
+    assert lease.confirmed_dead is not None, "only an end that was confirmed is recorded"
+    details = {"lease": lease.lease_id, "accessor": lease.accessor, "credential": lease.credential}
+    return AuditEvent("lease.ended", tenant, environment, lease.confirmed_dead, call_id, details=details)
+
+
+def list_live(calls: Iterable[CallRecord]) -> Sequence[LiveLease]:
+    """List the leases of some calls whose end is not confirmed, oldest first."""
+    live = [LiveLease(call, lease) for call in calls for lease in call.leases if lease.confirmed_dead is None]
+    return sorted(live, key=lambda one: (one.lease.minted, one.call.call_id))
+
+
+def count_use(found: GrantUse | None, call: CallRecord) -> GrantUse:
+    """Count that a call's grant allowed it."""
+    if found is None:
+        return GrantUse(call.grant_id, call.environment, call.agent, call.method, 1, call.started)
+    return replace(found, calls=found.calls + 1, last=max(found.last, call.started))
+
+
 def amend_call(stored: CallRecord | None, call: CallRecord) -> CallRecord:
     """Put what was known only after the end into an ended call's record.
 
@@ -158,7 +205,8 @@ def amend_call(stored: CallRecord | None, call: CallRecord) -> CallRecord:
     if stored.state in UNFINISHED:
         raise StoreError(f"call {call.call_id}: is {stored.state}; only an ended call can be amended")
     sandboxes = merge_sandboxes(stored.sandboxes, call.sandboxes)
-    return replace(stored, stages=call.stages, sandboxes=sandboxes, tool_log=call.tool_log)
+    marks = merge_marks(stored.marks, call.marks)
+    return replace(stored, stages=call.stages, sandboxes=sandboxes, tool_log=call.tool_log, marks=marks)
 
 
 def check_same_digest(found: VersionRow, row: VersionRow) -> None:

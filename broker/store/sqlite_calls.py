@@ -8,26 +8,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 
-from broker.model import CallRecord, CallState, Charge, LeaseRecord, SandboxRecord
+from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord, LiveLease, SandboxRecord
 from broker.store import call_table
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
 from broker.store.cipher import KeptCall
 from broker.store.database import Database
-from broker.store.keys import Keys
+from broker.store.keys import KeyedCalls, Keys
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, Claim, ClaimScope, Page
+from broker.store.protocol import AuditEvent, ClaimScope, Page
 from broker.store.registry_tables import append_audit
 from broker.store.rules import (
     ENDS,
     RUNNING,
-    UNFINISHED,
     KeyRow,
     amend_call,
     check_attempt,
     check_new,
     check_state,
     end_call,
+    find_new_ends,
+    list_live,
     merge_leases,
     merge_sandboxes,
     resolve_call,
@@ -38,29 +39,12 @@ from broker.store.sqlite_part import Begun, SqlitePart
 log = logging.getLogger(__name__)
 
 
-class SqliteCalls(SqlitePart):
+class SqliteCalls(KeyedCalls, SqlitePart):
     """Calls, as `Store` promises them."""
 
     def __init__(self, database: Database, begun: Begun, options: StoreOptions) -> None:
         super().__init__(database, begun, options)
         self._keys = Keys(options, self)
-
-    async def claim(
-        self, scope: ClaimScope, fingerprint: str, call_id: str, new_since: datetime | None = None
-    ) -> Claim:
-        """Take a key, or find who has it."""
-        claim = await self._keys.claim(scope, fingerprint, call_id, new_since)
-        if claim.earlier is None or claim.expired or claim.earlier.state in UNFINISHED:
-            return claim
-        return replace(claim, earlier=await self.get_call(scope.tenant, claim.earlier.call_id))
-
-    async def release(self, scope: ClaimScope, call_id: str) -> None:
-        """Give an unreserved key back."""
-        await self._keys.give_up(scope, call_id)
-
-    async def wait_for_change(self, call_id: str, timeout_seconds: float) -> None:
-        """Wait for a call's next change."""
-        await self._keys.wait(call_id, timeout_seconds)
 
     async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
         """Find a key that was reserved, and its call without contents."""
@@ -100,6 +84,8 @@ class SqliteCalls(SqlitePart):
                 call_table.take_key(connection, scope, call, now, epoch)
             for budget, amount in amounts_to_book(merged).items():
                 call_table.book(connection, call, budget, amount, now)
+            if call.grant_id:
+                call_table.count_use(connection, call)
             append_audit(connection, audit, self._options)
 
         await self._database.write(change)
@@ -121,11 +107,6 @@ class SqliteCalls(SqlitePart):
         await self._database.write(change)
         self._keys.notify(call.call_id)
 
-    async def pinned_version(self, scope: ClaimScope) -> str:
-        """Name the version that the call which holds a key ran with."""
-        found = await self.find_key(scope)
-        return "" if found is None or found[0].free else found[1].tool_version
-
     async def dispatch(
         self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
     ) -> None:
@@ -142,6 +123,7 @@ class SqliteCalls(SqlitePart):
                 sandboxes=merge_sandboxes(stored.call.sandboxes, sandboxes),
             )
             call_table.dispatch_call(connection, dispatched)
+            self._audit_all(connection, find_new_ends(stored.call, dispatched))
 
         await self._database.write(change)
         self._keys.notify(call_id)
@@ -174,7 +156,11 @@ class SqliteCalls(SqlitePart):
 
     async def lease_ended(self, lease_id: str, at: datetime) -> None:
         """Note that a lease's end was confirmed; the first time stays."""
-        await self._database.write(lambda connection: call_table.end_lease(connection, lease_id, at))
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._audit_all(connection, call_table.end_lease(connection, lease_id, at))
+
+        await self._database.write(change)
 
     async def amend(self, call: CallRecord) -> None:
         """Replace what was known only after the end."""
@@ -188,6 +174,15 @@ class SqliteCalls(SqlitePart):
             call_table.replace_call(connection, KeptCall(amended, contents))
 
         await self._database.write(change)
+
+    async def live_leases(self, tenant: str = "") -> Sequence[LiveLease]:
+        """List leases whose end is not confirmed, with their calls."""
+        found = await self._database.read(lambda connection: call_table.select_owing(connection, tenant))
+        return list_live(kept.call for kept in found)
+
+    async def grant_uses(self, tenant: str) -> Sequence[GrantUse]:
+        """Count what each grant of a tenant allowed."""
+        return await self._database.read(lambda connection: call_table.select_uses(connection, tenant))
 
     async def owed_leases(self) -> Sequence[tuple[str, LeaseRecord]]:
         """List leases whose end is not confirmed."""
@@ -242,7 +237,11 @@ class SqliteCalls(SqlitePart):
     ) -> None:
         assert stored is not None, "only a call that is there ends"
         call_table.replace_call(connection, stored.ended(end))
-        append_audit(connection, audit, self._options)
+        self._audit_all(connection, [audit, *find_new_ends(stored.call, end.call)])
+
+    def _audit_all(self, connection: sqlite3.Connection, events: Sequence[AuditEvent]) -> None:
+        for event in events:
+            append_audit(connection, event, self._options)
 
     def _free(self, connection: sqlite3.Connection, call: CallRecord, *, with_charges: bool) -> None:
         scope = scope_of(call)

@@ -1,10 +1,11 @@
-"""The part of the SQLite store that knows versions, grants and the audit chain."""
+"""The part of the SQLite store that knows versions, grants, tenants' keys, brakes and the audit chain."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
 
+from broker.model import Brake
 from broker.store import registry_tables
 from broker.store.paging import clamp_page_size, version_position
 from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, Page, VersionRow
@@ -15,7 +16,7 @@ AUDIT_BATCH = 500
 
 
 class SqliteRegistry(SqlitePart):
-    """Versions, grants and audit, as `Store` promises them."""
+    """Versions, grants, tenants' keys, brakes and audit, as `Store` promises them."""
 
     async def put_version(self, row: VersionRow, audit: AuditEvent) -> VersionRow:
         """Add a version."""
@@ -126,6 +127,29 @@ class SqliteRegistry(SqlitePart):
     async def tenants(self) -> Sequence[str]:
         """Tenants that have a version or grants."""
         return await self._database.read(registry_tables.select_tenants)
+
+    async def set_brake(self, brake: Brake, audit: AuditEvent) -> Brake:
+        """Add a brake; one that is in force stays."""
+
+        def change(connection: sqlite3.Connection) -> Brake:
+            in_force = registry_tables.add_brake(connection, brake)
+            self._audit(connection, audit)
+            return in_force
+
+        return await self._database.write(change)
+
+    async def lift_brake(self, brake_id: str, audit: AuditEvent) -> None:
+        """Take a brake away."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            if registry_tables.remove_brake(connection, brake_id):
+                self._audit(connection, audit)
+
+        await self._database.write(change)
+
+    async def brakes(self) -> Sequence[Brake]:
+        """List the brakes in force."""
+        return await self._database.read(registry_tables.select_brakes)
 
     def _audit(self, connection: sqlite3.Connection, event: AuditEvent) -> None:
         registry_tables.append_audit(connection, event, self._options)

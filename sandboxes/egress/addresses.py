@@ -9,9 +9,13 @@ from dataclasses import dataclass, field
 CONTAINER_DIR = "/run/toolcrib"
 """Where a call's socket folder is mounted, read-only, in its container."""
 
-SOCKET_NAMES: Mapping[str, str] = {"postgresql": ".s.PGSQL.5432"}
-"""File name of the socket by kind of target. libpq and asyncpg find this one when the folder is given as host
-and no port is: so the port that the target really listens on does not matter inside."""
+KINDS = ("ldap", "postgresql", "ssh", "tls")
+"""What may speak at a target. The bytes are carried as they are, whatever the kind."""
+POSTGRESQL_SOCKET = ".s.PGSQL.5432"
+"""libpq and asyncpg find this one when the folder is given as host and no port is: so the port that the
+target really listens on does not matter inside."""
+MAX_SOCKET_PATH = 107
+"""Bytes that a client can connect to: sockaddr_un.sun_path, less the final zero."""
 
 TARGET_NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 CALL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -28,7 +32,7 @@ class TargetAddress:
 
     Attributes:
         name: The operator's name for it, for example "orders-db".
-        kind: What speaks there: "postgresql".
+        kind: What speaks there, one of `KINDS`.
         host: Name or address that the egress process connects to.
         port: TCP port, 1 to 65535.
         settings: What the operator lets handlers know, for example {"database": "shop"}; no secrets.
@@ -43,9 +47,11 @@ class TargetAddress:
     def __post_init__(self) -> None:
         if not TARGET_NAME.fullmatch(self.name):
             raise TargetInvalid(f"target {self.name!r}: use 1-63 of a-z, 0-9 and -, starting with a letter")
-        if self.kind not in SOCKET_NAMES:
+        if self.kind not in KINDS:
+            raise TargetInvalid(f"target {self.name}: kind {self.kind!r} is not one of {list(KINDS)}")
+        if len(self.socket_path) > MAX_SOCKET_PATH:
             raise TargetInvalid(
-                f"target {self.name}: kind {self.kind!r} is not one of {sorted(SOCKET_NAMES)}"
+                f"target {self.name}: no client could connect to {self.socket_path}; use a shorter name"
             )
         if not HOST.fullmatch(self.host):
             raise TargetInvalid(f"target {self.name}: host {self.host!r} is no host name or address")
@@ -55,7 +61,17 @@ class TargetAddress:
     @property
     def socket_name(self) -> str:
         """File name of its socket."""
-        return SOCKET_NAMES[self.kind]
+        return socket_name(self.kind, self.name)
+
+    @property
+    def socket_path(self) -> str:
+        """Where a container sees its socket."""
+        return f"{CONTAINER_DIR}/{self.name}/{self.socket_name}"
+
+
+def socket_name(kind: str, target: str) -> str:
+    """Name the socket of a target."""
+    return POSTGRESQL_SOCKET if kind == "postgresql" else f"{target}.sock"
 
 
 @dataclass(frozen=True, slots=True)

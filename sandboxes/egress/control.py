@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from sandboxes.egress.addresses import CALL_NAME, HOST, SOCKET_NAMES, TARGET_NAME
+from sandboxes.egress.addresses import CALL_NAME, HOST, KINDS, TARGET_NAME
 from sandboxes.egress.records import ConnectionRecord, Outcome
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -66,7 +66,7 @@ class TargetEntry:
 
     def __post_init__(self) -> None:
         _text(self.name, "target name", TARGET_NAME)
-        if self.kind not in SOCKET_NAMES:
+        if self.kind not in KINDS:
             raise ControlError(f"target kind: {self.kind!r} is unknown")
         _text(self.host, "target host", HOST)
         _whole(self.port, "target port", 1, 65_535)

@@ -14,7 +14,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sandboxes.egress.addresses import SOCKET_NAMES
+from sandboxes.egress.addresses import socket_name
 from sandboxes.egress.control import Configure, ConnectionEntry, TargetEntry
 from sandboxes.egress.relay import Connection
 
@@ -92,7 +92,7 @@ class Doors:
         os.mkdir(target.name, dir_fd=folder)
         place = _enter(target.name, folder)
         try:
-            door = _bind(place, SOCKET_NAMES[target.kind], uid)
+            door = _bind(place, socket_name(target.kind, target.name), uid)
         finally:
             os.close(place)
         loop = asyncio.get_running_loop()

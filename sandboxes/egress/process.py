@@ -72,7 +72,7 @@ class Egress:
         return {
             target.name: handler_pb2.Target(
                 socket_dir=f"{CONTAINER_DIR}/{target.name}",
-                socket_path=f"{CONTAINER_DIR}/{target.name}/{target.socket_name}",
+                socket_path=target.socket_path,
                 settings=dict(target.settings),
             )
             for target in self._targets

@@ -103,7 +103,7 @@ async def test_control_a_blocker_keeps_the_default_login_alive(
 
 async def test_an_open_transaction_does_not_commit_after_the_end(vault_session, ledger, connect) -> None:
     [lease] = await vault_session.mint(TAG, WANTED, 60)
-    connection = await connect(lease.username, lease.password)
+    connection = await connect(lease.username, lease.secrets[0])
     await connection.execute("BEGIN; INSERT INTO ledger VALUES ('attack')")
     await vault_session.end(lease)
     with pytest.raises(CLOSED):
@@ -114,7 +114,7 @@ async def test_an_open_transaction_does_not_commit_after_the_end(vault_session, 
 @pytest.mark.parametrize("blocker", BLOCKERS.values(), ids=BLOCKERS)
 async def test_a_blocker_does_not_keep_the_login_alive(vault_session, ledger, connect, blocker) -> None:
     [lease] = await vault_session.mint(TAG, WANTED, 60)
-    connection = await connect(lease.username, lease.password)
+    connection = await connect(lease.username, lease.secrets[0])
     await connection.execute(blocker)
     await vault_session.end(lease)
     await _assert_closed(connect, lease)
@@ -123,7 +123,7 @@ async def test_a_blocker_does_not_keep_the_login_alive(vault_session, ledger, co
 
 async def test_a_session_that_is_busy_is_ended(vault_session, ledger, connect) -> None:
     [lease] = await vault_session.mint(TAG, WANTED, 60)
-    connection = await connect(lease.username, lease.password)
+    connection = await connect(lease.username, lease.secrets[0])
     await connection.execute("SET statement_timeout = 0; SET client_connection_check_interval = 0")
     busy = connection.execute("SELECT count(*) FROM generate_series(1, 1000000000)")
     await _end_while(vault_session.end(lease), busy)
@@ -132,7 +132,7 @@ async def test_a_session_that_is_busy_is_ended(vault_session, ledger, connect) -
 
 async def test_a_password_of_its_own_does_not_keep_the_login_alive(vault_session, ledger, connect) -> None:
     [lease] = await vault_session.mint(TAG, WANTED, 60)
-    connection = await connect(lease.username, lease.password)
+    connection = await connect(lease.username, lease.secrets[0])
     await connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'mine'")
     await vault_session.end(lease)
     with pytest.raises(asyncpg.InvalidPasswordError):
@@ -142,7 +142,7 @@ async def test_a_password_of_its_own_does_not_keep_the_login_alive(vault_session
 async def test_clients_that_reconnect_in_a_loop_are_shut_out(vault_session, ledger) -> None:
     [lease] = await vault_session.mint(TAG, WANTED, 60)
     clients = [
-        asyncio.create_task(_reconnect_for_ever(ledger.login(lease.username, lease.password)))
+        asyncio.create_task(_reconnect_for_ever(ledger.login(lease.username, lease.secrets[0])))
         for _ in range(6)
     ]
     await asyncio.sleep(0.15)
@@ -159,7 +159,7 @@ async def test_an_object_in_another_database_leaves_a_closed_login_that_stays_ow
 ) -> None:
     ledger.run_script("CREATE DATABASE elsewhere;")
     [lease] = await vault_session.mint(TAG, WANTED, 60)
-    connection = await connect(lease.username, lease.password, database="elsewhere")
+    connection = await connect(lease.username, lease.secrets[0], database="elsewhere")
     await connection.execute("SELECT lo_create(0)")
     with pytest.raises(EndNotConfirmed, match="cannot be dropped because some objects depend on it"):
         await vault_session.end(lease)
@@ -171,7 +171,7 @@ async def test_an_object_in_another_database_leaves_a_closed_login_that_stays_ow
 
 async def _assert_closed(connect: Connect, lease: Lease) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
-        await connect(lease.username, lease.password)
+        await connect(lease.username, lease.secrets[0])
 
 
 async def _reconnect_for_ever(login: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from broker.debts import Debts
@@ -32,9 +32,9 @@ from broker.stages.validate import Validator
 from broker.store.memory import MemoryStore
 from broker.store.protocol import AuditEvent, GrantFiles, StoreError
 from broker.trail import Recorder, Trail
-from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds
+from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds, UsernamePassword
 from credentials.secret import Secret
-from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxSpec
+from sandboxes.outcome import AnswerSign, OutcomeKind, RawOutcome, SandboxSpec, refuse_to_sign
 from tests.broker.bench import METHOD, Bench
 from toolcrib.handler.v1 import handler_pb2
 
@@ -97,9 +97,11 @@ class FakeVault:
             await self.minting()
         ids = [f"{tag.call_id}/{item.name}" for item in wanted]
         self.live |= set(ids)
-        now = datetime.now(UTC)
+        now, later = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=ttl_seconds)
+        login = UsernamePassword("v-user", Secret("pa55word-of-this-call"))
         return [
-            Lease("c", one, one, "v-user", Secret("pa55word-of-this-call"), now, ttl_seconds) for one in ids
+            Lease(item.name, one, one, item.engine, item.role, login, now, later)
+            for item, one in zip(wanted, ids, strict=True)
         ]
 
     async def end(self, lease: LeaseIds) -> datetime:
@@ -119,9 +121,15 @@ class FakeSandbox:
         self._shop = shop
         self.made = datetime.now(UTC)
 
-    async def run(self, start: handler_pb2.Start, _deadline_seconds: float) -> RawOutcome:
+    async def run(
+        self, start: handler_pb2.Start, _deadline_seconds: float, answer: AnswerSign
+    ) -> RawOutcome:
         self._shop.runs += 1
+        self._shop.answer_sign = answer
         return await self._shop.tool(start)
+
+    def cancel(self, reason: str) -> None:
+        self._shop.cancelled.append(reason)
 
 
 class FakeEngine:
@@ -167,6 +175,8 @@ class Workshop:
         self.store, self.catalogue = store, bench.catalogue
         self.vault, self.engine = FakeVault(), FakeEngine(self)
         self.caller, self.runs = DESK, 0
+        self.answer_sign: AnswerSign = refuse_to_sign
+        self.cancelled: list[str] = []
         self.grants = GrantBook(store, bench.catalogue, ("dev",), ["orders-db"])
         self.debts = Debts(self.vault, store)
         self.tenants = {"shop": Tenant(targets=("*",), vault_roles=("*",))}

@@ -17,10 +17,17 @@ from pathlib import Path
 from typing import Any
 
 from broker.outlast import outlast
-from sandboxes.conversation import FramesInvalid, OutputTooLarge, Transcript, frame_bytes
+from sandboxes.conversation import (
+    Dialogue,
+    FramesInvalid,
+    OutputTooLarge,
+    Transcript,
+    cancel_bytes,
+    frame_bytes,
+)
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.egress.addresses import CONTAINER_DIR
-from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxSpec, SandboxUnavailable
+from sandboxes.outcome import AnswerSign, OutcomeKind, RawOutcome, SandboxSpec, SandboxUnavailable
 from tests.chaos.process_engine import PREFIX
 from toolcrib.handler.v1 import handler_pb2
 
@@ -44,7 +51,7 @@ class UnsandboxedProcess:
         """Fork the process; it waits for its Start frame."""
         self.container_id, self._streams = await self._engine.create(labels)
 
-    async def run(self, start: handler_pb2.Start, deadline_seconds: float) -> RawOutcome:
+    async def run(self, start: handler_pb2.Start, deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
         """Hold the conversation."""
         assert self._streams is not None, "the driver makes the process first"
         reader, writer = self._streams
@@ -55,9 +62,14 @@ class UnsandboxedProcess:
             target.socket_path = self._outside(target.socket_path)
         writer.write(frame_bytes(handler_pb2.BrokerFrame(start=start)))
         transcript = Transcript(self._spec.limits.output_kib * 1024, 1024)
+
+        async def send(data: bytes) -> None:
+            writer.write(data)
+            await writer.drain()
+
         try:
             async with asyncio.timeout(deadline_seconds):
-                frame = await _converse(reader, transcript)
+                frame = await _converse(reader, Dialogue(transcript, send, answer))
         except TimeoutError:
             return RawOutcome(OutcomeKind.TIMED_OUT, detail="the deadline came before a result")
         except (FramesInvalid, OutputTooLarge, OSError) as error:
@@ -67,6 +79,11 @@ class UnsandboxedProcess:
         if frame.HasField("result"):
             return RawOutcome(OutcomeKind.RESULT, response=frame.result.response)
         return RawOutcome(OutcomeKind.FAILURE, failure=frame.failure, detail=frame.failure.code)
+
+    def cancel(self, reason: str) -> None:
+        """Tell the handler that it may stop early."""
+        if self._streams is not None and not self._streams[1].transport.is_closing():
+            self._streams[1].write(cancel_bytes(reason))
 
     def _outside(self, path: str) -> str:
         return path.replace(CONTAINER_DIR, str(self._spec.socket_dir), 1)
@@ -209,10 +226,9 @@ class EitherDriver:
         return await self._docker.end_container(container_id)
 
 
-async def _converse(reader: asyncio.StreamReader, transcript: Transcript) -> handler_pb2.HandlerFrame | None:
+async def _converse(reader: asyncio.StreamReader, dialogue: Dialogue) -> handler_pb2.HandlerFrame | None:
     with contextlib.suppress(ConnectionError):
         while data := await reader.read(65_536):
-            for frame in transcript.feed(STDOUT, data):
-                if not frame.HasField("progress"):
-                    return frame
+            if (frame := await dialogue.take(STDOUT, data)) is not None:
+                return frame
     return None

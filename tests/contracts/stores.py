@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import secrets
 import sqlite3
 from contextlib import closing
@@ -10,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from broker.model import BudgetLimit, CallRecord, CallState, Charge, LeaseRecord
+from broker.model import Brake, BrakeKind, BudgetLimit, CallRecord, CallState, Charge, LeaseRecord
 from broker.store.cipher import Cipher, KeyErased
 from broker.store.epochs import Restoration, Watch
 from broker.store.memory import MemoryStore
@@ -197,6 +198,12 @@ def make_lease(lease_id: str, **changes: Any) -> LeaseRecord:
     return replace(lease, **changes)
 
 
+def make_brake(brake_id: str = "b1", **changes: Any) -> Brake:
+    """Make a brake on an agent."""
+    brake = Brake(brake_id, BrakeKind.AGENT, "acme", "desk", "its laptop was stolen", "spiffe://x/ops", START)
+    return replace(brake, **changes)
+
+
 def make_charge(amount: int = 1, limit: int = 2, window_seconds: int = 60, unit: str = "calls") -> Charge:
     """Make a charge on the grant of `make_call`."""
     return Charge("refunds", BudgetLimit(unit, limit, window_seconds), amount)
@@ -239,3 +246,9 @@ async def succeed(store: Store, call: CallRecord) -> CallRecord:
 async def read_audit(store: Store, after_sequence: int = 0) -> list[AuditRecord]:
     """Read the whole chain."""
     return [record async for record in store.audit_records(after_sequence)]
+
+
+async def read_events(store: Store, kind: str) -> list[dict[str, Any]]:
+    """Read what the chain says of one kind."""
+    said = [json.loads(record.payload) for record in await read_audit(store)]
+    return [one for one in said if one["kind"] == kind]

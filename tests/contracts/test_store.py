@@ -15,6 +15,7 @@ from tests.contracts.stores import (
     START,
     StorePlace,
     event_of,
+    make_brake,
     make_call,
     make_event,
     make_lease,
@@ -161,49 +162,6 @@ async def test_amends_only_what_has_ended(store: Store) -> None:
         await store.amend(call)
 
 
-# --- leases ----------------------------------------------------------------------------------------------
-async def test_owes_each_lease_until_its_end_is_confirmed(store: Store) -> None:
-    call = await run(store, make_call(), make_lease("l1"), make_lease("l2"))
-    await store.lease_ended("l1", LATER)
-    assert list(await store.owed_leases()) == [(call.call_id, make_lease("l2"))]
-
-
-async def test_keeps_the_first_time_of_a_leases_end(store: Store) -> None:
-    call = await run(store, make_call(), make_lease("l1"))
-    await store.lease_ended("l1", LATER)
-    await store.lease_ended("l1", LATER + timedelta(hours=1))
-    found = await store.get_call("acme", call.call_id)
-    assert found is not None
-    assert found.leases == (make_lease("l1", confirmed_dead=LATER),)
-
-
-async def test_takes_the_end_of_an_unknown_lease_as_no_error(store: Store) -> None:
-    await store.lease_ended("l404", LATER)
-    assert list(await store.owed_leases()) == []
-
-
-async def test_does_not_let_a_completion_claim_or_forget_the_end_of_a_lease(store: Store) -> None:
-    call = await run(store, make_call(), make_lease("l1"), make_lease("l2"))
-    await store.lease_ended("l1", LATER)
-    given = (make_lease("l2", confirmed_dead=LATER),)
-    await store.complete(replace(call, state=CallState.FAILED, leases=given), event_of(call))
-    found = await store.get_call("acme", call.call_id)
-    assert found is not None
-    assert found.leases == (make_lease("l1", confirmed_dead=LATER), make_lease("l2"))
-
-
-async def test_owes_the_leases_of_a_call_that_was_given_back(store: Store) -> None:
-    call = await reserve(store, make_call())
-    leases = (make_lease("l1"), make_lease("l2", confirmed_dead=LATER))
-    await store.give_back(replace(call, state=CallState.FAILED, leases=leases), event_of(call))
-    assert list(await store.owed_leases()) == [(call.call_id, make_lease("l1"))]
-
-
-async def test_owes_leases_of_every_epoch(place: StorePlace) -> None:
-    call = await run(place.open(), make_call(), make_lease("l1"))
-    assert list(await place.open().owed_leases()) == [(call.call_id, make_lease("l1"))]
-
-
 # --- epochs ----------------------------------------------------------------------------------------------
 async def test_keeps_the_installation_and_counts_the_epoch(place: StorePlace) -> None:
     first, second = place.open(), place.open()
@@ -240,6 +198,8 @@ CHANGES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "beat": lambda store: store.beat(),
     "put_tenant_key": lambda store: store.put_tenant_key("acme", b"k"),
     "erase_tenant": lambda store: store.erase_tenant("acme", make_event()),
+    "set_brake": lambda store: store.set_brake(make_brake(), make_event()),
+    "lift_brake": lambda store: store.lift_brake("b404", make_event()),
 }
 
 

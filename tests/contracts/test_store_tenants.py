@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from broker.model import CallState
+from broker.model import CallState, Mark
 from broker.store.protocol import BaseChanged, GrantFiles, Store, StoreError
 from tests.contracts.stores import (
     START,
     event_of,
+    make_brake,
     make_call,
     make_charge,
     make_event,
@@ -132,6 +133,39 @@ async def test_shows_and_changes_no_grants_of_a_for_b(shared: Store) -> None:
         await shared.apply_grants("b", GrantFiles({}, "g2"), "g1", make_event("b"))
     await shared.apply_grants("b", GrantFiles({"b.cedar": ""}, "g2"), "", make_event("b"))
     assert await shared.grant_files("a") == A_GRANTS
+
+
+async def test_shows_b_no_live_lease_of_a(shared: Store) -> None:
+    await run(shared, make_call("c2", tenant="a"), make_lease("l1"))
+    assert [live.call.call_id for live in await shared.live_leases("a")] == ["c2"]
+    assert list(await shared.live_leases("b")) == []
+    await run(shared, make_call("c3", tenant="b"), make_lease("l2"))
+    assert [live.call.call_id for live in await shared.live_leases("b")] == ["c3"]
+
+
+async def test_shows_b_no_use_of_a_grant_of_a(shared: Store) -> None:
+    (used,) = await shared.grant_uses("a")
+    assert used.grant_id == A_CALL.grant_id
+    assert list(await shared.grant_uses("b")) == list(await shared.grant_uses("")) == []
+    await reserve(shared, make_call(tenant="b"))
+    assert [use.calls for use in await shared.grant_uses("b")] == [1]
+    assert list(await shared.grant_uses("a")) == [used]
+
+
+async def test_sets_and_lifts_a_brake_of_b_without_touching_that_of_a(shared: Store) -> None:
+    brakes = [make_brake("b1", tenant="a"), make_brake("b2", tenant="b")]
+    for brake in brakes:
+        assert await shared.set_brake(brake, make_event(brake.tenant)) == brake
+    await shared.lift_brake("b2", make_event("b"))
+    assert list(await shared.brakes()) == brakes[:1]
+
+
+async def test_does_not_let_b_mark_a_call_of_a(shared: Store) -> None:
+    with pytest.raises(StoreError, match="no such call"):
+        await shared.amend(replace(A_CALL, tenant="b", marks=(Mark.STOPPED,)))
+    found = await shared.get_call("a", "c1")
+    assert found is not None
+    assert found.marks == ()
 
 
 async def test_records_nothing_of_what_b_was_refused(shared: Store) -> None:

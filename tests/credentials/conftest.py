@@ -65,7 +65,7 @@ async def session(vault: DevVault, vault_session: VaultSession) -> VaultSession:
 async def own_session(own_vault: DevVault) -> AsyncIterator[VaultSession]:
     """A session at the test's own Vault, with short times."""
     tuning = SessionTuning(timeout_seconds=1.0, renew_seconds=0.3)
-    opened = VaultSession(own_vault.address, own_vault.role_id, own_vault.secret_id, tuning)
+    opened = VaultSession(own_vault.address, own_vault.login, tuning)
     await opened.open()
     yield opened
     await opened.close()
@@ -77,7 +77,7 @@ async def log_in(notes: DevPostgres) -> AsyncIterator[Callable[[Lease], Any]]:
     opened: list[asyncpg.Connection] = []
 
     async def connect(lease: Lease, **changes: Any) -> asyncpg.Connection:
-        arguments = notes.login(lease.username, lease.password) | changes
+        arguments = notes.login(lease.username, lease.secrets[0]) | changes
         opened.append(await asyncpg.connect(timeout=5, **arguments))
         return opened[-1]
 

@@ -47,7 +47,7 @@ async def test_ends_a_lease_again_without_complaint(session) -> None:
 
 async def test_ends_a_lease_from_its_ids_alone_in_another_session(session, vault, notes) -> None:
     [lease] = await session.mint(TAG, wanted(), 60)
-    other = VaultSession(vault.address, vault.role_id, vault.secret_id)
+    other = VaultSession(vault.address, vault.login)
     await other.open()
     await other.end(SimpleNamespace(lease_id=lease.lease_id, accessor=lease.accessor))
     await other.close()

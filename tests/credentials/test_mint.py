@@ -70,13 +70,13 @@ async def test_shows_the_digest_and_no_secret_in_vaults_audit(session, vault) ->
     [lease] = await session.mint(tag, wanted(), 60)
     audit = vault.audit_log.read_text()
     assert "digest-of-call-2" in audit
-    assert lease.password.reveal() not in audit
+    assert lease.secrets[0].reveal() not in audit
     assert all(json.loads(line) for line in audit.splitlines())
 
 
 async def test_hides_the_password_of_a_lease(session) -> None:
     [lease] = await session.mint(TAG, wanted(), 60)
-    assert lease.password.reveal() not in f"{lease!r} {lease.owed()!r}"
+    assert lease.secrets[0].reveal() not in f"{lease!r} {lease.owed()!r}"
 
 
 async def test_refuses_a_role_that_vault_does_not_have(session) -> None:
@@ -124,7 +124,7 @@ async def test_ends_the_first_login_when_the_second_fails(session, vault, notes)
 
 
 async def test_ends_what_a_cancelled_mint_makes(vault, notes) -> None:
-    session = VaultSession(vault.address, vault.role_id, vault.secret_id)
+    session = VaultSession(vault.address, vault.login)
     await session.open()
     minting = asyncio.create_task(session.mint(TAG, wanted(), 60))
     await asyncio.sleep(0.005)

@@ -9,6 +9,7 @@ import signal
 import pytest
 
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
+from credentials.logins import AppRole
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
 from tests.credentials.conftest import READ, TAG, wanted
@@ -22,9 +23,7 @@ async def test_keeps_its_session_longer_than_its_period(own_session, own_vault) 
 
 
 async def test_loses_its_leases_when_nobody_renews_it(own_vault, notes) -> None:
-    session = VaultSession(
-        own_vault.address, own_vault.role_id, own_vault.secret_id, SessionTuning(renew_seconds=600)
-    )
+    session = VaultSession(own_vault.address, own_vault.login, SessionTuning(renew_seconds=600))
     await session.open()
     await session.mint(TAG, wanted(), 60)
     await _wait_for(lambda: own_vault.count_leases() == 0 and notes.count_v_roles() == 0)
@@ -32,7 +31,7 @@ async def test_loses_its_leases_when_nobody_renews_it(own_vault, notes) -> None:
 
 
 async def test_ends_its_leases_and_itself_when_it_is_closed(vault, notes) -> None:
-    session = VaultSession(vault.address, vault.role_id, vault.secret_id)
+    session = VaultSession(vault.address, vault.login)
     await session.open()
     await session.mint(TAG, wanted(), 60)
     await session.close()
@@ -68,7 +67,7 @@ async def test_survives_a_stall_of_vault(own_session, own_vault) -> None:
 
 
 async def test_refuses_to_open_with_a_wrong_secret_id(vault) -> None:
-    session = VaultSession(vault.address, vault.role_id, Secret("wrong"))
+    session = VaultSession(vault.address, AppRole(vault.role_id, Secret("wrong")))
     with pytest.raises(CredentialsUnavailable, match="cannot log in with the AppRole"):
         await session.open()
     await session.close()

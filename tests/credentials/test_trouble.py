@@ -12,13 +12,14 @@ import pytest
 from credentials.child_process import find_free_port
 from credentials.dev_postgres import DevPostgres
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
+from credentials.logins import AppRole
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
 from tests.credentials.conftest import TAG, wanted
 
 
 async def test_refuses_to_open_where_nothing_listens() -> None:
-    session = VaultSession(f"http://127.0.0.1:{find_free_port()}", Secret("a"), Secret("b"))
+    session = VaultSession(f"http://127.0.0.1:{find_free_port()}", AppRole(Secret("a"), Secret("b")))
     with pytest.raises(CredentialsUnavailable, match="is Vault running there") as caught:
         await session.open()
     assert caught.value.cause is Cause.UNREACHABLE
@@ -99,7 +100,7 @@ async def test_returns_as_owed_what_it_could_not_end(own_vault, notes) -> None:
 
 async def test_says_that_it_is_busy_when_no_request_ends(own_vault) -> None:
     tuning = SessionTuning(timeout_seconds=0.5, max_requests=1)
-    session = VaultSession(own_vault.address, own_vault.role_id, own_vault.secret_id, tuning)
+    session = VaultSession(own_vault.address, own_vault.login, tuning)
     await session.open()
     os.kill(own_vault.pid, signal.SIGSTOP)
     results = await asyncio.gather(
@@ -116,6 +117,6 @@ async def _session_that_may_not_end(vault) -> VaultSession:
     for path in ("sys/leases/revoke", "auth/token/revoke-accessor"):
         policy = policy.replace(f'"{path}"', f'"lost/{path}"')
     vault.write("sys/policies/acl/toolcrib-broker", policy=policy)
-    session = VaultSession(vault.address, vault.role_id, vault.secret_id, SessionTuning(timeout_seconds=1))
+    session = VaultSession(vault.address, vault.login, SessionTuning(timeout_seconds=1))
     await session.open()
     return session

@@ -40,7 +40,7 @@ def minted(crib: Crib, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
         leases = await mint(*arguments)
         for lease in leases:
             seen[f"user name {len(seen)}"] = lease.username
-            seen[f"password {len(seen)}"] = lease.password.reveal()
+            seen[f"password {len(seen)}"] = lease.secrets[0].reveal()
         return leases
 
     monkeypatch.setattr(vault, "mint", note)

@@ -39,7 +39,7 @@ def dev_vault(tmp_path_factory: pytest.TempPathFactory, dev_postgres: DevPostgre
 @pytest.fixture
 async def vault_session(dev_vault: DevVault) -> AsyncIterator[VaultSession]:
     """A broker's session; what it minted is ended with the test."""
-    session = VaultSession(dev_vault.address, dev_vault.role_id, dev_vault.secret_id)
+    session = VaultSession(dev_vault.address, dev_vault.login)
     await session.open()
     try:
         yield session

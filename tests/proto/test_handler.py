@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 
-from toolcrib.handler import Context, Failure, Handler, Login
+from toolcrib.handler import (
+    ClientCertificate,
+    Context,
+    Failure,
+    Handler,
+    KeyValues,
+    Login,
+    SignatureRefused,
+    Signed,
+    Signer,
+    SshLogin,
+)
 from toolcrib.handler.frames import Frames
 from toolcrib.handler.v1 import handler_pb2
 
@@ -164,6 +175,116 @@ def test_knows_when_it_was_cancelled(wires: Wires) -> None:
     wires.broker.write(handler_pb2.BrokerFrame(cancel=handler_pb2.Cancel(reason="gone")))
     assert context.cancelled
     assert context.cancelled
+
+
+def test_tells_why_it_was_cancelled(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    wires.broker.write(handler_pb2.BrokerFrame(cancel=handler_pb2.Cancel(reason="session lost")))
+    assert (context.cancelled, context.cancel_reason) == (True, "session lost")
+
+
+def test_is_cancelled_when_the_broker_is_gone(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    os.close(wires.broker_writes)
+    wires.descriptors.remove(wires.broker_writes)
+    assert (context.cancelled, context.cancel_reason) == (True, "the broker is gone")
+
+
+def _signature(number: int, **values: Any) -> handler_pb2.BrokerFrame:
+    return handler_pb2.BrokerFrame(signature=handler_pb2.Signature(id=number, **values))
+
+
+def test_asks_for_a_signature_and_waits_for_it(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    wires.broker.write(_signature(1, signature=b"s", key_version=3))
+    assert context.sign("key", b"data") == Signed(b"s", 3)
+    (frame,) = wires.said()
+    assert frame.sign == handler_pb2.Sign(id=1, credential="key", input=b"data")
+
+
+def test_takes_only_the_answer_to_its_own_question(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    wires.broker.write(_signature(9, signature=b"old"))
+    wires.broker.write(_signature(1, signature=b"mine"))
+    assert context.sign("key", b"data").signature == b"mine"
+
+
+def test_notes_a_cancel_while_it_waits_for_a_signature(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    wires.broker.write(handler_pb2.BrokerFrame(cancel=handler_pb2.Cancel(reason="brake")))
+    wires.broker.write(_signature(1, signature=b"s"))
+    assert context.sign("key", b"data").signature == b"s"
+    assert (context.cancelled, context.cancel_reason) == (True, "brake")
+
+
+def test_says_why_there_is_no_signature(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    wires.broker.write(_signature(1, error="all are used"))
+    with pytest.raises(SignatureRefused, match="all are used"):
+        context.sign("key", b"data")
+
+
+def test_does_not_wait_for_a_signature_of_a_broker_that_is_gone(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(), wires.handler)
+    os.close(wires.broker_writes)
+    wires.descriptors.remove(wires.broker_writes)
+    with pytest.raises(SignatureRefused, match="gone"):
+        context.sign("key", b"data")
+
+
+KINDS = [
+    (
+        handler_pb2.Credential(
+            username_password=handler_pb2.UsernamePassword(username="u", password="hidden")
+        ),
+        Login("u", "hidden"),
+    ),
+    (
+        handler_pb2.Credential(key_values=handler_pb2.KeyValues(values={"api": "hidden"}, version=4)),
+        KeyValues({"api": "hidden"}, 4),
+    ),
+    (
+        handler_pb2.Credential(
+            client_certificate=handler_pb2.ClientCertificate(
+                certificate_pem="cert", private_key_pem="hidden", chain_pem="ca"
+            )
+        ),
+        ClientCertificate("cert", "hidden", "ca"),
+    ),
+    (
+        handler_pb2.Credential(
+            ssh_login=handler_pb2.SshLogin(username="git", private_key="hidden", certificate="c")
+        ),
+        SshLogin("git", "hidden", "c"),
+    ),
+    (
+        handler_pb2.Credential(
+            signer=handler_pb2.Signer(algorithm="ed25519", max_signatures=2, public_key_pem="p")
+        ),
+        Signer("ed25519", 2, "p"),
+    ),
+]
+
+
+@pytest.mark.parametrize(("frame", "expected"), KINDS)
+def test_gives_each_kind_of_credential_with_its_type(
+    wires: Wires, frame: handler_pb2.Credential, expected: Any
+) -> None:
+    context = Context(handler_pb2.Start(credentials={"one": frame}), wires.handler)
+    assert context.credentials == {"one": expected}
+    assert context.credential("one", type(expected)) == expected
+    assert "hidden" not in repr(context.credentials)
+
+
+def test_does_not_give_a_credential_as_another_kind(wires: Wires) -> None:
+    context = Context(handler_pb2.Start(credentials={"one": KINDS[0][0]}), wires.handler)
+    with pytest.raises(TypeError, match="is a Login, not a SshLogin"):
+        context.credential("one", SshLogin)
+
+
+def test_fails_for_a_credential_of_a_later_protocol(converse: Conversation) -> None:
+    frames = converse(lambda request, context: request, credentials={"one": handler_pb2.Credential()})
+    assert _code(frames) == ("CREDENTIAL_UNKNOWN", handler_pb2.EFFECT_NONE)
 
 
 def test_refuses_a_method_registered_twice() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sandboxes.conversation import (
+    MAX_SIGNS,
+    Dialogue,
     FramesInvalid,
     OutputTooLarge,
     Stream,
@@ -17,6 +20,7 @@ from sandboxes.conversation import (
     Transcript,
     frame_bytes,
 )
+from sandboxes.outcome import refuse_to_sign
 from toolcrib.handler.v1 import handler_pb2
 
 STDOUT, STDERR = 1, 2
@@ -78,3 +82,64 @@ def test_ignores_other_channels() -> None:
 async def test_is_broken_where_no_engine_listens(tmp_path: Path) -> None:
     with pytest.raises(StreamBroken):
         await Stream.attach(tmp_path / "no.sock", "c" * 64)
+
+
+# --- signatures on the way -------------------------------------------------------------------------------
+class Desk:
+    """The broker's side of one dialogue."""
+
+    def __init__(self, output_cap: int = 1 << 20) -> None:
+        self.inputs: list[bytes] = []
+        self.sent: list[handler_pb2.BrokerFrame] = []
+        self.dialogue = Dialogue(Transcript(output_cap, 0), self.send, self.sign)
+
+    async def send(self, data: bytes) -> None:
+        self.sent.append(handler_pb2.BrokerFrame.FromString(data[4:]))
+
+    async def sign(self, sign: handler_pb2.Sign) -> handler_pb2.Signature:
+        self.inputs.append(sign.input)
+        return handler_pb2.Signature(id=sign.id, signature=sign.input[::-1])
+
+    async def take(self, frames: Sequence[handler_pb2.HandlerFrame]) -> handler_pb2.HandlerFrame | None:
+        return await self.dialogue.take(STDOUT, b"".join(frame_bytes(frame) for frame in frames))
+
+
+def _sign(number: int, data: bytes = b"abc") -> handler_pb2.HandlerFrame:
+    return handler_pb2.HandlerFrame(sign=handler_pb2.Sign(id=number, credential="key", input=data))
+
+
+RESULT = handler_pb2.HandlerFrame(result=handler_pb2.Result(response=b"done"))
+
+
+async def test_answers_each_sign_under_its_number() -> None:
+    desk = Desk()
+    assert await desk.take([_sign(7), _progress("half"), _sign(8, b"xy")]) is None
+    answers = [(frame.signature.id, frame.signature.signature) for frame in desk.sent]
+    assert answers == [(7, b"cba"), (8, b"yx")]
+
+
+async def test_signs_nothing_after_the_result() -> None:
+    desk = Desk()
+    assert await desk.take([RESULT, _sign(1)]) == RESULT
+    assert desk.inputs == []
+
+
+async def test_ends_a_flood_of_signs() -> None:
+    desk = Desk()
+    with pytest.raises(FramesInvalid, match="1000 signatures"):
+        await desk.take([_sign(1, b"")] * (MAX_SIGNS + 1))
+    assert len(desk.inputs) == MAX_SIGNS
+
+
+async def test_counts_what_is_to_be_signed_as_output() -> None:
+    desk = Desk(output_cap=1000)
+    await desk.take([_sign(1, bytes(900))])
+    with pytest.raises(OutputTooLarge):
+        await desk.take([_sign(2, bytes(900))])
+    assert len(desk.inputs) == 1
+
+
+async def test_refuses_to_sign_where_no_credential_does() -> None:
+    answer = await refuse_to_sign(handler_pb2.Sign(id=3))
+    assert (answer.id, answer.signature) == (3, b"")
+    assert "no credential" in answer.error

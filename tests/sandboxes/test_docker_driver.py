@@ -58,7 +58,9 @@ async def test_gives_progress_in_order(obedient: Obedient, driver: DockerDriver)
     seen: list[tuple[str, int]] = []
     program = "context.progress('one', 10); context.progress('two', 20)"
     async with driver.create(obedient.spec(), "call") as sandbox:
-        await sandbox.run(obedient.start(program), 10, lambda p: seen.append((p.message, p.percent)))
+        await sandbox.run(
+            obedient.start(program), 10, on_progress=lambda p: seen.append((p.message, p.percent))
+        )
     assert seen == [("one", 10), ("two", 20)]
 
 

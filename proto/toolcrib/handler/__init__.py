@@ -1,13 +1,13 @@
 """What a tool's handler needs: `Handler`, the context of a call, and `Failure`.
 
-    from toolcrib.handler import Context, Failure, Handler
+    from toolcrib.handler import Context, Failure, Handler, Login
     from shop.v1 import orders_pb2
 
     handler = Handler()
 
     @handler.tool("shop.v1.Orders/LookupOrder", orders_pb2.LookupOrderRequest)
     async def lookup_order(request, context):
-        login = context.credentials["orders_read"]
+        login = context.credential("orders_read", Login)
         ...
         return orders_pb2.LookupOrderResponse(...)
 
@@ -17,8 +17,30 @@
 It needs protobuf only: a sandbox lives for one call, so every import is paid by that call.
 """
 
-from toolcrib.handler.context import Context, Login, Target
+from toolcrib.handler.context import Context, SignatureRefused, Target
+from toolcrib.handler.credentials import (
+    ClientCertificate,
+    Credential,
+    KeyValues,
+    Login,
+    Signed,
+    Signer,
+    SshLogin,
+)
 from toolcrib.handler.failure import Failure
 from toolcrib.handler.handler import Handler
 
-__all__ = ["Context", "Failure", "Handler", "Login", "Target"]
+__all__ = [
+    "ClientCertificate",
+    "Context",
+    "Credential",
+    "Failure",
+    "Handler",
+    "KeyValues",
+    "Login",
+    "SignatureRefused",
+    "Signed",
+    "Signer",
+    "SshLogin",
+    "Target",
+]

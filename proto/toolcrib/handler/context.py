@@ -1,27 +1,16 @@
-"""What a handler knows about the call that it serves.
-
-Named tuples, because importing dataclasses costs a call 10 ms.
-"""
+"""What a handler knows about the call that it serves, and what it may ask on the way."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from toolcrib.handler.credentials import Credential, Signed, read_credential
 from toolcrib.handler.frames import Frames
 from toolcrib.handler.v1 import handler_pb2
 
-
-class Login(NamedTuple):
-    """A user name and a password that live exactly as long as this call."""
-
-    username: str
-    password: str
-
-    def __repr__(self) -> str:
-        """Hide the password: what is printed ends up in a log."""
-        return f"Login(username={self.username!r}, password=…)"
+C = TypeVar("C")
 
 
 class Target(NamedTuple):
@@ -38,12 +27,18 @@ class Target(NamedTuple):
     settings: Mapping[str, str]
 
 
+class SignatureRefused(Exception):
+    """There is no signature; the text says why."""
+
+
 class Context:
     """One call: who asks, what was minted for it, and how much time is left.
 
     Attributes:
         idempotency_key: Give it to the target where that dedupes; empty for a read without a key.
         attempt: Number of the attempt under this key, from 1.
+        credentials: By the manifest's name; `credential` gives one with its type.
+        cancel_reason: Why the call was cancelled; empty while it was not, or nobody looked (`cancelled`).
     """
 
     def __init__(self, start: handler_pb2.Start, frames: Frames) -> None:
@@ -52,17 +47,18 @@ class Context:
         self.agent, self.subject = call.agent, call.subject
         self.idempotency_key, self.attempt = call.idempotency_key, call.attempt
         self.traceparent = call.traceparent
-        self.credentials: Mapping[str, Login] = {
-            name: Login(value.username_password.username, value.username_password.password)
-            for name, value in start.credentials.items()
+        self.credentials: Mapping[str, Credential] = {
+            name: read_credential(value) for name, value in start.credentials.items()
         }
         self.targets: Mapping[str, Target] = {
             name: Target(value.socket_dir, value.socket_path, dict(value.settings))
             for name, value in start.targets.items()
         }
+        self.cancel_reason = ""
         self._deadline = time.monotonic() + call.remaining_millis / 1000
         self._frames = frames
         self._cancelled = False
+        self._signs = 0
 
     @property
     def remaining_seconds(self) -> float:
@@ -71,13 +67,49 @@ class Context:
 
     @property
     def cancelled(self) -> bool:
-        """True when nobody waits for the answer any more; a handler may stop early."""
+        """True when nobody waits for the answer any more, or its credentials ended; stop early then."""
         while not self._cancelled and self._frames.waiting():
             try:
-                self._cancelled = self._frames.read().HasField("cancel")
+                self._read()
             except EOFError:
-                self._cancelled = True
+                self._cancelled, self.cancel_reason = True, "the broker is gone"
         return self._cancelled
+
+    def credential(self, name: str, kind: type[C]) -> C:
+        """Return a credential with its type, for example `context.credential("orders_read", Login)`.
+
+        Raises:
+            KeyError: The manifest gives this method no credential of that name.
+            TypeError: It is of another kind.
+        """
+        found = self.credentials[name]
+        if not isinstance(found, kind):
+            raise TypeError(f"credential {name} is a {type(found).__name__}, not a {kind.__name__}")
+        return found
+
+    def sign(self, credential: str, data: bytes) -> Signed:
+        """Have data signed by a key that stays in Vault, and wait for the signature.
+
+        Args:
+            credential: The manifest's name of a credential of the engine transit.
+            data: Signed as it is; up to 32 KiB. It counts as output.
+
+        Raises:
+            SignatureRefused: There is none; the text says why.
+        """
+        self._signs += 1
+        number = self._signs
+        sign = handler_pb2.Sign(id=number, credential=credential, input=data)
+        self._frames.write(handler_pb2.HandlerFrame(sign=sign))
+        answer = None
+        while answer is None or answer.id != number:
+            try:
+                answer = self._read()
+            except EOFError as error:
+                raise SignatureRefused("the broker is gone") from error
+        if answer.error:
+            raise SignatureRefused(answer.error)
+        return Signed(answer.signature, answer.key_version)
 
     def progress(self, message: str, percent: int = 0) -> None:
         """Tell how far the work is.
@@ -88,3 +120,14 @@ class Context:
         """
         progress = handler_pb2.Progress(message=message[:200], percent=max(0, min(100, percent)))
         self._frames.write(handler_pb2.HandlerFrame(progress=progress))
+
+    def _read(self) -> handler_pb2.Signature | None:
+        """Take the next frame: note a Cancel, give a Signature.
+
+        Raises:
+            EOFError: The broker is gone.
+        """
+        frame = self._frames.read()
+        if frame.HasField("cancel"):
+            self._cancelled, self.cancel_reason = True, frame.cancel.reason
+        return frame.signature if frame.HasField("signature") else None

@@ -68,7 +68,11 @@ class Handler:
             raise Failure("METHOD_UNKNOWN", f"no handler is registered for {start.method}")
         request_type, serve = self._tools[start.method]
         request = _parse(request_type, start.request)
-        return _serialize(_call(serve, request, Context(start, frames)))
+        try:
+            context = Context(start, frames)
+        except ValueError as error:
+            raise Failure("CREDENTIAL_UNKNOWN", str(error)) from error
+        return _serialize(_call(serve, request, context))
 
 
 def _parse(request_type: type[Message], data: bytes) -> Message:

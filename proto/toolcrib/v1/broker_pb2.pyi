@@ -148,7 +148,7 @@ class ListCallsResponse(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log")
+    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -169,6 +169,7 @@ class Call(_message.Message):
     SANDBOXES_FIELD_NUMBER: _ClassVar[int]
     LABELS_FIELD_NUMBER: _ClassVar[int]
     TOOL_LOG_FIELD_NUMBER: _ClassVar[int]
+    MARKS_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     tenant: str
     environment: str
@@ -189,7 +190,8 @@ class Call(_message.Message):
     sandboxes: _containers.RepeatedCompositeFieldContainer[SandboxRecord]
     labels: _containers.RepeatedScalarFieldContainer[str]
     tool_log: str
-    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ...) -> None: ...
+    marks: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class StageTime(_message.Message):
     __slots__ = ("stage", "start_micros", "duration_micros")
@@ -202,16 +204,20 @@ class StageTime(_message.Message):
     def __init__(self, stage: _Optional[str] = ..., start_micros: _Optional[int] = ..., duration_micros: _Optional[int] = ...) -> None: ...
 
 class LeaseRecord(_message.Message):
-    __slots__ = ("credential", "username", "minted", "confirmed_dead")
+    __slots__ = ("credential", "username", "minted", "confirmed_dead", "engine", "role")
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     USERNAME_FIELD_NUMBER: _ClassVar[int]
     MINTED_FIELD_NUMBER: _ClassVar[int]
     CONFIRMED_DEAD_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
     credential: str
     username: str
     minted: _timestamp_pb2.Timestamp
     confirmed_dead: _timestamp_pb2.Timestamp
-    def __init__(self, credential: _Optional[str] = ..., username: _Optional[str] = ..., minted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirmed_dead: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    engine: str
+    role: str
+    def __init__(self, credential: _Optional[str] = ..., username: _Optional[str] = ..., minted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., confirmed_dead: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., engine: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
 
 class SandboxRecord(_message.Message):
     __slots__ = ("container_id", "image_id", "made", "gone")

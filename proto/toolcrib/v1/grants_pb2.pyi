@@ -130,3 +130,85 @@ class ExplainGrantsResponse(_message.Message):
     grant_ids: _containers.RepeatedScalarFieldContainer[str]
     errors: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, decision: _Optional[str] = ..., grant_ids: _Optional[_Iterable[str]] = ..., errors: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class ListAccessRequest(_message.Message):
+    __slots__ = ("agent", "tool")
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    agent: str
+    tool: str
+    def __init__(self, agent: _Optional[str] = ..., tool: _Optional[str] = ...) -> None: ...
+
+class ListAccessResponse(_message.Message):
+    __slots__ = ("access",)
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
+    access: _containers.RepeatedCompositeFieldContainer[GrantedAccess]
+    def __init__(self, access: _Optional[_Iterable[_Union[GrantedAccess, _Mapping]]] = ...) -> None: ...
+
+class GrantedAccess(_message.Message):
+    __slots__ = ("decision", "agent", "tool", "effect", "grant_id", "file", "environments", "condition", "limits", "expires", "credentials", "targets", "last_used", "uses")
+    DECISION_FIELD_NUMBER: _ClassVar[int]
+    AGENT_FIELD_NUMBER: _ClassVar[int]
+    TOOL_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    GRANT_ID_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    CONDITION_FIELD_NUMBER: _ClassVar[int]
+    LIMITS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIALS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    LAST_USED_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    decision: str
+    agent: str
+    tool: str
+    effect: str
+    grant_id: str
+    file: str
+    environments: _containers.RepeatedScalarFieldContainer[str]
+    condition: str
+    limits: _containers.RepeatedScalarFieldContainer[str]
+    expires: _timestamp_pb2.Timestamp
+    credentials: _containers.RepeatedCompositeFieldContainer[CredentialUse]
+    targets: _containers.RepeatedScalarFieldContainer[str]
+    last_used: _timestamp_pb2.Timestamp
+    uses: int
+    def __init__(self, decision: _Optional[str] = ..., agent: _Optional[str] = ..., tool: _Optional[str] = ..., effect: _Optional[str] = ..., grant_id: _Optional[str] = ..., file: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ..., condition: _Optional[str] = ..., limits: _Optional[_Iterable[str]] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., credentials: _Optional[_Iterable[_Union[CredentialUse, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ...) -> None: ...
+
+class CredentialUse(_message.Message):
+    __slots__ = ("credential", "engine", "role")
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    ENGINE_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    credential: str
+    engine: str
+    role: str
+    def __init__(self, credential: _Optional[str] = ..., engine: _Optional[str] = ..., role: _Optional[str] = ...) -> None: ...
+
+class ListUnusedGrantsRequest(_message.Message):
+    __slots__ = ("days",)
+    DAYS_FIELD_NUMBER: _ClassVar[int]
+    days: int
+    def __init__(self, days: _Optional[int] = ...) -> None: ...
+
+class ListUnusedGrantsResponse(_message.Message):
+    __slots__ = ("grants",)
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    grants: _containers.RepeatedCompositeFieldContainer[UnusedGrant]
+    def __init__(self, grants: _Optional[_Iterable[_Union[UnusedGrant, _Mapping]]] = ...) -> None: ...
+
+class UnusedGrant(_message.Message):
+    __slots__ = ("grant_id", "file", "applied", "last_used", "uses")
+    GRANT_ID_FIELD_NUMBER: _ClassVar[int]
+    FILE_FIELD_NUMBER: _ClassVar[int]
+    APPLIED_FIELD_NUMBER: _ClassVar[int]
+    LAST_USED_FIELD_NUMBER: _ClassVar[int]
+    USES_FIELD_NUMBER: _ClassVar[int]
+    grant_id: str
+    file: str
+    applied: _timestamp_pb2.Timestamp
+    last_used: _timestamp_pb2.Timestamp
+    uses: int
+    def __init__(self, grant_id: _Optional[str] = ..., file: _Optional[str] = ..., applied: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ...) -> None: ...

@@ -54,6 +54,16 @@ class GrantsStub(object):
                 request_serializer=toolcrib_dot_v1_dot_grants__pb2.ExplainGrantsRequest.SerializeToString,
                 response_deserializer=toolcrib_dot_v1_dot_grants__pb2.ExplainGrantsResponse.FromString,
                 _registered_method=True)
+        self.ListAccess = channel.unary_unary(
+                '/toolcrib.v1.Grants/ListAccess',
+                request_serializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessResponse.FromString,
+                _registered_method=True)
+        self.ListUnusedGrants = channel.unary_unary(
+                '/toolcrib.v1.Grants/ListUnusedGrants',
+                request_serializer=toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsResponse.FromString,
+                _registered_method=True)
 
 
 class GrantsServicer(object):
@@ -87,6 +97,20 @@ class GrantsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListAccess(self, request, context):
+        """Lists who may call what, through which grant, with which Vault roles, and when it was last used.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListUnusedGrants(self, request, context):
+        """Lists grants that allowed no call for some days.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GrantsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -109,6 +133,16 @@ def add_GrantsServicer_to_server(servicer, server):
                     servicer.ExplainGrants,
                     request_deserializer=toolcrib_dot_v1_dot_grants__pb2.ExplainGrantsRequest.FromString,
                     response_serializer=toolcrib_dot_v1_dot_grants__pb2.ExplainGrantsResponse.SerializeToString,
+            ),
+            'ListAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccess,
+                    request_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessResponse.SerializeToString,
+            ),
+            'ListUnusedGrants': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListUnusedGrants,
+                    request_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -219,6 +253,60 @@ class Grants(object):
             '/toolcrib.v1.Grants/ExplainGrants',
             toolcrib_dot_v1_dot_grants__pb2.ExplainGrantsRequest.SerializeToString,
             toolcrib_dot_v1_dot_grants__pb2.ExplainGrantsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Grants/ListAccess',
+            toolcrib_dot_v1_dot_grants__pb2.ListAccessRequest.SerializeToString,
+            toolcrib_dot_v1_dot_grants__pb2.ListAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListUnusedGrants(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Grants/ListUnusedGrants',
+            toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsRequest.SerializeToString,
+            toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsResponse.FromString,
             options,
             channel_credentials,
             insecure,

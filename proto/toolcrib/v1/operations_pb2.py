@@ -22,11 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from toolcrib.v1 import broker_pb2 as toolcrib_dot_v1_dot_broker__pb2
 from toolcrib.v1 import options_pb2 as toolcrib_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctoolcrib/v1/operations.proto\x12\x0btoolcrib.v1\x1a\x18toolcrib/v1/broker.proto\x1a\x19toolcrib/v1/options.proto\"\\\n\x12ResolveCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x10\n\x08happened\x18\x02 \x01(\x08\x12\x13\n\x0bresult_json\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x13ResolveCallResponse\x12\x1f\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x11.toolcrib.v1.Call\"$\n\x12\x45raseTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\x15\n\x13\x45raseTenantResponse2\xc4\x01\n\nOperations\x12Z\n\x0bResolveCall\x12\x1f.toolcrib.v1.ResolveCallRequest\x1a .toolcrib.v1.ResolveCallResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x12Z\n\x0b\x45raseTenant\x12\x1f.toolcrib.v1.EraseTenantRequest\x1a .toolcrib.v1.EraseTenantResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1ctoolcrib/v1/operations.proto\x12\x0btoolcrib.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x18toolcrib/v1/broker.proto\x1a\x19toolcrib/v1/options.proto\"\\\n\x12ResolveCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x10\n\x08happened\x18\x02 \x01(\x08\x12\x13\n\x0bresult_json\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"6\n\x13ResolveCallResponse\x12\x1f\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x11.toolcrib.v1.Call\"$\n\x12\x45raseTenantRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\"\x15\n\x13\x45raseTenantResponse\"\xe5\x03\n\x05Lease\x12\'\n\x05state\x18\x01 \x01(\x0e\x32\x18.toolcrib.v1.Lease.State\x12\x0f\n\x07\x63\x61ll_id\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x01(\t\x12\r\n\x05\x61gent\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x0c\n\x04tool\x18\x07 \x01(\t\x12\x10\n\x08grant_id\x18\x08 \x01(\t\x12\x12\n\ncredential\x18\t \x01(\t\x12\x0e\n\x06\x65ngine\x18\n \x01(\t\x12\x0c\n\x04role\x18\x0b \x01(\t\x12\x10\n\x08username\x18\x0c \x01(\t\x12\x10\n\x08lease_id\x18\r \x01(\t\x12\x10\n\x08\x61\x63\x63\x65ssor\x18\x0e \x01(\t\x12*\n\x06minted\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07\x65xpires\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05tries\x18\x11 \x01(\r\x12\x12\n\nlast_error\x18\x12 \x01(\t\"Y\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_LIVE\x10\x01\x12\x10\n\x0cSTATE_ENDING\x10\x02\x12\x17\n\x13STATE_NOT_CONFIRMED\x10\x03\"E\n\x11ListLeasesRequest\x12\r\n\x05\x61gent\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\x13\n\x0b\x61ll_tenants\x18\x03 \x01(\x08\"8\n\x12ListLeasesResponse\x12\"\n\x06leases\x18\x01 \x03(\x0b\x32\x12.toolcrib.v1.Lease\"\xa1\x01\n\x05\x42rake\x12\n\n\x02id\x18\x01 \x01(\t\x12$\n\x04kind\x18\x02 \x01(\x0e\x32\x16.toolcrib.v1.BrakeKind\x12\x0e\n\x06tenant\x18\x03 \x01(\t\x12\r\n\x05value\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0e\n\x06set_by\x18\x06 \x01(\t\x12\'\n\x03set\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"f\n\x0fSetBrakeRequest\x12$\n\x04kind\x18\x01 \x01(\x0e\x32\x16.toolcrib.v1.BrakeKind\x12\r\n\x05value\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06tenant\x18\x04 \x01(\t\"z\n\x10SetBrakeResponse\x12!\n\x05\x62rake\x18\x01 \x01(\x0b\x32\x12.toolcrib.v1.Brake\x12\x18\n\x10stopped_call_ids\x18\x02 \x03(\t\x12\x14\n\x0cleases_ended\x18\x03 \x01(\r\x12\x13\n\x0bleases_owed\x18\x04 \x01(\r\".\n\x10LiftBrakeRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"6\n\x11LiftBrakeResponse\x12!\n\x05\x62rake\x18\x01 \x01(\x0b\x32\x12.toolcrib.v1.Brake\"\x13\n\x11ListBrakesRequest\"8\n\x12ListBrakesResponse\x12\"\n\x06\x62rakes\x18\x01 \x03(\x0b\x32\x12.toolcrib.v1.Brake*\x99\x01\n\tBrakeKind\x12\x1a\n\x16\x42RAKE_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10\x42RAKE_KIND_AGENT\x10\x01\x12\x13\n\x0f\x42RAKE_KIND_TOOL\x10\x02\x12\x15\n\x11\x42RAKE_KIND_TENANT\x10\x03\x12\x12\n\x0e\x42RAKE_KIND_ALL\x10\x04\x12\x1a\n\x16\x42RAKE_KIND_CERTIFICATE\x10\x05\x32\x9f\x04\n\nOperations\x12Z\n\x0bResolveCall\x12\x1f.toolcrib.v1.ResolveCallRequest\x1a .toolcrib.v1.ResolveCallResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x12Z\n\x0b\x45raseTenant\x12\x1f.toolcrib.v1.EraseTenantRequest\x1a .toolcrib.v1.EraseTenantResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x12W\n\nListLeases\x12\x1e.toolcrib.v1.ListLeasesRequest\x1a\x1f.toolcrib.v1.ListLeasesResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x12Q\n\x08SetBrake\x12\x1c.toolcrib.v1.SetBrakeRequest\x1a\x1d.toolcrib.v1.SetBrakeResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x12T\n\tLiftBrake\x12\x1d.toolcrib.v1.LiftBrakeRequest\x1a\x1e.toolcrib.v1.LiftBrakeResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x12W\n\nListBrakes\x12\x1e.toolcrib.v1.ListBrakesRequest\x1a\x1f.toolcrib.v1.ListBrakesResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,14 +38,46 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPERATIONS'].methods_by_name['ResolveCall']._serialized_options = b'\352\207\334\267\010\002x\004'
   _globals['_OPERATIONS'].methods_by_name['EraseTenant']._loaded_options = None
   _globals['_OPERATIONS'].methods_by_name['EraseTenant']._serialized_options = b'\352\207\334\267\010\002x\004'
-  _globals['_RESOLVECALLREQUEST']._serialized_start=98
-  _globals['_RESOLVECALLREQUEST']._serialized_end=190
-  _globals['_RESOLVECALLRESPONSE']._serialized_start=192
-  _globals['_RESOLVECALLRESPONSE']._serialized_end=246
-  _globals['_ERASETENANTREQUEST']._serialized_start=248
-  _globals['_ERASETENANTREQUEST']._serialized_end=284
-  _globals['_ERASETENANTRESPONSE']._serialized_start=286
-  _globals['_ERASETENANTRESPONSE']._serialized_end=307
-  _globals['_OPERATIONS']._serialized_start=310
-  _globals['_OPERATIONS']._serialized_end=506
+  _globals['_OPERATIONS'].methods_by_name['ListLeases']._loaded_options = None
+  _globals['_OPERATIONS'].methods_by_name['ListLeases']._serialized_options = b'\352\207\334\267\010\002x\004'
+  _globals['_OPERATIONS'].methods_by_name['SetBrake']._loaded_options = None
+  _globals['_OPERATIONS'].methods_by_name['SetBrake']._serialized_options = b'\352\207\334\267\010\002x\004'
+  _globals['_OPERATIONS'].methods_by_name['LiftBrake']._loaded_options = None
+  _globals['_OPERATIONS'].methods_by_name['LiftBrake']._serialized_options = b'\352\207\334\267\010\002x\004'
+  _globals['_OPERATIONS'].methods_by_name['ListBrakes']._loaded_options = None
+  _globals['_OPERATIONS'].methods_by_name['ListBrakes']._serialized_options = b'\352\207\334\267\010\002x\004'
+  _globals['_BRAKEKIND']._serialized_start=1535
+  _globals['_BRAKEKIND']._serialized_end=1688
+  _globals['_RESOLVECALLREQUEST']._serialized_start=131
+  _globals['_RESOLVECALLREQUEST']._serialized_end=223
+  _globals['_RESOLVECALLRESPONSE']._serialized_start=225
+  _globals['_RESOLVECALLRESPONSE']._serialized_end=279
+  _globals['_ERASETENANTREQUEST']._serialized_start=281
+  _globals['_ERASETENANTREQUEST']._serialized_end=317
+  _globals['_ERASETENANTRESPONSE']._serialized_start=319
+  _globals['_ERASETENANTRESPONSE']._serialized_end=340
+  _globals['_LEASE']._serialized_start=343
+  _globals['_LEASE']._serialized_end=828
+  _globals['_LEASE_STATE']._serialized_start=739
+  _globals['_LEASE_STATE']._serialized_end=828
+  _globals['_LISTLEASESREQUEST']._serialized_start=830
+  _globals['_LISTLEASESREQUEST']._serialized_end=899
+  _globals['_LISTLEASESRESPONSE']._serialized_start=901
+  _globals['_LISTLEASESRESPONSE']._serialized_end=957
+  _globals['_BRAKE']._serialized_start=960
+  _globals['_BRAKE']._serialized_end=1121
+  _globals['_SETBRAKEREQUEST']._serialized_start=1123
+  _globals['_SETBRAKEREQUEST']._serialized_end=1225
+  _globals['_SETBRAKERESPONSE']._serialized_start=1227
+  _globals['_SETBRAKERESPONSE']._serialized_end=1349
+  _globals['_LIFTBRAKEREQUEST']._serialized_start=1351
+  _globals['_LIFTBRAKEREQUEST']._serialized_end=1397
+  _globals['_LIFTBRAKERESPONSE']._serialized_start=1399
+  _globals['_LIFTBRAKERESPONSE']._serialized_end=1453
+  _globals['_LISTBRAKESREQUEST']._serialized_start=1455
+  _globals['_LISTBRAKESREQUEST']._serialized_end=1474
+  _globals['_LISTBRAKESRESPONSE']._serialized_start=1476
+  _globals['_LISTBRAKESRESPONSE']._serialized_end=1532
+  _globals['_OPERATIONS']._serialized_start=1691
+  _globals['_OPERATIONS']._serialized_end=2234
 # @@protoc_insertion_point(module_scope)

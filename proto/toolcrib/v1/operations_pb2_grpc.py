@@ -44,6 +44,26 @@ class OperationsStub(object):
                 request_serializer=toolcrib_dot_v1_dot_operations__pb2.EraseTenantRequest.SerializeToString,
                 response_deserializer=toolcrib_dot_v1_dot_operations__pb2.EraseTenantResponse.FromString,
                 _registered_method=True)
+        self.ListLeases = channel.unary_unary(
+                '/toolcrib.v1.Operations/ListLeases',
+                request_serializer=toolcrib_dot_v1_dot_operations__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_operations__pb2.ListLeasesResponse.FromString,
+                _registered_method=True)
+        self.SetBrake = channel.unary_unary(
+                '/toolcrib.v1.Operations/SetBrake',
+                request_serializer=toolcrib_dot_v1_dot_operations__pb2.SetBrakeRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_operations__pb2.SetBrakeResponse.FromString,
+                _registered_method=True)
+        self.LiftBrake = channel.unary_unary(
+                '/toolcrib.v1.Operations/LiftBrake',
+                request_serializer=toolcrib_dot_v1_dot_operations__pb2.LiftBrakeRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_operations__pb2.LiftBrakeResponse.FromString,
+                _registered_method=True)
+        self.ListBrakes = channel.unary_unary(
+                '/toolcrib.v1.Operations/ListBrakes',
+                request_serializer=toolcrib_dot_v1_dot_operations__pb2.ListBrakesRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_operations__pb2.ListBrakesResponse.FromString,
+                _registered_method=True)
 
 
 class OperationsServicer(object):
@@ -64,6 +84,36 @@ class OperationsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListLeases(self, request, context):
+        """Lists the credentials that are alive right now, or whose end is not confirmed: what could an agent do at
+        this moment?
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetBrake(self, request, context):
+        """Sets the brake: refuses new calls that match from now on, until it is lifted; stops those that run and
+        ends their credentials. Durable before anything is stopped. Setting the same brake again stops again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LiftBrake(self, request, context):
+        """Lifts a brake.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListBrakes(self, request, context):
+        """Lists the brakes in force.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_OperationsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -76,6 +126,26 @@ def add_OperationsServicer_to_server(servicer, server):
                     servicer.EraseTenant,
                     request_deserializer=toolcrib_dot_v1_dot_operations__pb2.EraseTenantRequest.FromString,
                     response_serializer=toolcrib_dot_v1_dot_operations__pb2.EraseTenantResponse.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=toolcrib_dot_v1_dot_operations__pb2.ListLeasesRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_operations__pb2.ListLeasesResponse.SerializeToString,
+            ),
+            'SetBrake': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetBrake,
+                    request_deserializer=toolcrib_dot_v1_dot_operations__pb2.SetBrakeRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_operations__pb2.SetBrakeResponse.SerializeToString,
+            ),
+            'LiftBrake': grpc.unary_unary_rpc_method_handler(
+                    servicer.LiftBrake,
+                    request_deserializer=toolcrib_dot_v1_dot_operations__pb2.LiftBrakeRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_operations__pb2.LiftBrakeResponse.SerializeToString,
+            ),
+            'ListBrakes': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBrakes,
+                    request_deserializer=toolcrib_dot_v1_dot_operations__pb2.ListBrakesRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_operations__pb2.ListBrakesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -132,6 +202,114 @@ class Operations(object):
             '/toolcrib.v1.Operations/EraseTenant',
             toolcrib_dot_v1_dot_operations__pb2.EraseTenantRequest.SerializeToString,
             toolcrib_dot_v1_dot_operations__pb2.EraseTenantResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Operations/ListLeases',
+            toolcrib_dot_v1_dot_operations__pb2.ListLeasesRequest.SerializeToString,
+            toolcrib_dot_v1_dot_operations__pb2.ListLeasesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetBrake(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Operations/SetBrake',
+            toolcrib_dot_v1_dot_operations__pb2.SetBrakeRequest.SerializeToString,
+            toolcrib_dot_v1_dot_operations__pb2.SetBrakeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LiftBrake(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Operations/LiftBrake',
+            toolcrib_dot_v1_dot_operations__pb2.LiftBrakeRequest.SerializeToString,
+            toolcrib_dot_v1_dot_operations__pb2.LiftBrakeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBrakes(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Operations/ListBrakes',
+            toolcrib_dot_v1_dot_operations__pb2.ListBrakesRequest.SerializeToString,
+            toolcrib_dot_v1_dot_operations__pb2.ListBrakesResponse.FromString,
             options,
             channel_credentials,
             insecure,

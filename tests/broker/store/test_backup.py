@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from broker.audit import Verified, verify
-from broker.model import CallState
+from broker.model import CallState, Mark
 from broker.store.backup import Restored, backup_store, restore_store
 from broker.store.protocol import StaleEpoch, StoreBusy, StoreError
 from broker.store.sqlite import SqliteStore, open_store, read_audit, take_over
@@ -20,10 +20,12 @@ from tests.contracts.stores import (
     START,
     SetClock,
     event_of,
+    make_brake,
     make_call,
     make_event,
     make_lease,
     make_options,
+    read_events,
     reserve,
     run,
     scope_of,
@@ -268,6 +270,52 @@ async def test_says_in_the_chain_that_it_was_restored_and_what_is_in_doubt(place
         for kind, record in zip(("call.reserved", "store.restored", "call.adopted"), records, strict=True)
     ] == [True, True, True]
     assert isinstance(await verify(read_audit(place.path), {"k1": AUDIT_KEY}), Verified)
+
+
+# --- brakes ----------------------------------------------------------------------------------------------
+async def test_keeps_in_force_the_brakes_of_the_backup(place: Place) -> None:
+    store = place.open()
+    await store.set_brake(make_brake(), make_event())
+    await place.back_up()
+    await store.lift_brake("b1", make_event())
+    await store.close()
+    await place.restore()
+    assert list(await place.open().brakes()) == [make_brake()]
+
+
+async def test_keeps_in_force_the_brakes_that_were_set_after_the_backup(place: Place) -> None:
+    store = place.open()
+    await place.back_up()
+    await store.set_brake(make_brake(), make_event())
+    await store.close()
+    await place.restore()
+    again = place.open()
+    (event,) = await read_events(again, "store.restored")
+    assert (list(await again.brakes()), event["details"]["brakes"]) == ([make_brake()], ["b1"])
+
+
+async def test_takes_over_no_brake_of_another_installation(place: Place, tmp_path: Path) -> None:
+    await place.open().close()
+    await place.back_up()
+    other = take_over(tmp_path / "other.db", place.options)
+    await other.set_brake(make_brake(), make_event())
+    await other.close()
+    await restore_store(place.backup, tmp_path / "other.db", place.options)
+    restored = take_over(tmp_path / "other.db", place.options)
+    assert list(await restored.brakes()) == []
+    await restored.close()
+
+
+async def test_keeps_marks_uses_and_live_leases_over_a_restore(place: Place) -> None:
+    store = place.open()
+    call = await run(store, make_call("c1"), make_lease("l1", engine="ssh", role="push", expires=START))
+    await store.complete(replace(call, state=CallState.FAILED, marks=(Mark.STOPPED,)), event_of(call))
+    before = [await store.live_leases(), await store.grant_uses("acme")]
+    await place.back_up()
+    await store.close()
+    await place.restore()
+    again = place.open()
+    assert [await again.live_leases(), await again.grant_uses("acme")] == before
 
 
 async def test_is_taken_over_by_a_broker_that_waits(place: Place) -> None:

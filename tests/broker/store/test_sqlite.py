@@ -9,18 +9,30 @@ import sqlite3
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from broker.audit import Verified, verify
+from broker.store import call_table
 from broker.store.database import Database, connect
 from broker.store.options import StoreOptions
-from broker.store.protocol import Epoch, StaleEpoch, StoreBusy, StoreError
-from broker.store.schema import migrate, read_migrations
+from broker.store.protocol import StaleEpoch, StoreBusy, StoreError
 from broker.store.sqlite import SqliteStore, open_store, read_audit, take_over
-from tests.contracts.stores import AUDIT_KEY, make_call, make_event, scope_of, succeed
+from tests.contracts.stores import (
+    AUDIT_KEY,
+    START,
+    make_call,
+    make_event,
+    make_lease,
+    read_events,
+    run,
+    scope_of,
+    succeed,
+)
 
 OPTIONS = StoreOptions(AUDIT_KEY, "k1")
 
@@ -154,26 +166,6 @@ async def test_is_stale_when_it_wakes_after_it_was_stopped_and_taken_over(tmp_pa
     await newer.close()
 
 
-async def test_keeps_what_the_first_schema_held(tmp_path: Path) -> None:
-    path = tmp_path / "state.db"
-    path.touch()
-    old = connect(path, writes=True)
-    migrate(old, read_migrations()[:1])
-    old.execute("INSERT INTO installation VALUES (1, 'i', 7, x'00')")
-    for call_id, result, tool_log in (("c1", b"\x00\xff", "a\x00é"), ("c2", None, "")):
-        old.execute(
-            "INSERT INTO calls VALUES ('acme', 'prod', ?, 'desk', '', 'm', '1', 'WRITE', '', 'f', 1, 7, "
-            "'FAILED', 0, 0, 0, '', '{}', 'g', ?, '[]', '[]', '[]', ?)",
-            (call_id, result, tool_log),
-        )
-    old.close()
-    store = await open_at(path)
-    found = [await store.get_call("acme", call_id) for call_id in ("c1", "c2")]
-    await store.close()
-    assert store.epoch == Epoch("i", 8)
-    assert [(call.result, call.tool_log) for call in found if call] == [(b"\x00\xff", "a\x00é"), (None, "")]
-
-
 async def test_commits_what_waits_before_it_is_closed(tmp_path: Path) -> None:
     store = await open_at(tmp_path / "state.db")
     writes = [asyncio.create_task(store.append_audit(make_event())) for _ in range(20)]
@@ -196,6 +188,53 @@ async def test_reads_no_audit_where_there_is_no_store(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="cannot be read"):
         _ = [record async for record in read_audit(tmp_path / "state.db")]
     assert list(tmp_path.iterdir()) == []
+
+
+# --- leases, brakes and uses -----------------------------------------------------------------------------
+async def test_reads_leases_brakes_and_uses_while_a_change_takes_long(store: SqliteStore) -> None:
+    await run(store, make_call(), make_lease("l1"))
+    go_on = threading.Event()
+    writing = asyncio.create_task(store._database.write(lambda _: go_on.wait(30)))
+    found = [await store.live_leases(), await store.brakes(), await store.grant_uses("acme")]
+    assert [len(one) for one in found] == [1, 0, 1]
+    assert not writing.done()
+    go_on.set()
+    assert await writing
+
+
+async def test_commits_in_groups_the_ends_of_leases_that_come_at_once(store: SqliteStore) -> None:
+    await run(store, make_call(), *(make_lease(f"l{number}") for number in range(100)))
+    commits: list[str] = []
+    store._database._connection.set_trace_callback(
+        lambda said: commits.append(said) if said == "COMMIT" else None
+    )
+    await asyncio.gather(*(store.lease_ended(f"l{number}", START) for number in range(100)))
+    assert len(commits) < 25
+    assert len(await read_events(store, "lease.ended")) == 100
+
+
+async def test_owes_a_lease_of_whose_end_the_chain_takes_no_record(
+    store: SqliteStore, tmp_path: Path
+) -> None:
+    await run(store, make_call(), make_lease("l1"))
+    with closing(sqlite3.connect(tmp_path / "state.db")) as connection, connection:
+        connection.execute("CREATE TRIGGER no BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'no'); END")
+    with pytest.raises(StoreError, match="cannot be written"):
+        await store.lease_ended("l1", START)
+    assert len(await store.live_leases()) == 1
+
+
+async def test_finds_live_leases_and_uses_without_reading_every_call(store: SqliteStore) -> None:
+    def explain(connection: sqlite3.Connection) -> set[str]:
+        queries = {call_table._OWING: [""], call_table._USES: [""], call_table._END_LEASE: [0, ""]}
+        plans = [
+            row["detail"]
+            for query, values in queries.items()
+            for row in connection.execute(f"EXPLAIN QUERY PLAN {query}", values)
+        ]
+        return {step for step in plans if step.startswith("SCAN")}
+
+    assert await store._database.read(explain) == {"SCAN leases USING INDEX leases_owed"}
 
 
 # --- memory ----------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sandboxes.egress.addresses import EgressLimits, TargetAddress
+from sandboxes.egress.addresses import CONTAINER_DIR, EgressLimits, TargetAddress
 from sandboxes.egress.process import Egress, EgressProcess
 
 UID = 123_456
@@ -28,7 +28,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def listening(name: str, serve: Serve = echo) -> AsyncIterator[TargetAddress]:
+async def listening(name: str, serve: Serve = echo, kind: str = "postgresql") -> AsyncIterator[TargetAddress]:
     """A target on a free loopback port."""
 
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -42,7 +42,7 @@ async def listening(name: str, serve: Serve = echo) -> AsyncIterator[TargetAddre
     server = await asyncio.start_server(guarded, "127.0.0.1", 0)
     async with server:
         port = server.sockets[0].getsockname()[1]
-        yield TargetAddress(name, "postgresql", "127.0.0.1", port, {"database": "shop"})
+        yield TargetAddress(name, kind, "127.0.0.1", port, {"database": "shop"})
 
 
 @asynccontextmanager
@@ -60,7 +60,9 @@ async def running(
 
 
 def socket_path(egress: Egress, target: str = "orders-db") -> Path:
-    return egress.socket_dir / target / ".s.PGSQL.5432"
+    """Where the host has it; the last two parts are those that the container sees."""
+    inside = Path(egress.handler_targets()[target].socket_path)
+    return egress.socket_dir / inside.relative_to(CONTAINER_DIR)
 
 
 async def connect(egress: Egress, target: str = "orders-db") -> Streams:

@@ -36,12 +36,18 @@ answer = f"{attempt(orders)} {attempt(payroll)} {unlink(orders)}"
 """
 
 
-async def run_with_way_out(obedient: Obedient, process: EgressProcess, other_uid: int = 0) -> str:
+async def run_with_way_out(
+    obedient: Obedient,
+    process: EgressProcess,
+    target: str = "orders-db",
+    program: str = PROGRAM,
+    other_uid: int = 0,
+) -> str:
     spec = obedient.spec()
-    async with process.open("call-1", other_uid or spec.uid, ["orders-db"]) as egress:
+    async with process.open("call-1", other_uid or spec.uid, [target]) as egress:
         spec = replace(spec, socket_dir=egress.socket_dir)
         async with obedient.driver.create(spec, "call-1") as sandbox:
-            return answer_of(await sandbox.run(obedient.start(PROGRAM), 10.0))
+            return answer_of(await sandbox.run(obedient.start(program), 10.0))
 
 
 async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedient) -> None:
@@ -51,8 +57,17 @@ async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedi
             assert await run_with_way_out(obedient, process) == "hello ENOENT EROFS"
 
 
+@pytest.mark.parametrize("kind", ["ldap", "ssh", "tls"])
+async def test_reaches_a_target_of_each_kind_by_its_name(start: Start, obedient: Obedient, kind: str) -> None:
+    name = "t" * 43  # the longest that a client can connect to
+    program = PROGRAM.replace("orders-db/.s.PGSQL.5432", f"{name}/{name}.sock")
+    async with listening(name, kind=kind) as target:
+        process = await start(target)
+        assert await run_with_way_out(obedient, process, name, program) == "hello ENOENT EROFS"
+
+
 async def test_reaches_nothing_by_a_socket_of_another_user(start: Start, obedient: Obedient) -> None:
     async with listening("orders-db") as orders:
         process = await start(orders)
         other = obedient.driver.allocate_uid()
-        assert await run_with_way_out(obedient, process, other) == "EACCES ENOENT EROFS"
+        assert await run_with_way_out(obedient, process, other_uid=other) == "EACCES ENOENT EROFS"

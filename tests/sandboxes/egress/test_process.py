@@ -286,6 +286,7 @@ async def test_does_nothing_when_a_person_starts_it() -> None:
         ({"name": "Orders"}, "a-z, 0-9"),
         ({"kind": "http"}, "is not one of"),
         ({"host": "no host"}, "no host name"),
+        ({"name": "a" * 44, "kind": "ssh"}, "use a shorter name"),
         ({"port": 0}, "1-65535"),
         ({"port": True}, "1-65535"),
     ],
@@ -294,6 +295,21 @@ def test_refuses_an_ill_formed_target(change: dict[str, object], message: str) -
     fields: dict[str, object] = {"name": "orders-db", "kind": "postgresql", "host": "db", "port": 5432}
     with pytest.raises(TargetInvalid, match=message):
         TargetAddress(**(fields | change))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("postgresql", ".s.PGSQL.5432"), ("ldap", "t.sock"), ("ssh", "t.sock"), ("tls", "t.sock")],
+)
+async def test_opens_a_socket_for_each_kind_of_target(start: Start, kind: str, name: str) -> None:
+    async with listening("t", kind=kind) as target:
+        process = await start(target)
+        async with process.open("call-1", UID, ["t"]) as egress:
+            assert egress.handler_targets()["t"].socket_path == f"/run/toolcrib/t/{name}"
+            reader, writer = await connect(egress, "t")
+            writer.write(b"hello")
+            assert await reader.read(5) == b"hello"
+            writer.close()
 
 
 def test_refuses_a_target_under_another_name() -> None:

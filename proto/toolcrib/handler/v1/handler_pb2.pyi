@@ -19,12 +19,14 @@ EFFECT_APPLIED: EffectDone
 EFFECT_UNKNOWN: EffectDone
 
 class BrokerFrame(_message.Message):
-    __slots__ = ("start", "cancel")
+    __slots__ = ("start", "cancel", "signature")
     START_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
     start: Start
     cancel: Cancel
-    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    signature: Signature
+    def __init__(self, start: _Optional[_Union[Start, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., signature: _Optional[_Union[Signature, _Mapping]] = ...) -> None: ...
 
 class Start(_message.Message):
     __slots__ = ("protocol_version", "context", "method", "request", "credentials", "targets")
@@ -79,10 +81,18 @@ class CallContext(_message.Message):
     def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., attempt: _Optional[int] = ..., remaining_millis: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Credential(_message.Message):
-    __slots__ = ("username_password",)
+    __slots__ = ("username_password", "key_values", "client_certificate", "ssh_login", "signer")
     USERNAME_PASSWORD_FIELD_NUMBER: _ClassVar[int]
+    KEY_VALUES_FIELD_NUMBER: _ClassVar[int]
+    CLIENT_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SSH_LOGIN_FIELD_NUMBER: _ClassVar[int]
+    SIGNER_FIELD_NUMBER: _ClassVar[int]
     username_password: UsernamePassword
-    def __init__(self, username_password: _Optional[_Union[UsernamePassword, _Mapping]] = ...) -> None: ...
+    key_values: KeyValues
+    client_certificate: ClientCertificate
+    ssh_login: SshLogin
+    signer: Signer
+    def __init__(self, username_password: _Optional[_Union[UsernamePassword, _Mapping]] = ..., key_values: _Optional[_Union[KeyValues, _Mapping]] = ..., client_certificate: _Optional[_Union[ClientCertificate, _Mapping]] = ..., ssh_login: _Optional[_Union[SshLogin, _Mapping]] = ..., signer: _Optional[_Union[Signer, _Mapping]] = ...) -> None: ...
 
 class UsernamePassword(_message.Message):
     __slots__ = ("username", "password")
@@ -91,6 +101,51 @@ class UsernamePassword(_message.Message):
     username: str
     password: str
     def __init__(self, username: _Optional[str] = ..., password: _Optional[str] = ...) -> None: ...
+
+class KeyValues(_message.Message):
+    __slots__ = ("values", "version")
+    class ValuesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: str
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.ScalarMap[str, str]
+    version: int
+    def __init__(self, values: _Optional[_Mapping[str, str]] = ..., version: _Optional[int] = ...) -> None: ...
+
+class ClientCertificate(_message.Message):
+    __slots__ = ("certificate_pem", "private_key_pem", "chain_pem")
+    CERTIFICATE_PEM_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_KEY_PEM_FIELD_NUMBER: _ClassVar[int]
+    CHAIN_PEM_FIELD_NUMBER: _ClassVar[int]
+    certificate_pem: str
+    private_key_pem: str
+    chain_pem: str
+    def __init__(self, certificate_pem: _Optional[str] = ..., private_key_pem: _Optional[str] = ..., chain_pem: _Optional[str] = ...) -> None: ...
+
+class SshLogin(_message.Message):
+    __slots__ = ("username", "private_key", "certificate")
+    USERNAME_FIELD_NUMBER: _ClassVar[int]
+    PRIVATE_KEY_FIELD_NUMBER: _ClassVar[int]
+    CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    username: str
+    private_key: str
+    certificate: str
+    def __init__(self, username: _Optional[str] = ..., private_key: _Optional[str] = ..., certificate: _Optional[str] = ...) -> None: ...
+
+class Signer(_message.Message):
+    __slots__ = ("algorithm", "max_signatures", "public_key_pem")
+    ALGORITHM_FIELD_NUMBER: _ClassVar[int]
+    MAX_SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    PUBLIC_KEY_PEM_FIELD_NUMBER: _ClassVar[int]
+    algorithm: str
+    max_signatures: int
+    public_key_pem: str
+    def __init__(self, algorithm: _Optional[str] = ..., max_signatures: _Optional[int] = ..., public_key_pem: _Optional[str] = ...) -> None: ...
 
 class Target(_message.Message):
     __slots__ = ("socket_dir", "socket_path", "settings")
@@ -115,17 +170,41 @@ class Cancel(_message.Message):
     reason: str
     def __init__(self, reason: _Optional[str] = ...) -> None: ...
 
+class Signature(_message.Message):
+    __slots__ = ("id", "signature", "key_version", "error")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURE_FIELD_NUMBER: _ClassVar[int]
+    KEY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    signature: bytes
+    key_version: int
+    error: str
+    def __init__(self, id: _Optional[int] = ..., signature: _Optional[bytes] = ..., key_version: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
+
 class HandlerFrame(_message.Message):
-    __slots__ = ("progress", "result", "failure", "artefact")
+    __slots__ = ("progress", "result", "failure", "artefact", "sign")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     ARTEFACT_FIELD_NUMBER: _ClassVar[int]
+    SIGN_FIELD_NUMBER: _ClassVar[int]
     progress: Progress
     result: Result
     failure: Failure
     artefact: Artefact
-    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., artefact: _Optional[_Union[Artefact, _Mapping]] = ...) -> None: ...
+    sign: Sign
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., artefact: _Optional[_Union[Artefact, _Mapping]] = ..., sign: _Optional[_Union[Sign, _Mapping]] = ...) -> None: ...
+
+class Sign(_message.Message):
+    __slots__ = ("id", "credential", "input")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
+    INPUT_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    credential: str
+    input: bytes
+    def __init__(self, id: _Optional[int] = ..., credential: _Optional[str] = ..., input: _Optional[bytes] = ...) -> None: ...
 
 class Progress(_message.Message):
     __slots__ = ("message", "percent")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from toolcrib.handler import Failure
+from toolcrib.handler import Failure, Login
 
 if TYPE_CHECKING:
     from toolcrib.handler import Context
@@ -68,7 +68,7 @@ async def open_transaction(context: Context, credential: str, *, readonly: bool)
 
 async def _connect(context: Context, credential: str, *, readonly: bool) -> Any:
     target = context.targets[TARGET]
-    login = context.credentials[credential]
+    login = context.credential(credential, Login)
     seconds = max(context.remaining_seconds - _RESERVE_SECONDS, 0.1)
     millis = str(int(seconds * 1000))
     try:

@@ -1,0 +1,64 @@
+"""Logins of a database, made for one call: Vault's database engine with our own statements (PostgreSQL)."""
+
+from __future__ import annotations
+
+from credentials.engines.base import Minted
+from credentials.errors import Cause
+from credentials.lease import CredentialWanted, UsernamePassword
+from credentials.secret import Secret
+from credentials.statements import find_statement_problems
+from credentials.transport import VaultFault
+from credentials.vault_api import VaultApi, take
+
+
+class DatabaseEngine:
+    """Dynamic logins: each call has one of its own."""
+
+    name = plugin = "database"
+    exclusive = False
+
+    def child_uses(self, wanted: CredentialWanted) -> int:
+        """One reads the login."""
+        return 2
+
+    def child_policy(self, mount: str, role: str) -> str:
+        """Let it read one role's login."""
+        return f'path "{mount}/creds/{role}" {{ capabilities = ["read"] }}\n'
+
+    def session_policy(self, mount: str) -> str:
+        """Let it read definitions, which hold no secret."""
+        return f'path "{mount}/roles/*" {{ capabilities = ["read"] }}\n'
+
+    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+        """Each login is a lease."""
+        return (f"{mount}/creds/",)
+
+    async def read(
+        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
+    ) -> Minted:
+        """Have the engine make a login; this is what creates the lease, so it is never sent twice."""
+        answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+        data = take(answer, "data", "username", "password")
+        lease_id = str(answer.get("lease_id", ""))
+        if not lease_id:
+            raise VaultFault(
+                "Vault made a login without a lease: its end could not be confirmed", Cause.INVALID
+            )
+        duration_seconds = int(answer.get("lease_duration", 0))
+        payload = UsernamePassword(data["username"], Secret(data["password"]))
+        return Minted(lease_id, payload, min(ttl_seconds, duration_seconds))
+
+    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+        """Nothing: the lease's revocation ends the login."""
+
+    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+        """See that the role carries our statements, so that its logins can be ended."""
+        try:
+            definition = take(await api.ask("get", f"{mount}/roles/{role}", session), "data")
+        except VaultFault as fault:
+            if fault.cause is Cause.UNKNOWN:
+                return [f"Vault has no database role {role}; write it with `toolcrib vault bootstrap`"]
+            raise
+        return find_statement_problems(
+            definition.get("creation_statements") or (), definition.get("revocation_statements") or ()
+        )
