@@ -51,6 +51,10 @@ engine: setup ## See to it that a Docker Engine can be used (starts none)
 node:
 	@deploy/setup/node.sh
 
+.PHONY: targets
+targets:
+	@deploy/setup/targets.sh
+
 .PHONY: image
 image: engine ## Build the sandboxes' base image; nothing when it is up to date
 	@deploy/setup/image.sh
@@ -58,7 +62,7 @@ image: engine ## Build the sandboxes' base image; nothing when it is up to date
 ##@ Change
 
 .PHONY: test
-test: setup engine node image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
+test: setup engine node targets image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
 	@$(BIN)/python -P -m pytest -q $(ARGS) || { code=$$?; \
 	  [[ $$code != 5 ]] || echo "error: no test was found, which is no pass" >&2; exit $$code; }
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from broker.brakes import Brakes
 from broker.catalogue import Catalogue
 from broker.cipher import TenantCipher
 from broker.debts import Debts
@@ -21,6 +22,9 @@ from broker.fence import Fence
 from broker.grant_book import GrantBook
 from broker.inquiry import Inquirer
 from broker.keys import TenantKeys, read_key_file
+from broker.leaks import LeakAlarm
+from broker.lease_book import LeaseBook
+from broker.lever import Lever
 from broker.metrics import Metrics
 from broker.path import Path as CallPath
 from broker.path import Stages
@@ -36,6 +40,7 @@ from broker.stages.gate import Gate
 from broker.stages.mint import Minter
 from broker.stages.reserve import Reserver
 from broker.stages.run import Machinery, Runner
+from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
 from broker.store.options import StoreOptions
@@ -43,6 +48,7 @@ from broker.store.protocol import Epoch, Store, StoreError
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
+from credentials.lease import OwedLease
 from credentials.logins import AppRole
 from credentials.secret import Secret
 from credentials.transit import Transit
@@ -127,6 +133,7 @@ class Broker:
         self._front = AsyncExitStack()
         self._doubts = Doubts()
         self._cipher = TenantCipher()
+        self._brakes = Brakes()
         self.address = ""
         self.store: Store
         self.tenure: Tenure
@@ -159,6 +166,7 @@ class Broker:
         settings.run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.store = await self._open_store(keys)
         await self._begin_tenure()
+        await self._brakes.load(self.store)
         await self._end_remains()
         self.driver = await self._start_driver()
         self.egress = await self._start_egress()
@@ -184,6 +192,14 @@ class Broker:
             grants=grants,
             store=self.store,
             decider=Decider(self.store, catalogue, fence),
+            lever=Lever(
+                self._brakes,
+                self.store,
+                LeaseBook(self.store, self.path, self.debts, settings.tenants),
+                catalogue,
+                self._hooks.clock,
+            ),
+            platform_operators=frozenset(settings.server.platform_operators),
             tenure=self.tenure,
             metrics=self.metrics,
             clock=self._hooks.clock,
@@ -258,11 +274,19 @@ class Broker:
         session = VaultSession(
             vault.address,
             AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
-            SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
+            SessionTuning(
+                ca_file=vault.ca_file,
+                timeout_seconds=vault.timeout_seconds,
+                on_owed=self._owe,
+            ),
         )
         await session.open()
         self._parts.push_async_callback(session.close)
         return session
+
+    def _owe(self, call_id: str, leases: Sequence[OwedLease]) -> None:
+        """Take over what a cancelled mint could not end; nothing is minted before there are debts."""
+        self.debts.owe(call_id, leases)
 
     async def _fetch_keys(self) -> None:
         """Have the tenants' data keys at hand, so that the first calls do not pay for them."""
@@ -274,24 +298,28 @@ class Broker:
 
     def _stages(self, keys: TenantKeys, catalogue: Catalogue, grants: GrantBook) -> Stages:
         settings, store, clock = self.settings, self.store, self._hooks.clock
+        alarm = LeakAlarm(store, self.debts)
         return Stages(
             recorder=Recorder(store, self._hooks.boundary, self.tenure.end),
-            authenticate=Authenticator(settings.server.trust_domain, settings.tenants, clock),
+            authenticate=Authenticator(settings.server.trust_domain, settings.tenants, clock, self._brakes),
             admit=Admission(settings.tenants, settings.server.max_calls),
             validate=Validator(catalogue, store, keys, settings.environments),
             claim=Claimer(store, self._doubts),
-            authorize=Authorizer(catalogue, grants, settings.tenants, clock),
+            authorize=Authorizer(catalogue, grants, settings.tenants, clock, self._brakes),
             gate=Gate(grants),
             reserve=Reserver(store, self._doubts, self._cipher.prepare),
             mint=Minter(self.vault, self.debts),
-            run=Runner(Machinery(self.driver, self.egress), store),
+            run=Runner(Machinery(self.driver, self.egress), store, alarm),
+            sanitize=Sanitizer(alarm),
             settle=Settler(store),
         )
 
     def _start_resolution(self, keys: TenantKeys, catalogue: Catalogue) -> Fence:
         fence = Fence(self.driver, self.debts, self._end_remains, self.store.epoch.number)
         inquirer = Inquirer(self.path, catalogue, keys)
-        self.resolution = Resolution(self.store, self._doubts, fence, inquirer, self._hooks.tuning)
+        self.resolution = Resolution(
+            self.store, self._doubts, fence, inquirer, self._brakes, self._hooks.tuning
+        )
         self.resolution.start()
         self._parts.push_async_callback(self.resolution.close)
         return fence

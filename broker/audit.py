@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterable, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -79,6 +79,14 @@ def seal(event: AuditEvent, head: Anchor, key: bytes, key_id: str) -> AuditRecor
     )
 
 
+class ChainBroken(Exception):
+    """The chain does not hold; see `Broken`."""
+
+    def __init__(self, found: Broken) -> None:
+        super().__init__(f"the chain is broken: record {found.sequence} {found.why}")
+        self.found = found
+
+
 async def verify(
     records: AsyncIterable[AuditRecord], keys: Mapping[str, bytes], anchor: Anchor = START
 ) -> Verified | Broken:
@@ -89,17 +97,51 @@ async def verify(
         keys: Key by key id.
         anchor: A head seen earlier; a chain that does not go through it is broken.
     """
-    head = START
-    async for record in records:
-        why = _find_fault(record, head, keys)
-        if why is None and record.sequence == anchor.sequence and record.hash != anchor.hash:
-            why = "is another record than the one that the anchor names"
-        if why is not None:
-            return Broken(head.sequence + 1, why)
-        head = Anchor(record.sequence, record.hash)
-    if head.sequence < anchor.sequence:
-        return Broken(head.sequence + 1, f"the chain ends here, and the anchor is at {anchor.sequence}")
-    return Verified(head)
+    walk = Walk(keys, anchor)
+    try:
+        async for _ in walk.check(records):
+            pass
+        walk.end()
+    except ChainBroken as broken:
+        return broken.found
+    return Verified(walk.head)
+
+
+class Walk:
+    """A chain that is checked while it is read: nobody sees a record before it was found to be right.
+
+    Attributes:
+        head: The last record that was checked.
+    """
+
+    def __init__(self, keys: Mapping[str, bytes], anchor: Anchor = START) -> None:
+        self._keys, self._anchor = keys, anchor
+        self.head = START
+
+    async def check(self, records: AsyncIterable[AuditRecord]) -> AsyncIterator[AuditRecord]:
+        """Pass on the records that follow the head.
+
+        Raises:
+            ChainBroken: At the first fault.
+        """
+        async for record in records:
+            why = _find_fault(record, self.head, self._keys)
+            if why is None and record.sequence == self._anchor.sequence and record.hash != self._anchor.hash:
+                why = "is another record than the one that the anchor names"
+            if why is not None:
+                raise ChainBroken(Broken(self.head.sequence + 1, why))
+            self.head = Anchor(record.sequence, record.hash)
+            yield record
+
+    def end(self) -> None:
+        """Say that the chain ends here.
+
+        Raises:
+            ChainBroken: The anchor lies behind its end.
+        """
+        if self.head.sequence < self._anchor.sequence:
+            why = f"the chain ends here, and the anchor is at {self._anchor.sequence}"
+            raise ChainBroken(Broken(self.head.sequence + 1, why))
 
 
 def _find_fault(record: AuditRecord, head: Anchor, keys: Mapping[str, bytes]) -> str | None:

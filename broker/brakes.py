@@ -55,7 +55,8 @@ class Brakes:
         self._lifted.set()
         self._lifted = asyncio.Event()
 
-    def list(self) -> Sequence[Brake]:
+    @property
+    def in_force(self) -> Sequence[Brake]:
         """Every brake in force, oldest first."""
         return sorted(self._in_force.values(), key=lambda brake: (brake.set_at, brake.brake_id))
 

@@ -1,7 +1,13 @@
 """The ends of leases that are owed: tried at once, tried again with back-off, never forgotten.
 
-A lease is written down before it is used and stays owed until look-up says that it is dead. What an earlier
-run of the broker left owed is taken up at start.
+Rules:
+1. A lease is written down before it is used, and stays owed until look-up says that it is dead. The store is
+   the queue that outlives this process: what an earlier run left owed is taken up at start.
+2. Each lease has its own back-off, doubled with each try and scattered: one that will not end delays no other
+   one, and those that failed together do not come back together.
+3. How often an end was tried, and what was wrong the last time, is kept for those who look at it.
+4. What the store still calls owed although nobody here tries it, is taken up again: a death that was noted
+   before the call's own end was written down found nothing to note it at.
 """
 
 from __future__ import annotations
@@ -9,23 +15,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Sequence
+import random
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from broker.model import LeaseRecord
+from broker.model import CallState, LeaseRecord
 from broker.store.protocol import Store, StoreError
 from credentials.errors import EndNotConfirmed
-from credentials.lease import LeaseIds
+from credentials.lease import LeaseIds, OwedLease
 
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.5
 LONGEST_PAUSE_SECONDS = 30.0
+# The part of a pause that chance takes away, so that leases that failed together spread out.
+SCATTER = 0.5
 LAST_TRY_SECONDS = 10.0
 # A call's answer waits this long for the ends of its leases; a Vault that stalls does not keep it longer.
 PATIENCE_SECONDS = 3.0
+# How often the store is asked for what is owed and nobody tries.
+SWEEP_SECONDS = 30.0
+# Later tries at a time: a thousand leases that will not end leave Vault to those whose calls end now.
+RETRIES_AT_ONCE = 32
+
+_RUNNING = frozenset({CallState.RESERVED, CallState.DISPATCHED})
 
 
 class Ender(Protocol):
@@ -35,91 +50,141 @@ class Ender(Protocol):
         """End a lease; return when its end was confirmed."""
 
 
+@dataclass(slots=True)
+class Debt:
+    """A lease whose end is owed.
+
+    Attributes:
+        tries: How often its end was tried in vain.
+        last_error: What was wrong the last time.
+    """
+
+    call_id: str
+    lease: LeaseRecord | OwedLease
+    tries: int = 0
+    last_error: str = ""
+    _attempt: asyncio.Task[datetime | None] | None = field(default=None, repr=False)
+    _timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+
+
 class Debts:
     """Ends leases and keeps those whose end is not confirmed."""
 
     def __init__(self, vault: Ender, store: Store) -> None:
         self._vault = vault
         self._store = store
-        self._owed: dict[str, tuple[str, LeaseIds]] = {}
-        self._trying: dict[str, asyncio.Task[datetime | None]] = {}
-        self._fresh: dict[str, float] = {}
-        self._wake = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._owed: dict[str, Debt] = {}
+        self._retries = asyncio.Semaphore(RETRIES_AT_ONCE)
+        self._sweeping: asyncio.Task[None] | None = None
+        self._paying = False
 
     @property
     def count(self) -> int:
         """How many leases are owed now."""
         return len(self._owed)
 
+    @property
+    def owed(self) -> Collection[Debt]:
+        """Every lease whose end is owed now."""
+        return tuple(self._owed.values())
+
     async def start(self) -> None:
-        """Take up what earlier runs left owed, and begin to pay."""
+        """Take up what earlier runs left owed, and begin to pay.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        self._paying = True
         for call_id, lease in await self._store.owed_leases():
             self._remember(call_id, lease)
-        self._task = asyncio.create_task(self._pay_for_ever(), name="debts")
+        for debt in self.owed:
+            self._schedule(debt)
+        self._sweeping = asyncio.create_task(self._sweep_for_ever(), name="debts")
 
     async def close(self) -> None:
         """Try each debt once more and stop; the end of the session ends what is left."""
-        if self._task is not None:
-            self._task.cancel()
+        self._paying = False
+        if self._sweeping is not None:
+            self._sweeping.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LAST_TRY_SECONDS):
-                await asyncio.gather(*self._trying.values())
-                self._fresh.clear()
-                await self._pay()
+                await self._sweeping
+        for debt in self.owed:
+            _stop_timer(debt)
+        running = [self._attempt(debt) for debt in self.owed]
+        if running:
+            _, late = await asyncio.wait(running, timeout=LAST_TRY_SECONDS)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
 
-    async def end(self, call_id: str, lease: LeaseRecord) -> datetime | None:
+    async def end(self, call_id: str, lease: LeaseRecord | OwedLease) -> datetime | None:
         """End a lease now; None when its end is not confirmed soon, and then it stays owed."""
-        self._remember(call_id, lease)
-        task = self._trying[lease.lease_id] = asyncio.create_task(self._try(lease.lease_id))
-        task.add_done_callback(lambda _: self._trying.pop(lease.lease_id, None))
-        done, _ = await asyncio.wait((task,), timeout=PATIENCE_SECONDS)
-        return task.result() if done else None
+        attempt = self._attempt(self._remember(call_id, lease))
+        done, _ = await asyncio.wait((attempt,), timeout=PATIENCE_SECONDS)
+        return attempt.result() if done else None
 
-    async def owe(self, call_id: str, leases: Sequence[LeaseIds]) -> None:
-        """Take over leases that a failed mint could not end itself.
+    def owe(self, call_id: str, leases: Sequence[LeaseRecord | OwedLease]) -> None:
+        """Take over leases that a failed or cancelled mint could not end itself.
 
         They are paid a little later: their call's end, which writes them down, comes first, so that the note
         of their death finds them.
         """
         for lease in leases:
-            self._fresh[lease.lease_id] = time.monotonic() + FIRST_PAUSE_SECONDS
-            self._remember(call_id, lease)
+            self._schedule(self._remember(call_id, lease))
 
-    def _remember(self, call_id: str, lease: LeaseIds) -> None:
-        self._owed[lease.lease_id] = (call_id, lease)
-        self._wake.set()
+    def _remember(self, call_id: str, lease: LeaseRecord | OwedLease) -> Debt:
+        return self._owed.setdefault(lease.lease_id, Debt(call_id, lease))
 
-    async def _try(self, key: str) -> datetime | None:
-        if key not in self._owed:
-            return None  # another try was faster
-        call_id, lease = self._owed[key]
-        try:
-            dead = await self._vault.end(lease)
-            await self._store.lease_ended(lease.lease_id, dead)
-        except (EndNotConfirmed, StoreError) as error:
-            log.warning("lease end owed", extra={"call_id": call_id, "cause": str(error)})
-            return None
-        except Exception:  # whatever it is, the lease stays owed and the others are paid
-            log.exception("lease end owed", extra={"call_id": call_id})
-            return None
-        self._owed.pop(key, None)
+    def _schedule(self, debt: Debt) -> None:
+        """Try a debt again after its pause."""
+        _stop_timer(debt)
+        if self._paying and debt.lease.lease_id in self._owed:
+            pause = min(FIRST_PAUSE_SECONDS * 2 ** min(debt.tries, 10), LONGEST_PAUSE_SECONDS)
+            pause *= 1 - SCATTER * random.random()  # noqa: S311 - nothing secret hangs on it
+            debt._timer = asyncio.get_running_loop().call_later(pause, self._attempt, debt, True)
+
+    def _attempt(self, debt: Debt, again: bool = False) -> asyncio.Task[datetime | None]:
+        """Begin to try, or join the try that is under way."""
+        if debt._attempt is None or debt._attempt.done():
+            debt._attempt = asyncio.create_task(self._try(debt, again))
+        return debt._attempt
+
+    async def _try(self, debt: Debt, again: bool) -> datetime | None:
+        _stop_timer(debt)
+        async with self._retries if again else contextlib.nullcontext():
+            dead = await self._end(debt)
+        if dead is None:
+            self._schedule(debt)
+        else:
+            self._owed.pop(debt.lease.lease_id, None)
         return dead
 
-    async def _pay(self) -> None:
-        now = time.monotonic()
-        self._fresh = {key: due for key, due in self._fresh.items() if due > now}
-        keys = self._owed.keys() - self._trying.keys() - self._fresh.keys()
-        await asyncio.gather(*(self._try(key) for key in keys))
+    async def _end(self, debt: Debt) -> datetime | None:
+        try:
+            dead = await self._vault.end(debt.lease)
+            await self._store.lease_ended(debt.lease.lease_id, dead)
+            return dead
+        except (EndNotConfirmed, StoreError) as error:
+            debt.last_error = str(error)
+            log.warning("lease end owed", extra={"call_id": debt.call_id, "cause": str(error)})
+        except Exception as error:  # whatever it is, the lease stays owed and the others are paid
+            debt.last_error = f"the broker failed: {type(error).__name__}"
+            log.exception("lease end owed", extra={"call_id": debt.call_id})
+        debt.tries += 1
+        return None
 
-    async def _pay_for_ever(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
+    async def _sweep_for_ever(self) -> None:
         while True:
-            await self._wake.wait()
-            await asyncio.sleep(pause)
-            await self._pay()
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS) if self._owed else FIRST_PAUSE_SECONDS
-            if not self._owed:
-                self._wake.clear()
+            await asyncio.sleep(SWEEP_SECONDS)
+            try:
+                for live in await self._store.live_leases():
+                    if live.call.state not in _RUNNING and live.lease.lease_id not in self._owed:
+                        self.owe(live.call.call_id, (live.lease,))
+            except StoreError as error:
+                log.warning("owed leases not listed", extra={"cause": str(error)})
+
+
+def _stop_timer(debt: Debt) -> None:
+    if debt._timer is not None:
+        debt._timer.cancel()
+        debt._timer = None

@@ -52,6 +52,7 @@ class DevOptions:
         listen: host:port of the gRPC door; port 0 takes a free one.
         environments: The broker's environments; the first is the default.
         tenants: Names of the tenants; the bundles are registered for each.
+        platform_operators: Names of operators of the first tenant who may act on every tenant.
         retention_seconds: How long a key replays.
         tenant_extra: More lines of toolcrib.toml by tenant, for example its limits.
         say: Told what is being done.
@@ -62,6 +63,7 @@ class DevOptions:
     metrics_listen: str = ""
     environments: Sequence[str] = ("dev", "staging")
     tenants: Sequence[str] = ("shop", "rival")
+    platform_operators: Sequence[str] = ()
     tenant_extra: Mapping[str, str] = field(default_factory=dict)
     retention_seconds: int = 7 * 86_400
     engine_url: str | None = None
@@ -144,7 +146,7 @@ class DevStack:
         self, folder: Path, tenant: str = "shop", *, review: bool = True
     ) -> registry_pb2.Version:
         """Build a bundle's image, register it, and let another person review it and make it stable."""
-        request = await asyncio.to_thread(pack, folder, self.engine, self.base_image)
+        request = await asyncio.to_thread(pack, folder, self.engine, self.cache_dir)
         author, reviewer = self.profile("ada", "author", tenant), self.profile("rob", "reviewer", tenant)
         async with author.connect_async() as channel:
             registered = await registry_pb2_grpc.RegistryStub(channel).RegisterTool(request)
@@ -236,6 +238,10 @@ class DevStack:
     def _settings_text(self) -> str:
         options = self.options
         environments = ", ".join(f'"{name}"' for name in options.environments)
+        platform = ", ".join(
+            f'"spiffe://{TRUST_DOMAIN}/tenant/{options.tenants[0]}/operator/{name}"'
+            for name in options.platform_operators
+        )
         tenants = "\n".join(
             f'[tenants.{name}]\ntargets = ["*"]\nvault_roles = ["*"]\n{options.tenant_extra.get(name, "")}'
             for name in options.tenants
@@ -252,6 +258,7 @@ certificate = "server.pem"
 private_key = "server.key"
 client_ca = "ca.pem"
 trust_domain = "{TRUST_DOMAIN}"
+platform_operators = [{platform}]
 
 [state]
 path = "state.db"

@@ -3,6 +3,7 @@
 Such a call has its own record, audit, leases and sandbox, and ends like any other. No grant is asked: an
 agent's call was allowed once, and what became of it does not hang on what the grants say now. The tool gets
 the target key of the call in doubt; when it is sent again also its agent, subject, and the next attempt.
+What an operator stopped is asked about, and never sent again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from broker.errors import CallError, Failed
 from broker.fence import Fenced
 from broker.finding import RESOLVER, Finding, needs_human
 from broker.keys import TenantKeys
-from broker.model import Answer, Call, Caller, CallRecord, CallState, Role
+from broker.model import Answer, Call, Caller, CallRecord, CallState, Mark, Role
 from broker.path import Path
 from broker.stages.sanitize import make_labels
 from broker.store.protocol import ClaimScope
@@ -93,6 +94,8 @@ class Inquirer:
     async def _send_again(self, call: CallRecord, version: ToolVersion, contract: Contract) -> Finding:
         if call.request is None:
             return needs_human("its request was erased, so it cannot be sent again")
+        if Mark.STOPPED in call.marks:  # to send it again would be to do what an operator stopped
+            return needs_human("an operator stopped it, so it is not sent again")
         try:
             message = contract.parse_request(call.request)
         except ContractError:

@@ -298,7 +298,7 @@ class Brake:
 
 @dataclass(frozen=True, slots=True)
 class LiveLease:
-    """A lease whose end is not confirmed, with the call that it was minted for (without request, result, log)."""
+    """A lease whose end is not confirmed, and its call (without request, result and log)."""
 
     call: CallRecord
     lease: LeaseRecord

@@ -20,11 +20,13 @@ leases, reservation, claim, record. `trail.at` is the one boundary between stage
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Collection
 from dataclasses import dataclass
 
+from broker.brakes import holds
 from broker.errors import CallError, Failed, Refused
-from broker.model import Answer, Call, Caller, Grant
-from broker.redaction import Redaction
+from broker.model import Answer, Brake, Call, Caller, Grant, Mark
+from broker.outlast import outlast
 from broker.request import Request
 from broker.stages.admit import Admission
 from broker.stages.approve import approve
@@ -33,9 +35,9 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimed, Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
-from broker.stages.reserve import Reserver, in_doubt
+from broker.stages.reserve import Reserver, in_doubt, stop_error, stoppable
 from broker.stages.run import Runner
-from broker.stages.sanitize import sanitize
+from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
 from broker.tenure import taken_over
@@ -52,7 +54,7 @@ ANSWER_SECONDS = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """The parts of the path that hold something; approve and sanitize are functions."""
+    """The parts of the path that hold something; approve is a function."""
 
     recorder: Recorder
     authenticate: Authenticator
@@ -64,6 +66,7 @@ class Stages:
     reserve: Reserver
     mint: Minter
     run: Runner
+    sanitize: Sanitizer
     settle: Settler
 
 
@@ -72,9 +75,15 @@ class Path:
 
     def __init__(self, stages: Stages) -> None:
         self._stages = stages
-        self._walking: set[asyncio.Task[Answer]] = set()
+        self._walking: dict[asyncio.Task[Answer], Trail] = {}
+        self._own: dict[asyncio.Task[Answer], Trail] = {}
         self.draining = False
         self.retired = False
+
+    @property
+    def running(self) -> Collection[Trail]:
+        """The trails of all calls that are on their way, those of the broker itself among them."""
+        return (*self._walking.values(), *self._own.values())
 
     async def answer(self, request: Request, trail: Trail | None = None) -> Answer:
         """Answer one request, by its deadline and GRACE_SECONDS: whatever stalls, its caller hears of it.
@@ -91,12 +100,12 @@ class Path:
             raise _draining()
         trail = trail or self.begin(request)
         task = asyncio.create_task(self._walk(request, trail), name=trail.call_id)
-        self._walking.add(task)
+        self._walking[task] = trail
         task.add_done_callback(self._forget)
         try:
             async with asyncio.timeout(None) as trail.patience:
                 trail.answer_by(request.deadline - ANSWER_SECONDS)
-                return await asyncio.shield(task)
+                return _hand_out(await asyncio.shield(task), trail)
         except TimeoutError:
             # A process that was stopped wakes with its time up, and perhaps with nothing left to say.
             if not await self._stages.recorder.is_current():
@@ -123,16 +132,51 @@ class Path:
         """Carry out a call of the broker itself: recorded, sandboxed and ended like any other.
 
         It comes from no request, so there is nothing to authenticate, and no grant is asked; the operator's
-        limits of the tenant hold.
+        limits of the tenant hold, and so does a block of the agent for whom a call is sent again.
 
         Raises:
-            Refused: The version or the tenant's limits do not allow it.
+            Refused: The version, the tenant's limits or a brake do not allow it.
             Failed: It went wrong.
         """
         trail.call = call
-        async with self._stages.recorder.open(trail):
+        self._stages.authorize.brakes.check_caller(call.caller)
+        task = asyncio.create_task(self._walk_own(call, trail), name=trail.call_id)
+        self._own[task] = trail
+        task.add_done_callback(self._forget)
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            task.cancel()
+            await outlast(asyncio.wait((task,)))
+            raise
+        if task.cancelled() and trail.stopped_by is not None:
+            raise stop_error(trail)  # before its first step
+        return _hand_out(task.result(), trail)
+
+    def stop(self, brake: Brake) -> dict[asyncio.Task[Answer], Trail]:
+        """Stop every call that a brake, which is in force by now, holds back.
+
+        No call slips through: one that authenticates from now on is refused, and all others are here. One
+        whose answer is durable is not stopped any more, only not told.
+
+        Returns:
+            The calls that were stopped, now or by an earlier brake, and have not ended yet.
+        """
+        found = {task: trail for task, trail in self._tasks().items() if _is_held(brake, trail)}
+        for task, trail in found.items():
+            if trail.stopped_by is not None:
+                continue
+            trail.stopped_by = brake
+            if not trail.settled:
+                trail.marks.append(Mark.STOPPED)
+                task.cancel()
+        return {task: trail for task, trail in found.items() if Mark.STOPPED in trail.marks}
+
+    async def _walk_own(self, call: Call, trail: Trail) -> Answer:
+        async with self._stages.recorder.open(trail), stoppable(trail):
             grant = self._stages.authorize.allow_own(call, trail)
             return await self._carry_out(call, grant, Claimed(None, trail.attempt), trail)
+        raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: the lines above answer or raise")
 
     async def retire(self) -> None:
         """Stop at once: another broker has taken over. Sandboxes end; nothing more is recorded here."""
@@ -160,14 +204,18 @@ class Path:
             return len(late)
         return 0
 
+    def _tasks(self) -> dict[asyncio.Task[Answer], Trail]:
+        return {task: trail for task, trail in (self._walking | self._own).items() if not task.done()}
+
     def _forget(self, task: asyncio.Task[Answer]) -> None:
-        self._walking.discard(task)
+        self._walking.pop(task, None)
+        self._own.pop(task, None)
         if not task.cancelled():
             task.exception()  # a caller that hung up does not read it; the record has it
 
     async def _walk(self, request: Request, trail: Trail) -> Answer:
         stages = self._stages
-        async with stages.recorder.open(trail):
+        async with stages.recorder.open(trail), stoppable(trail):
             await trail.at("authenticate")
             caller = trail.caller = stages.authenticate(request.peer)
             with stages.admit(caller, request):
@@ -196,7 +244,7 @@ class Path:
                 await trail.at("run")
                 raw_output = await stages.run(call, reservation, leases, trail)
                 await trail.at("sanitize")
-                answer = sanitize(call, raw_output, Redaction(leases))
+                answer = await stages.sanitize(call, raw_output, leases, trail)
                 await trail.at("settle")
                 trail.answer = answer
                 await stages.settle(answer, trail)
@@ -212,9 +260,9 @@ def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
         Refused: IN_PROGRESS, a write whose end is not known yet.
     """
     if task.done():
-        return task.result()
+        return _hand_out(task.result(), trail)
     if trail.settled and trail.answer is not None:
-        return trail.answer  # durable; what still goes on is the end of its leases
+        return _hand_out(trail.answer, trail)  # durable; what still goes on is the end of its leases
     if trail.committed:
         raise Refused(
             Reason.REASON_IN_PROGRESS,
@@ -227,6 +275,23 @@ def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
         "the time was up before the tool had answered; no write was begun. Ask again with the same key",
         retry_after_seconds=1.0,
     )
+
+
+def _hand_out(answer: Answer, trail: Trail) -> Answer:
+    """Let an answer leave, unless its caller was blocked, or its tool held back, before it did.
+
+    Raises:
+        CallError: What the stopped call is told instead.
+    """
+    if trail.stopped_by is not None:
+        raise stop_error(trail)
+    return answer
+
+
+def _is_held(brake: Brake, trail: Trail) -> bool:
+    """Tell whether a brake holds a call back; one that has not authenticated yet is refused when it does."""
+    caller = trail.call.caller if trail.call else trail.caller
+    return caller is not None and holds(brake, caller, trail.method)
 
 
 def _is_cancelled() -> bool:

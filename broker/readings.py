@@ -1,11 +1,13 @@
 """Undoes what hides a text from a plain search: `read` gives every reading of a text.
 
 A reading is the text, from either end, with the escapes of JSON and of URLs undone and with everything gone
-that nobody sees: white space, control and invisible characters. The escapes are undone up to three times,
-each kind alone and both together, because undoing one kind can spoil what was written in the other.
+that nobody sees: white space, control and invisible characters. Escapes are undone up to three times, each
+kind alone and both by turns, because undoing one kind can spoil what was written in the other; and once more
+with the white space gone before, because that can stand within an escape.
 
-Each step is one pass over the text, and there are at most 20 readings of one beginning: the time is linear in
-the text's length. `trace` says for one reading which part of the text each of its characters came from.
+Every step is a pass or two over the text at the speed of C, and there are at most 50 steps: the time is
+linear in the text's length. `Way.trace` does the same step by step and says from which part of the text each
+character of a reading came; it is slow, and needed only where something was found.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-LAYERS = 3
-"""How often escapes are undone: JSON in JSON in JSON."""
+_ORDERS = ("J", "P", "JJ", "PP", "JP", "PJ", "JJJ", "PPP", "JPJ", "PJP", "JPJP", "PJPJ")
+"""In which order escapes are undone, of JSON (J) and of URLs (P); each goes on from a shorter one."""
 
 _UNSEEN_ASCII = bytes([*range(0x21), 0x7F])
 # White space as Unicode has it, controls, format characters, and those that are drawn as nothing.
@@ -25,25 +27,21 @@ _UNSEEN = re.compile(
     "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\U000e0000-\U000e0fff]+"
 )
-_JSON = (
-    r"\\u[0-9a-fA-F]{4}|\\x[0-9a-fA-F]{2}|\\U000[0-9a-fA-F]{5}|\\U0010[0-9a-fA-F]{4}|\\[abfnrtv\"'/\\]"
-)
-_PERCENT = "%[0-9a-fA-F]{2}"
-
-Change = Callable[[re.Match[str]], str]
+# What JSON has, and what Python and JavaScript write beside it.
+_ESCAPED = r"""u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U000[0-9a-fA-F]{5}|U0010[0-9a-fA-F]{4}|[abfnrtv"'/]"""
+_HEX_PAIR = "[0-9a-fA-F]{2}"
+_STRAY_BACKSLASH = re.compile(rf"\\(?!{_ESCAPED})")
+_STRAY_PERCENT = re.compile(f"%(?!{_HEX_PAIR})")
+_HELD_BACKSLASH, _HELD_PERCENT = "\ufdd0", "\ufdd1"  # noncharacters: texts have no use for them
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One pass over a text: every match of a pattern is written anew. Without `sign` there is no match."""
+    """One pass over a text: `apply` takes it; `pattern` and `change` say the same match by match."""
 
-    sign: str
+    apply: Callable[[str], str]
     pattern: re.Pattern[str]
-    change: Change
-
-    def apply(self, text: str) -> str:
-        """Take the step."""
-        return self.pattern.sub(self.change, text) if self.sign in text else text
+    change: Callable[[str], str]
 
     def trace(self, traced: Traced) -> Traced:
         """Take the step, and keep where everything came from."""
@@ -52,7 +50,7 @@ class Step:
         at = 0
         for match in self.pattern.finditer(traced.text):
             first, behind = match.span()
-            new = self.change(match)
+            new = self.change(match.group())
             start, end = traced.origin(first, behind)
             pieces += (traced.text[at:first], new)
             starts.extend(traced.starts[at:first])
@@ -67,7 +65,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Traced:
-    """A reading, and for each of its characters where in the text the part begins and ends that it came from."""
+    """A reading, and where in the text the part begins and ends that each of its characters came from."""
 
     text: str
     starts: Sequence[int]
@@ -91,7 +89,11 @@ class Way:
     """How a reading is made: from which end, and by which steps; what is not seen goes last."""
 
     backwards: bool
-    steps: tuple[Step, ...]
+    steps: tuple[Step, ...] = ()
+
+    def then(self, step: Step) -> Way:
+        """Go one step further."""
+        return Way(self.backwards, (*self.steps, step))
 
     def trace(self, text: str) -> Traced:
         """Read a text this way, and keep where everything came from."""
@@ -101,18 +103,18 @@ class Way:
         return traced
 
 
-def read(text: str, *, forms: bool) -> Iterator[tuple[str, Way]]:
-    """Give every reading that differs from the others, with how it was made.
+def read(text: str, *, forms: bool = False) -> Iterator[tuple[str, Way]]:
+    """Give every reading of a text, with how it was made; some may be equal.
 
     Args:
-        text: What may hide something.
-        forms: True to read "+" as a space as well, as a form in a URL has it.
+        text: What may hide something; without lone surrogates.
+        forms: True to read "+" as a space as well, as a form in a URL has it: it goes like one.
     """
     for backwards in (False, True):
-        begun = text[::-1] if backwards else text
-        yield from _read_on(begun, Way(backwards, ()))
-        if forms and "+" in begun:
-            yield from _read_on(_SPACE_PLUS.apply(begun), Way(backwards, (_SPACE_PLUS,)))
+        for reading, way in _read_on(text[::-1] if backwards else text, Way(backwards)):
+            yield reading, way
+            if forms and "+" in reading:
+                yield _DROP_PLUS.apply(reading), way.then(_DROP_PLUS)
 
 
 def drop_unseen(text: str) -> str:
@@ -123,54 +125,52 @@ def drop_unseen(text: str) -> str:
 
 
 def _read_on(begun: str, way: Way) -> Iterator[tuple[str, Way]]:
-    yield drop_unseen(begun), way
-    for step in _list_steps(begun):
-        text, steps = begun, way.steps
-        for _ in range(LAYERS):
-            undone = step.apply(text)
-            if undone == text:
-                break
-            text, steps = undone, (*steps, step)
-            yield drop_unseen(text), Way(way.backwards, steps)
+    seen = drop_unseen(begun)
+    yield seen, way
+    if "\\" not in begun and "%" not in begun:
+        return
+    yield from _undo(begun, way)
+    if seen != begun:
+        yield from _undo(seen, way.then(_DROP_UNSEEN))
 
 
-def _list_steps(text: str) -> tuple[Step, ...]:
-    """List the ways to undo escapes that differ for this text; undoing one kind may bring up the other."""
-    if "\\" in text:
-        return (_UNDO_JSON, _UNDO_PERCENT, _UNDO_BOTH)
-    return (_UNDO_PERCENT, _UNDO_BOTH) if "%" in text else ()
+def _undo(begun: str, way: Way) -> Iterator[tuple[str, Way]]:
+    """Undo escapes, in each order; an order whose last step finds nothing to undo leads no further."""
+    undone: dict[str, tuple[str, Way]] = {"": (begun, way)}
+    for order in _ORDERS:
+        if order[:-1] not in undone:
+            continue
+        before, gone = undone[order[:-1]]
+        step = _UNDO_JSON if order[-1] == "J" else _UNDO_PERCENT
+        after = step.apply(before)
+        if after != before:
+            undone[order] = after, gone.then(step)
+            yield drop_unseen(after), gone.then(step)
 
 
-def _undo_json(match: re.Match[str]) -> str:
-    return _SINGLE.get(match.group()) or _undo_run(match.group())
-
-
-def _undo_run(run: str) -> str:
-    # Python's own escapes are those of JSON but for "\\/".
-    text = run.replace("\\/", "/").encode("latin-1").decode("unicode_escape")
-    if text.isascii():
+def _undo_json(text: str) -> str:
+    """Undo every escape of a text: left to right, so that an escaped backslash begins no escape."""
+    if "\\" not in text:
         return text
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")  # joins surrogate pairs
+    text = text.replace("\\\\", _HELD_BACKSLASH).replace("\\/", "/")
+    text = _STRAY_BACKSLASH.sub(_HELD_BACKSLASH, text)
+    # The codec reads bytes as latin-1; what is beyond is given to it as escapes of its own.
+    text = text.encode("latin-1", "backslashreplace").decode("unicode_escape")
+    if not text.isascii():  # joins surrogate pairs; one that stands alone is no character
+        text = text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text.replace(_HELD_BACKSLASH, "\\")
 
 
-def _undo_percent(match: re.Match[str]) -> str:
-    return _SINGLE.get(match.group()) or _undo_percents(match.group())
+def _undo_percent(text: str) -> str:
+    """Undo every %XX of a text."""
+    if "%" not in text:
+        return text
+    text = _STRAY_PERCENT.sub(_HELD_PERCENT, text).replace("\\", "\\\\").replace("%", "\\x")
+    raw = text.encode().decode("unicode_escape").encode("latin-1")
+    return raw.decode(errors="replace").replace(_HELD_PERCENT, "%")
 
 
-def _undo_percents(run: str) -> str:
-    return bytes.fromhex(run.replace("%", "")).decode("utf-8", "surrogateescape")
-
-
-def _undo_one(match: re.Match[str]) -> str:
-    run = match.group()
-    return _SINGLE.get(run) or (_undo_percents(run) if run[0] == "%" else _undo_run(run))
-
-
-# Each escape that stands alone costs a look-up; a text may consist of nothing else.
-_SINGLE = {f"\\{letter}": _undo_run(f"\\{letter}") for letter in "abfnrtv\"'/\\"}
-_SINGLE |= {run: _undo_percents(run) for byte in range(256) for run in (f"%{byte:02x}", f"%{byte:02X}")}
-_UNDO_JSON = Step("\\", re.compile(f"(?:{_JSON})+"), _undo_json)
-_UNDO_PERCENT = Step("%", re.compile(f"(?:{_PERCENT})+"), _undo_percent)
-_UNDO_BOTH = Step("", re.compile(f"(?:{_JSON})+|(?:{_PERCENT})+"), _undo_one)
-_SPACE_PLUS = Step("+", re.compile(r"\++"), lambda match: " " * len(match.group()))
-_DROP_UNSEEN = Step("", _UNSEEN, lambda _: "")
+_UNDO_JSON = Step(_undo_json, re.compile(rf"(?:\\(?:{_ESCAPED}|\\))+"), _undo_json)
+_UNDO_PERCENT = Step(_undo_percent, re.compile(f"(?:%{_HEX_PAIR})+"), _undo_percent)
+_DROP_PLUS = Step(lambda text: text.replace("+", ""), re.compile(r"\++"), lambda _: "")
+_DROP_UNSEEN = Step(drop_unseen, _UNSEEN, lambda _: "")

@@ -8,6 +8,7 @@
 
 An outcome is believed only from a probe that ran after 1 and 2. A part that is missing (engine, Vault) is
 waited for, as long as it takes; a probe that answers nonsense is asked again a few times, then a person is.
+What an operator holds back (broker/brakes.py) is fenced, and then left alone until it is let go.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+from broker.brakes import Brakes
 from broker.doubts import Doubts
 from broker.errors import CallError
 from broker.fence import Fence, Fenced, NotFenced
@@ -29,13 +31,16 @@ from toolcrib.v1.reasons_pb2 import Reason
 
 log = logging.getLogger(__name__)
 
-# What says nothing about the call: a part of ours is missing, and will be back.
+# What says nothing about the call: a part of ours is missing, and will be back; or an operator holds it back.
 _MISSING_PARTS = frozenset(
     {
         Reason.REASON_CREDENTIALS_UNAVAILABLE,
         Reason.REASON_SANDBOX_UNAVAILABLE,
         Reason.REASON_RECORD_UNAVAILABLE,
         Reason.REASON_STALE_EPOCH,
+        Reason.REASON_BRAKE_SET,
+        Reason.REASON_CALLER_BLOCKED,
+        Reason.REASON_CALL_STOPPED,
     }
 )
 
@@ -69,10 +74,17 @@ class Resolution:
     """
 
     def __init__(
-        self, store: Store, doubts: Doubts, fence: Fence, inquirer: Inquirer, tuning: Tuning = PATIENT
+        self,
+        store: Store,
+        doubts: Doubts,
+        fence: Fence,
+        inquirer: Inquirer,
+        brakes: Brakes,
+        tuning: Tuning = PATIENT,
     ) -> None:
         self.fence = fence
         self._store, self._doubts, self._inquirer = store, doubts, inquirer
+        self._brakes = brakes
         self._tuning = tuning
         self._places = asyncio.Semaphore(self._tuning.at_once)
         self._jobs: dict[str, asyncio.Task[None]] = {}
@@ -137,6 +149,7 @@ class Resolution:
             except StoreError as error:
                 log.warning("not resolved", extra={"call_id": call.call_id, "cause": str(error)})
             await asyncio.sleep(pause)
+            await self._brakes.wait_until_released(call.tenant, call.method)
             pause = min(pause * 2, self._tuning.longest_pause_seconds)
             found = await self._read(call)
             if found is None or found.state is not CallState.IN_DOUBT:
@@ -151,6 +164,7 @@ class Resolution:
         """Wait until the target has settled since the fence, and ask."""
         due = fenced.since + self._inquirer.settle_seconds(call)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
+        self._brakes.check_tool(call.tenant, call.method)
         async with self._places:
             return await self._inquirer.find_out(call, fenced)
 

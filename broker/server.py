@@ -20,6 +20,7 @@ from broker.api.tools_door import ToolsDoor
 from broker.catalogue import Catalogue
 from broker.decision import Decider
 from broker.grant_book import GrantBook
+from broker.lever import Lever
 from broker.metrics import Metrics
 from broker.path import Path
 from broker.settings import Server as ServerSettings
@@ -42,7 +43,11 @@ GRACE_SECONDS = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Doors:
-    """What the services need."""
+    """What the services need.
+
+    Attributes:
+        platform_operators: Identities of operators who may act on every tenant.
+    """
 
     path: Path
     authenticate: Authenticator
@@ -50,6 +55,8 @@ class Doors:
     grants: GrantBook
     store: Store
     decider: Decider
+    lever: Lever
+    platform_operators: frozenset[str]
     tenure: Tenure
     metrics: Metrics
     clock: Callable[[], datetime]
@@ -109,7 +116,13 @@ class Server:
         await asyncio.sleep(0)
 
     def _add(self, doors: Doors) -> None:
-        door = Door(doors.authenticate, access_rules(SERVICES), doors.metrics, doors.tenure)
+        door = Door(
+            doors.authenticate,
+            access_rules(SERVICES),
+            doors.metrics,
+            doors.tenure,
+            doors.platform_operators,
+        )
         tools = ToolsDoor(doors.path, doors.metrics)
         catalogue, grants, store = doors.catalogue, doors.grants, doors.store
         server: Any = self._server
@@ -123,7 +136,7 @@ class Server:
             grants_service.GrantsService(door, catalogue, grants, store, doors.clock), server
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(
-            operations_service.OperationsService(door, doors.decider, store, doors.clock), server
+            operations_service.OperationsService(door, doors.decider, doors.lever, store, doors.clock), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers((tools,))

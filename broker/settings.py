@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
@@ -38,6 +39,21 @@ class Server(_Section):
     drain_seconds: float = Field(20.0, ge=0, le=600)
     max_message_bytes: int = Field(4 * 1024 * 1024, ge=1024, le=64 * 1024 * 1024)
     max_calls: int = Field(256, ge=1, le=10_000, description="calls in flight over all tenants")
+    platform_operators: tuple[str, ...] = Field(
+        (), description="identities of operators who may act on every tenant; empty: nobody"
+    )
+
+    @model_validator(mode="after")
+    def _check_platform_operators(self) -> Server:
+        """See that each is what a certificate can carry: a typo would be found in an emergency only."""
+        shape = re.compile(rf"spiffe://{re.escape(self.trust_domain)}/tenant/[^/]+/operator/[^/]+")
+        for named in self.platform_operators:
+            if not shape.fullmatch(named):
+                raise ValueError(
+                    f'platform_operators: "{named}" is no operator of this broker; expected '
+                    f"spiffe://{self.trust_domain}/tenant/TENANT/operator/NAME"
+                )
+        return self
 
 
 class State(_Section):

@@ -158,22 +158,18 @@ class Trail:
         caller = self.caller
         assert caller is not None, "a call is recorded only after authenticate"
         facts: dict[str, object] = {"method": self.method, "agent": caller.name, **details}
-        if caller.subject:
-            facts["subject"] = caller.subject
         if self.call is not None:
             facts |= {"digest": self.call.digest, "tool_version": self.call.version.version}
-        if self.resolves:
-            facts["resolves"] = self.resolves
-        if self.grant is not None:
-            facts["grant"] = self.grant.grant_id
-        if self.leases:
-            facts["leases"] = [_lease_facts(lease) for lease in self.leases]
-        if self.marks:
-            facts["marks"] = [mark.value for mark in Mark if mark in self.marks]
         if error is not None:
             facts["reason"] = error.reason_name
-        if self.stopped_by is not None:
-            facts["brake"] = self.stopped_by.brake_id
+        optional = {
+            "subject": caller.subject,
+            "resolves": self.resolves,
+            "grant": self.grant.grant_id if self.grant else "",
+            "leases": [_lease_facts(lease) for lease in self.leases],
+            "marks": [mark.value for mark in Mark if mark in self.marks],
+        }
+        facts |= {name: fact for name, fact in optional.items() if fact}
         return AuditEvent(
             kind=kind,
             tenant=caller.tenant,

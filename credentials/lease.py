@@ -13,6 +13,8 @@ UNKNOWN_LEASE = "unknown/"
 """Prefix of the id of a lease that Vault may have made but did not tell us; the accessor follows."""
 NO_LEASE = "none/"
 """Prefix of the id that we give where the engine makes no lease; engine, role and accessor follow."""
+USER_NAME_KEYS = ("username", "user", "login")
+"""Keys of a KV secret whose values are user names, which are no secrets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,8 @@ class KeyValues:
 
     @property
     def secrets(self) -> tuple[Secret, ...]:
-        """What must not leave."""
-        return tuple(self.values.values())
+        """What must not leave: every value but user names."""
+        return tuple(value for key, value in self.values.items() if key not in USER_NAME_KEYS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ _BROKER_POLICY = """\
 # The session of a Toolcrib broker. It can read no credential itself: only a child with a tool's policy can.
 path "auth/token/create/toolcrib-call" {{
   capabilities        = ["update"]
-  required_parameters = ["policies", "ttl", "num_uses", "no_default_policy", "renewable"]
+  required_parameters = ["policies", "ttl", "num_uses", "meta", "no_default_policy", "renewable"]
   allowed_parameters  = {{
     "policies"          = []
     "ttl"               = []
@@ -50,7 +50,9 @@ path "auth/token/renew-self"  {{ capabilities = ["update"] }}
 path "auth/token/revoke-self" {{ capabilities = ["update"] }}
 # Definitions, which hold no secret: a role that cannot be ended safely is refused before anything is minted.
 path "auth/token/roles/toolcrib-call"   {{ capabilities = ["read"] }}
+path "sys/policies/acl/toolcrib-broker" {{ capabilities = ["read"] }}
 path "sys/policies/acl/toolcrib-tool-*" {{ capabilities = ["read"] }}
+path "transit/keys/toolcrib-*"          {{ capabilities = ["read"] }}
 # Data keys of tenants: made and unwrapped. It can neither make, change, delete nor export a transit key.
 path "transit/datakey/plaintext/toolcrib-*" {{
   capabilities       = ["update"]
@@ -73,12 +75,13 @@ def broker_policy(engines: Iterable[SecretsEngine], mounts: Mapping[str, str]) -
     used = list(engines)
     prefixes = [f"{prefix}*" for engine in used for prefix in engine.lease_prefixes(mounts[engine.plugin])]
     leases = json.dumps(list(dict.fromkeys(prefixes)) or ["none/"])
-    parts = [
-        f"# Engine {engine.name}.\n{text}"
-        for engine in used
-        if (text := engine.session_policy(mounts[engine.plugin]))
-    ]
+    parts = [f"{heading(engine.name)}{engine.session_policy(mounts[engine.plugin])}" for engine in used]
     return _BROKER_POLICY.format(leases=leases) + "".join(parts)
+
+
+def heading(engine: str) -> str:
+    """Return the line above an engine's part of the broker's policy; reviews find the part by it."""
+    return f"# Engine {engine}.\n"
 
 
 def tool_policy_name(engine: str, role: str) -> str:
@@ -89,9 +92,12 @@ def tool_policy_name(engine: str, role: str) -> str:
 def token_role() -> dict[str, Any]:
     """Return the definition of the token role through which the broker makes children."""
     return {
+        "allowed_policies": [],
         "allowed_policies_glob": [TOOL_POLICY_PREFIX + "*"],
         "disallowed_policies": ["default"],
+        "allowed_entity_aliases": [],
         "orphan": False,
+        "token_period": 0,
         "renewable": False,
         "token_type": "service",
         "token_num_uses": MAX_CHILD_USES,

@@ -1,4 +1,7 @@
-"""Whether what Vault holds for Toolcrib is what Toolcrib needs: roles, policies, the token role."""
+"""Whether what Vault holds for Toolcrib is what Toolcrib needs: engines, roles, policies, the token role.
+
+It asks as the broker's session, whose rights are enough to read definitions and to read nothing else.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from credentials.bootstrap.items import Item, read_if_there
 from credentials.engines import ENGINES, SecretsEngine
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted
-from credentials.policies import TOKEN_ROLE, TOOL_POLICY_PREFIX, tool_policy_name
+from credentials.policies import TOKEN_ROLE, token_role, tool_policy_name
 from credentials.secret import Secret
 from credentials.vault_api import VaultApi, VaultFault
 
@@ -18,11 +22,16 @@ BOOTSTRAP = "run `toolcrib vault bootstrap --plan` and apply it"
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that is wrong: where, what, and how to mend it."""
+    """Something that is wrong: where, what, and how to mend it.
+
+    Attributes:
+        is_warning: It works and is safe, and wants a look.
+    """
 
     subject: str
     problem: str
     remedy: str
+    is_warning: bool = False
 
 
 class RoleCheck:
@@ -52,43 +61,90 @@ class RoleCheck:
         return problems
 
     async def check(self, session: Secret, wanted: Sequence[CredentialWanted]) -> list[Finding]:
-        """Check the token role, and each role with its policy, from scratch."""
+        """Check the token role, and each role with its engine and its policy, from scratch."""
         self.forget()
-        findings = await self._check_token_role(session)
+        try:
+            findings = await check_token_role(self._api, session)
+        except VaultFault as fault:
+            findings = [Finding(f"Vault's token role {TOKEN_ROLE}", str(fault), BOOTSTRAP)]
         for item in wanted:
-            findings += await self._check_role(session, ENGINES[item.engine], item.role)
+            try:
+                findings += await find_unfit(self._api, session, self._mounts, item)
+            except VaultFault as fault:
+                subject = f"Vault's {item.engine} role {item.role}"
+                findings.append(Finding(subject, str(fault), "see that Vault answers, then look again"))
         return findings
 
-    async def _check_token_role(self, session: Secret) -> list[Finding]:
-        subject = f"Vault's token role {TOKEN_ROLE}"
-        try:
-            role = await self._api.read_token_role(session)
-        except VaultFault as fault:
-            return [Finding(subject, str(fault), BOOTSTRAP)]
-        problems = []
-        if role.get("orphan"):
-            problems.append("it makes orphans: children would outlive the broker's session")
-        if role.get("allowed_policies") or role.get("allowed_policies_glob") != [TOOL_POLICY_PREFIX + "*"]:
-            problems.append(f"it allows other policies than {TOOL_POLICY_PREFIX}*")
-        return [Finding(subject, problem, BOOTSTRAP) for problem in problems]
 
-    async def _check_role(self, session: Secret, engine: SecretsEngine, role: str) -> list[Finding]:
-        subject = f"Vault's {engine.name} role {role}"
-        try:
-            problems = await self.find_problems(session, engine, role)
-        except VaultFault as fault:
-            return [Finding(subject, str(fault), "see that Vault answers and has the engine")]
-        findings = [Finding(subject, problem, BOOTSTRAP) for problem in problems]
-        return findings + await self._check_policy(session, engine, role)
+async def check_token_role(api: VaultApi, session: Secret) -> list[Finding]:
+    """Compare the token role with ours, field by field.
 
-    async def _check_policy(self, session: Secret, engine: SecretsEngine, role: str) -> list[Finding]:
-        name = tool_policy_name(engine.name, role)
-        subject, ours = f"Vault's policy {name}", engine.child_policy(self._mounts[engine.plugin], role)
-        try:
-            policy = await self._api.read_policy(session, name)
-        except VaultFault as fault:
-            problem = "it is missing" if fault.cause is Cause.UNKNOWN else str(fault)
-            return [Finding(subject, problem, BOOTSTRAP)]
-        if " ".join(policy.split()) != " ".join(ours.split()):
-            return [Finding(subject, "it is not exactly the right to get this one role", BOOTSTRAP)]
-        return []
+    Raises:
+        VaultFault: Vault gave no answer.
+    """
+    item = Item(f"Vault's token role {TOKEN_ROLE}", f"auth/token/roles/{TOKEN_ROLE}", token_role())
+    current = await item.read(api, session)
+    if current is None:
+        return [Finding(item.subject, "it is missing: no call gets a credential", BOOTSTRAP)]
+    return [
+        Finding(item.subject, f"{name} is {before!r} and should be {after!r}", BOOTSTRAP)
+        for name, (before, after) in item.compare(current).items()
+    ]
+
+
+async def find_unfit(
+    api: VaultApi, session: Secret, mounts: Mapping[str, str], wanted: CredentialWanted
+) -> list[Finding]:
+    """Say all that is wrong with what one credential needs: the engine; else its role and its policy.
+
+    Raises:
+        VaultFault: Vault gave no answer, or does not know the session any more.
+    """
+    engine = ENGINES[wanted.engine]
+    mount = mounts[engine.plugin]
+    problem = await find_engine_problem(api, session, engine, mount)
+    if problem:
+        return [Finding(f"Vault's engine {engine.name}", problem, BOOTSTRAP)]
+    problems = await engine.find_problems(api, session, mount, wanted.role)
+    subject = f"Vault's {engine.name} role {wanted.role}"
+    findings = [Finding(subject, text, BOOTSTRAP) for text in problems]
+    return findings + await _check_policy(api, session, engine, mount, wanted.role)
+
+
+async def find_engine_problem(api: VaultApi, session: Secret, engine: SecretsEngine, mount: str) -> str:
+    """Say what is wrong with an engine's mount; "" when nothing is.
+
+    The session may not list mounts. Vault tells everybody the type of a mount in which they have any right,
+    and of others not even whether they exist.
+
+    Raises:
+        VaultFault: Vault gave no answer, or does not know the session any more.
+    """
+    try:
+        data = await read_if_there(api, session, f"sys/internal/ui/mounts/{mount}") or {}
+    except VaultFault as fault:
+        if fault.cause is not Cause.DENIED or not await api.is_session_alive(session):
+            raise
+        return (
+            f"Vault has no engine at {mount}/ in which the broker has any right: it is not enabled, this "
+            "Vault does not have it, or the broker's policy does not name it"
+        )
+    version = (data.get("options") or {}).get("version", "1")
+    if data.get("type") != engine.plugin:
+        return f"what is enabled at {mount}/ is {data.get('type')}, and {engine.plugin} is needed"
+    if engine.plugin == "kv" and version != "2":
+        return f"what is enabled at {mount}/ is version {version} of kv, and version 2 is needed"
+    return ""
+
+
+async def _check_policy(
+    api: VaultApi, session: Secret, engine: SecretsEngine, mount: str, role: str
+) -> list[Finding]:
+    name = tool_policy_name(engine.name, role)
+    subject, ours = f"Vault's policy {name}", engine.child_policy(mount, role)
+    current = await read_if_there(api, session, f"sys/policies/acl/{name}")
+    if current is None:
+        return [Finding(subject, "it is missing", BOOTSTRAP)]
+    if " ".join(str(current.get("policy", "")).split()) != " ".join(ours.split()):
+        return [Finding(subject, "it is not exactly the right to get this one role", BOOTSTRAP)]
+    return []

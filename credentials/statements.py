@@ -13,11 +13,16 @@ of them: of 30 ends 2 failed, and 1 was confirmed while a session lived). So our
    cannot be ended) fails the revoke: the lease stays in Vault and the end is not confirmed, but the login is
    closed all the same.
 
+A login that stays and gets a new password (a static role) is rotated in the same way: closed with its new
+password, its sessions ended, what it set for its own later sessions reset, and opened again. Where a step fails
+it stays closed until the rotation is repeated. Settings that the login needs belong to its database.
+
 Every step may be repeated. Vault's own default statements do none of this, so a role without ours is refused.
 """
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 
@@ -69,6 +74,52 @@ BEGIN
 END
 $drop$"""
 
+# Vault's plugin cuts a rotation statement at its semicolons, unless it is a list in JSON.
+ROTATION = json.dumps(
+    [
+        """\
+DO $close$
+BEGIN
+  IF NOT (pg_catalog.pg_has_role('{{name}}', 'USAGE') OR pg_catalog.pg_has_role('pg_signal_backend', 'USAGE'))
+  THEN
+    RAISE EXCEPTION 'its sessions could not be ended: GRANT "{{name}}" TO % WITH INHERIT TRUE', current_user;
+  END IF;
+  PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
+  ALTER ROLE "{{name}}" WITH NOLOGIN PASSWORD '{{password}}';
+END
+$close$""",
+        "COMMIT",
+        """\
+DO $end$
+DECLARE
+  login CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
+  place name;
+  alive bigint;
+  quiet integer := 0;
+BEGIN
+  FOR attempt IN 1..40 LOOP
+    PERFORM pg_catalog.pg_stat_clear_snapshot();
+    SELECT count(pg_catalog.pg_terminate_backend(pid)) INTO alive
+      FROM pg_catalog.pg_stat_activity WHERE usesysid = login;
+    quiet := CASE WHEN alive = 0 THEN quiet + 1 ELSE 0 END;
+    EXIT WHEN quiet = 2;
+    PERFORM pg_catalog.pg_sleep(0.005 + 0.001 * attempt);
+  END LOOP;
+  IF quiet < 2 THEN
+    RAISE EXCEPTION 'the login is closed, but % of its sessions live on', alive;
+  END IF;
+  PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
+  ALTER ROLE "{{name}}" RESET ALL;
+  FOR place IN SELECT datname FROM pg_catalog.pg_db_role_setting JOIN pg_catalog.pg_database
+      ON pg_database.oid = setdatabase WHERE setrole = login LOOP
+    EXECUTE pg_catalog.format('ALTER ROLE "{{name}}" IN DATABASE %I RESET ALL', place);
+  END LOOP;
+  ALTER ROLE "{{name}}" WITH LOGIN;
+END
+$end$""",
+    ]
+)
+
 _GRANT = re.compile(
     r'^GRANT\s+[^;{}]+\s+ON\s+[^;{}]+\s+TO\s+"\{\{name\}\}"$|^GRANT\s+[^;{}]+\s+TO\s+"\{\{name\}\}"$',
     re.IGNORECASE,
@@ -108,6 +159,17 @@ def find_statement_problems(creation: Sequence[str], revocation: Sequence[str]) 
         if not _GRANT.match(_squeeze(statement))
     ]
     return problems
+
+
+def find_rotation_problems(rotation: Sequence[str]) -> list[str]:
+    """Compare the statements that change a static login's password with ours.
+
+    Returns:
+        One sentence where they differ; empty when they end what used the old password.
+    """
+    if list(rotation) == [ROTATION]:
+        return []
+    return ["its rotation_statements are not Toolcrib's: sessions could outlive their call"]
 
 
 def _squeeze(text: str) -> str:

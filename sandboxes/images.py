@@ -12,7 +12,7 @@ import io
 import logging
 import re
 import tarfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -50,8 +50,10 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 logger = logging.getLogger(__name__)
 
 
-def build_base(engine: Engine, cache_dir: Path, on_step: OnStep = logger.info) -> str:
-    """Make the base image, unless it is there.
+def build_base(
+    engine: Engine, cache_dir: Path, on_step: OnStep = logger.info, extras: Collection[str] = ()
+) -> str:
+    """Make the base image, or one with extra programs, unless it is there.
 
     The finished image is kept as an archive too, so that an engine with an empty store gets it from there.
 
@@ -59,6 +61,7 @@ def build_base(engine: Engine, cache_dir: Path, on_step: OnStep = logger.info) -
         engine: Where it is made.
         cache_dir: Where archives are kept; nothing else need survive.
         on_step: Told what is being done.
+        extras: What a bundle's manifest asks for under `image.packages`; each combination is an image.
 
     Returns:
         The image's id, "sha256:…".
@@ -66,14 +69,14 @@ def build_base(engine: Engine, cache_dir: Path, on_step: OnStep = logger.info) -
     Raises:
         ImageFailed: It could not be made; says why.
     """
-    key = content_key()
+    key = content_key(extras)
     with _engine_errors("the base image"):
         found = _find(engine, BASE_REPOSITORY, LABEL_BASE, key)
         if found is not None:
             return found
         kept = cache_dir / f"base-{key[:16]}.tar"
         if not kept.exists():
-            _make_base(engine, kept, on_step)
+            _make_base(engine, kept, on_step, extras)
         on_step("importing the base image")
         return _import(engine, kept, {LABEL_BASE: key}, f"{BASE_REPOSITORY}:{key[:16]}")
 
@@ -106,12 +109,12 @@ def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, 
             return str(made["Id"])
 
 
-def _make_base(engine: Engine, kept: Path, on_step: OnStep) -> None:
+def _make_base(engine: Engine, kept: Path, on_step: OnStep, extras: Collection[str]) -> None:
     cache_dir = kept.parent
     cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
     raw, partial = kept.with_suffix(".raw"), kept.with_suffix(".partial")
     try:
-        write_rootfs(raw, cache_dir, on_step)
+        write_rootfs(raw, cache_dir, on_step, extras)
         on_step("byte-compiling the base image")
         image = _import(engine, raw, {})
         try:

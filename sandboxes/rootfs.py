@@ -1,9 +1,10 @@
 """The files of the base image: Debian's Python and nothing else, our wheels, SDK and init.
 
-There is no shell, no package manager and no setuid program in it: what a handler does not need, an attacker
-does not get. Packages come from the host's own apt sources, wheels from the host's own package index, checked
-against the hashes in requirements/image.txt. Both are kept as archives in the cache folder, so that a
-changed SDK or a new engine downloads nothing.
+A bundle may ask for a base with more, out of the short list `EXTRAS`: single files of other packages, whose
+libraries the base has already. There is no shell, no package manager and no setuid program in any of them:
+what a handler does not need, an attacker does not get. Packages come from the host's own apt sources, wheels
+from the host's own package index, checked against the hashes in requirements/image.txt. Both are kept as
+archives in the cache folder, so that a changed SDK or a new engine downloads nothing.
 
     ImageFailed          an image could not be made; says what is missing or went wrong
 """
@@ -19,7 +20,8 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from sandboxes.outcome import SandboxError
@@ -27,6 +29,13 @@ from sandboxes.outcome import SandboxError
 OnStep = Callable[[str], None]
 
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")  # the last for protobuf's own parser
+EXTRAS = {
+    "git": "usr/bin/git",
+    "openssh-client": "usr/bin/ssh",
+    # OpenSSH wants a user name for its uid, and a sandbox's has none: this library gives one by preload.
+    "libnss-wrapper": "usr/lib/[^/]+/libnss_wrapper.so.*",
+}
+"""What a bundle may ask for beside the base: Debian's package, and the one file of it that is kept."""
 RELEASES = {"bookworm": "3.11"}  # by name, with the Python that it has
 LIBRARY = "opt/toolcrib/lib"
 
@@ -53,10 +62,19 @@ class ImageFailed(SandboxError):
     """An image could not be made."""
 
 
-def content_key() -> str:
-    """Digest of everything that the base image is made of, packages and wheels by their names and hashes."""
+def content_key(extras: Collection[str] = ()) -> str:
+    """Digest of everything that a base image is made of, packages and wheels by their names and hashes.
+
+    Args:
+        extras: Names out of `EXTRAS`.
+
+    Raises:
+        ImageFailed: One is not in the list.
+    """
+    _check_extras(extras)
     digest = hashlib.sha256()
     parts = [_VERSION, ",".join(PACKAGES), _release(), _REQUIREMENTS.read_text()]
+    parts += [f"{name}={EXTRAS[name]}" for name in sorted(extras)]
     parts += [text for name, data in sorted(_own_code().items()) for text in (name, data.decode())]
     parts += [f"{name}={text}" for name, text in sorted(_OWN_FILES.items())]
     for part in parts:
@@ -64,23 +82,28 @@ def content_key() -> str:
     return digest.hexdigest()
 
 
-def write_rootfs(target: Path, cache_dir: Path, on_step: OnStep) -> None:
-    """Write the files of the base image, not byte-compiled yet, as one archive.
+def write_rootfs(target: Path, cache_dir: Path, on_step: OnStep, extras: Collection[str] = ()) -> None:
+    """Write the files of a base image, not byte-compiled yet, as one archive.
 
     Args:
         target: The archive to write.
         cache_dir: Where the downloaded parts are kept.
         on_step: Told what is being done.
+        extras: Names out of `EXTRAS`.
 
     Raises:
-        ImageFailed: A program is missing or failed.
+        ImageFailed: A program is missing or failed, or an extra is not in the list.
     """
+    _check_extras(extras)
     debian = _debian(cache_dir, on_step)
+    more = [_extra(name, cache_dir, on_step) for name in sorted(extras)]
     wheels = _wheels(cache_dir, on_step)
     with tarfile.open(target, "w") as archive:
         for folder in _FOLDERS:
             archive.addfile(_entry(folder, tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755))
         _copy(debian, archive, lambda name: name if _KEPT.match(name) else None)
+        for extra in more:
+            _copy(extra, archive, lambda name: name)
         _copy(wheels, archive, lambda name: f"{LIBRARY}/{name}")
         for name, text in sorted(_OWN_FILES.items()):
             add_file(archive, name, text.encode())
@@ -124,24 +147,55 @@ def _own_code() -> dict[str, bytes]:
     return code | {"opt/toolcrib/init.py": (_HERE / "container_init.py").read_bytes()}
 
 
+def _check_extras(extras: Collection[str]) -> None:
+    unknown = sorted(set(extras) - set(EXTRAS))
+    if unknown:
+        raise ImageFailed(f"package {unknown[0]!r} is not one that an image may have: {', '.join(EXTRAS)}")
+
+
 def _debian(cache_dir: Path, on_step: OnStep) -> Path:
     release = _release()
     key = hashlib.sha256(f"{_VERSION} {release} {PACKAGES}".encode()).hexdigest()[:16]
     kept = cache_dir / f"debian-{release}-{key}.tar"
+    if not kept.exists():
+        on_step(f"fetching Python from Debian {release}")
+        with _bootstrapped(release, PACKAGES) as fresh:
+            _keep(fresh, kept)
+    return kept
+
+
+def _extra(name: str, cache_dir: Path, on_step: OnStep) -> Path:
+    """Fetch one extra package; only its one file and its copyright are kept."""
+    release = _release()
+    key = hashlib.sha256(f"{_VERSION} {release} {name} {EXTRAS[name]}".encode()).hexdigest()[:16]
+    kept = cache_dir / f"extra-{release}-{name}-{key}.tar"
     if kept.exists():
         return kept
+    on_step(f"fetching {name} from Debian {release}")
+    wanted = re.compile(f"({EXTRAS[name]}|usr/share/doc/{re.escape(name)}/copyright)$")
+    with _bootstrapped(release, [name]) as whole:
+        fresh = whole.with_name("extra.tar")
+        with tarfile.open(fresh, "w") as archive:
+            _copy(whole, archive, lambda path: path if wanted.match(path) else None)
+            if len(archive.getmembers()) < 2:
+                raise ImageFailed(f"Debian {release}'s package {name} lacks {EXTRAS[name]}")
+        _keep(fresh, kept)
+    return kept
+
+
+@contextmanager
+def _bootstrapped(release: str, packages: Sequence[str]) -> Iterator[Path]:
+    """Give an archive of packages and all that they depend on."""
     if shutil.which("mmdebstrap") is None:
         raise ImageFailed("mmdebstrap is missing: install it (Debian: apt-get install mmdebstrap)")
-    on_step(f"fetching Python from Debian {release}")
     with tempfile.TemporaryDirectory(prefix="toolcrib-") as name:
         folder = Path(name)
         fresh = folder / "debian.tar"
         sources = _write_sources(folder, release)
         options = [f"--aptopt={line}" for line in _apt_proxy()]
-        include = f"--include={','.join(PACKAGES)}"
+        include = f"--include={','.join(packages)}"
         _run(["mmdebstrap", "--quiet", "--variant=extract", include, *options, release, str(fresh), *sources])
-        _keep(fresh, kept)
-    return kept
+        yield fresh
 
 
 def _write_sources(folder: Path, release: str) -> list[str]:

@@ -6,7 +6,14 @@ from typing import Any
 
 from tests.parts import REAL_PARTS
 
-pytest_plugins = ["tests.parts.engine", "tests.parts.vault", "tests.parts.postgres", "tests.parts.crib"]
+pytest_plugins = [
+    "tests.parts.engine",
+    "tests.parts.vault",
+    "tests.parts.postgres",
+    "tests.parts.crib",
+    "tests.parts.nginx",
+    "tests.parts.sshd",
+]
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

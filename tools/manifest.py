@@ -65,9 +65,16 @@ class _Closed(BaseModel):
 
 
 class Image(_Closed):
-    """What is started in the container; the image itself is named at registration, by its id."""
+    """What is started in the container; the image itself is named at registration, by its id.
+
+    Attributes:
+        packages: Programs beside Python; those that an image can have (`sandboxes.rootfs.EXTRAS`).
+    """
 
     command: tuple[Argument, ...] = Field(min_length=1, max_length=32, strict=False)
+    packages: tuple[Literal["git", "openssh-client", "libnss-wrapper"], ...] = Field(
+        default=(), max_length=8, strict=False
+    )
 
 
 class Limits(_Closed):
@@ -228,8 +235,7 @@ def _translate(error: ErrorDetails) -> list[Violation]:
         problems = str(error["ctx"]["error"]).split("\n")
         prefix = f"tool.yaml: {where}." if where else "tool.yaml: "
         return [
-            Violation(prefix + field, problem)
-            for field, _, problem in (p.partition(": ") for p in problems)
+            Violation(prefix + field, problem) for field, _, problem in (p.partition(": ") for p in problems)
         ]
     return [Violation(f"tool.yaml: {where}", _explain(error))]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import Any, TypeVar
 
 import grpc
@@ -85,8 +85,10 @@ class Door:
         rules: dict[str, frozenset[Role]],
         metrics: Metrics,
         tenure: Tenure | None = None,
+        platform_operators: Collection[str] = (),
     ) -> None:
         self._tenure = tenure
+        self._platform_operators = frozenset(platform_operators)
         self._authenticate = authenticate
         self._rules = rules
         self._metrics = metrics
@@ -117,6 +119,23 @@ class Door:
                 await abort(context, Failed(Reason.REASON_UNSPECIFIED, "the broker failed; see its log"), {})
 
         return guarded
+
+    def is_platform_operator(self, caller: Caller) -> bool:
+        """Tell whether a caller may act on every tenant: an operator whose very identity is configured."""
+        return caller.role is Role.OPERATOR and caller.spiffe_id in self._platform_operators
+
+    def check_platform_operator(self, caller: Caller, what: str) -> None:
+        """See that a caller may act on every tenant.
+
+        Raises:
+            Refused: ROLE_REQUIRED.
+        """
+        if not self.is_platform_operator(caller):
+            raise Refused(
+                Reason.REASON_ROLE_REQUIRED,
+                f"{what} is for platform operators, whom server.platform_operators in the broker's "
+                f"configuration names; you are {caller.spiffe_id}",
+            )
 
     def _explain(self, error: StoreError) -> Failed:
         if not isinstance(error, StaleEpoch):

@@ -41,8 +41,10 @@ _CODES = {
     grpc.StatusCode.UNAUTHENTICATED: (reasons.REASON_IDENTITY_UNKNOWN, reasons.REASON_CERTIFICATE_EXPIRED),
     grpc.StatusCode.PERMISSION_DENIED: (
         reasons.REASON_ROLE_REQUIRED,
+        reasons.REASON_CALLER_BLOCKED,
         reasons.REASON_NOT_GRANTED,
         reasons.REASON_POLICY_FAILED,
+        reasons.REASON_BRAKE_SET,
         reasons.REASON_SELF_REVIEW,
     ),
     grpc.StatusCode.INVALID_ARGUMENT: (
@@ -56,7 +58,11 @@ _CODES = {
         reasons.REASON_GRANTS_INVALID,
         reasons.REASON_PAGE_TOKEN_INVALID,
     ),
-    grpc.StatusCode.NOT_FOUND: (reasons.REASON_TOOL_UNKNOWN, reasons.REASON_CALL_UNKNOWN),
+    grpc.StatusCode.NOT_FOUND: (
+        reasons.REASON_TOOL_UNKNOWN,
+        reasons.REASON_CALL_UNKNOWN,
+        reasons.REASON_BRAKE_UNKNOWN,
+    ),
     grpc.StatusCode.FAILED_PRECONDITION: (
         reasons.REASON_TOOL_NOT_USABLE,
         reasons.REASON_KEY_REUSED,
@@ -69,6 +75,7 @@ _CODES = {
     grpc.StatusCode.ABORTED: (
         reasons.REASON_IN_PROGRESS,
         reasons.REASON_IN_DOUBT,
+        reasons.REASON_CALL_STOPPED,
         reasons.REASON_PLAN_STALE,
     ),
     grpc.StatusCode.DEADLINE_EXCEEDED: (reasons.REASON_DEADLINE_EXCEEDED,),

@@ -7,6 +7,7 @@ import click
 from broker.cli.output import Commands
 
 PLACES = {
+    "agents": "broker.cli.agents:agents",
     "audit": "broker.cli.audit:audit",
     "call": "broker.cli.calling:call",
     "calls": "broker.cli.calls:calls",
@@ -14,6 +15,7 @@ PLACES = {
     "dev": "broker.cli.serving:dev",
     "doctor": "broker.cli.diagnosis:doctor",
     "grants": "broker.cli.grants:grants",
+    "leases": "broker.cli.leases:leases",
     "serve": "broker.cli.serving:serve",
     "store": "broker.cli.state:store",
     "tenants": "broker.cli.state:tenants",

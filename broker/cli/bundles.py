@@ -25,7 +25,6 @@ from broker.cli.times import write_second, write_short_id
 from broker.packing import pack
 from broker.settings import environment_variable
 from sandboxes.engine import DEFAULT_URL, Engine
-from sandboxes.images import build_base
 from sandboxes.outcome import SandboxError
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
 from tools.catalogue import find_unresolvable, load_version
@@ -177,10 +176,8 @@ def promote(bundle: str, version: str, alias: str, profile: str | None, form: st
 def _pack(folder: Path, engine_url: str, cache: Path) -> registry_pb2.RegisterToolRequest:
     with _bundle_errors(), closing(Engine(engine_url)) as engine:
         engine.check()
-        with progress("base image"):
-            base = build_base(engine, cache, lambda text: click.echo(f"· {text}", err=True))
-        with progress("bundle image"):
-            return pack(folder, engine, base)
+        with progress("image"):
+            return pack(folder, engine, cache, lambda text: click.echo(f"· {text}", err=True))
 
 
 @contextmanager

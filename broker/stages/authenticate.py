@@ -4,8 +4,8 @@ The identity is the SPIFFE id in the certificate, of the form
 
     spiffe://TRUST-DOMAIN/tenant/TENANT/ROLE/NAME[/subject/SUBJECT]
 
-with ROLE one of agent, author, reviewer, operator. TLS checked the chain when the channel opened; the dates
-are checked again for each call, because a channel can outlive its certificate.
+with ROLE one of agent, author, reviewer, operator. TLS checked the chain when the channel opened; dates and
+blocks are checked again for each call, because a channel can outlive its certificate.
 """
 
 from __future__ import annotations
@@ -16,7 +16,9 @@ from collections.abc import Callable, Collection
 from datetime import datetime
 
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
 
+from broker.brakes import Brakes
 from broker.errors import Refused
 from broker.model import Caller, Role
 from broker.request import Peer
@@ -34,17 +36,20 @@ OWN_NAMES = "toolcrib-"
 class Authenticator:
     """Turns a peer into a caller of one of this broker's tenants."""
 
-    def __init__(self, trust_domain: str, tenants: Collection[str], clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, trust_domain: str, tenants: Collection[str], clock: Callable[[], datetime], brakes: Brakes
+    ) -> None:
         self._prefix = f"spiffe://{trust_domain}"
         self._tenants = frozenset(tenants)
         self._clock = clock
+        self._brakes = brakes
         self._known: OrderedDict[bytes, tuple[Caller, datetime, datetime]] = OrderedDict()
 
     def __call__(self, peer: Peer) -> Caller:
         """Prove who calls.
 
         Raises:
-            Refused: IDENTITY_UNKNOWN or CERTIFICATE_EXPIRED.
+            Refused: IDENTITY_UNKNOWN, CERTIFICATE_EXPIRED or CALLER_BLOCKED.
         """
         known = self._known.get(peer.unverified_pem)
         if known is None:
@@ -59,6 +64,7 @@ class Authenticator:
                 f"the client certificate is valid from {not_before:%Y-%m-%dT%H:%M:%SZ} to "
                 f"{not_after:%Y-%m-%dT%H:%M:%SZ}; get a new one and open a new channel",
             )
+        self._brakes.check_caller(caller)
         return caller
 
     def _read(self, peer: Peer) -> tuple[Caller, datetime, datetime]:
@@ -67,15 +73,16 @@ class Authenticator:
         try:
             certificate = x509.load_pem_x509_certificate(peer.unverified_pem)
             spiffe_id = _spiffe_id(certificate)
+            fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
         except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
             raise _unknown("the client certificate cannot be read; get a new one") from error
         return (
-            self._caller(spiffe_id),
+            self._caller(spiffe_id, fingerprint),
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
         )
 
-    def _caller(self, spiffe_id: str) -> Caller:
+    def _caller(self, spiffe_id: str, fingerprint: str) -> Caller:
         path = spiffe_id.removeprefix(self._prefix)
         match = _PATH.fullmatch(path) if path != spiffe_id else None
         if match is None:
@@ -87,13 +94,26 @@ class Authenticator:
             raise _unknown(f'tenant "{match["tenant"]}" is not one of this broker\'s')
         if match["name"].startswith(OWN_NAMES):
             raise _unknown(f'"{match["name"]}": names that begin with {OWN_NAMES} are the broker\'s own')
-        return Caller(match["tenant"], match["name"], Role(match["role"]), match["subject"] or "", spiffe_id)
+        return Caller(
+            match["tenant"],
+            match["name"],
+            Role(match["role"]),
+            match["subject"] or "",
+            spiffe_id,
+            fingerprint,
+        )
 
 
 def name_of(spiffe_id: str) -> str:
     """Read the name in an identity that was accepted once, whatever role or subject it came with."""
     path = _PATH.search(spiffe_id)
     return path["name"] if path else ""
+
+
+def tenant_of(spiffe_id: str) -> str:
+    """Read the tenant in an identity that was accepted once."""
+    path = _PATH.search(spiffe_id)
+    return path["tenant"] if path else ""
 
 
 def _spiffe_id(certificate: x509.Certificate) -> str:

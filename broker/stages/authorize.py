@@ -1,6 +1,7 @@
 """Stage 4, authorize: the tenant's grants → the `Grant` that allows this call.
 
-Before them comes what the operator lets the tenant's tools use: no grant of its own widens that.
+Before them comes what an operator holds back (broker/brakes.py), and what the operator lets the tenant's
+tools use: no grant of its own widens that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from fnmatch import fnmatchcase
 
+from broker.brakes import Brakes
 from broker.catalogue import Catalogue, not_usable
 from broker.errors import Refused
 from broker.grant_book import GrantBook
@@ -22,7 +24,11 @@ OWN_GRANT = "toolcrib:resolution"
 
 
 class Authorizer:
-    """Asks the grants in force; default deny."""
+    """Asks the grants in force; default deny.
+
+    Attributes:
+        brakes: What is held back, whatever the grants say.
+    """
 
     def __init__(
         self,
@@ -30,7 +36,9 @@ class Authorizer:
         grants: GrantBook,
         tenants: Mapping[str, Tenant],
         clock: Callable[[], datetime],
+        brakes: Brakes,
     ) -> None:
+        self.brakes = brakes
         self._catalogue = catalogue
         self._tenants = tenants
         self._grants = grants
@@ -40,8 +48,8 @@ class Authorizer:
         """Find the grant that allows a call.
 
         Raises:
-            Refused: NOT_GRANTED, POLICY_FAILED where a policy could not be evaluated, or TOOL_NOT_USABLE
-                where the version was withdrawn.
+            Refused: BRAKE_SET, NOT_GRANTED, POLICY_FAILED where a policy could not be evaluated, or
+                TOOL_NOT_USABLE where the version was withdrawn.
         """
         self._check(call)
         grant = self._grants.of(call.caller.tenant).authorize(call, self._clock())
@@ -52,13 +60,14 @@ class Authorizer:
         """Allow a call that the broker itself makes about a call in doubt: no grant is asked.
 
         Raises:
-            Refused: NOT_GRANTED or TOOL_NOT_USABLE.
+            Refused: BRAKE_SET, NOT_GRANTED or TOOL_NOT_USABLE.
         """
         self._check(call)
         trail.grant = Grant(OWN_GRANT)
         return trail.grant
 
     def _check(self, call: Call) -> None:
+        self.brakes.check_call(call)
         if not self._catalogue.is_usable(call.caller.tenant, call.version):
             raise not_usable(call.contract.method, call.version.version)
         if call.caller.tenant not in self._tenants:

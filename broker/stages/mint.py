@@ -73,7 +73,7 @@ class Minter:
             return await self._vault.mint(tag, wanted, ttl_seconds)
         except CredentialsUnavailable as error:
             trail.leases = [_record(lease) for lease in error.owed]  # written down with the call's end
-            await self._debts.owe(reservation.call_id, trail.leases)
+            self._debts.owe(reservation.call_id, trail.leases)
             raise NothingRan(
                 Reason.REASON_CREDENTIALS_UNAVAILABLE,
                 f"Vault gave no credential, nothing ran: {error}",
@@ -82,12 +82,18 @@ class Minter:
 
     async def _end(self, trail: Trail) -> None:
         await trail.at("end")
-        if not trail.leases:
-            return
-        ends = await asyncio.gather(*(self._debts.end(trail.call_id, lease) for lease in trail.leases))
-        trail.leases = [
-            replace(lease, confirmed_dead=dead) for lease, dead in zip(trail.leases, ends, strict=True)
-        ]
+        await end_leases(trail, self._debts)
+
+
+async def end_leases(trail: Trail, debts: Debts) -> None:
+    """End a call's leases now; one that is known to be dead, because its secret had leaked, is left alone."""
+
+    async def end(lease: LeaseRecord) -> LeaseRecord:
+        if lease.confirmed_dead is not None:
+            return lease
+        return replace(lease, confirmed_dead=await debts.end(trail.call_id, lease))
+
+    trail.leases = list(await asyncio.gather(*map(end, trail.leases)))
 
 
 def _record(lease: Lease | OwedLease) -> LeaseRecord:

@@ -2,7 +2,8 @@
 
 From here the record is durable. What goes wrong before the tool can have run gives key and budgets back;
 what goes wrong after it is recorded as FAILED where the outcome is known, and as IN_DOUBT where a write's is
-not. A write is never run again on a guess. An end that the store does not take is owed to it: it is tried
+not. A write is never run again on a guess. What an operator's brake stopped is told what its record says. An
+end that the store does not take is owed to it: it is tried
 again until it is there, so that whoever waits under the key hears of it.
 """
 
@@ -14,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 
+from broker.brakes import refused_by, stopped_by
 from broker.doubts import Doubts
 from broker.errors import CallError, Failed, Refused
 from broker.model import BudgetLimit, Call, CallState, Charge, Grant, Reservation
@@ -91,6 +93,7 @@ class Reserver:
             if trail.settled:
                 raise  # the answer is durable; what went wrong after it changes nothing of that
             failure = _as_failure(error, call, trail)
+            trail.failure = failure if trail.completion is None else None
             await outlast(self._record(self._make_end(failure, call, trail), trail))
             if isinstance(error, Exception) and trail.completion is None:
                 raise failure from error
@@ -154,6 +157,40 @@ class NothingRan(Failed):
     """A failure of which it is known that the tool did not start: key and budgets are given back."""
 
 
+@asynccontextmanager
+async def stoppable(trail: Trail) -> AsyncIterator[None]:
+    """Turn the cancellation by which a brake stops a call into what the call is told."""
+    try:
+        yield
+    except asyncio.CancelledError:
+        if trail.stopped_by is None:
+            raise
+        task = asyncio.current_task()
+        while task is not None and task.uncancel():
+            pass  # what is recorded from here on is no cancelled call's any more
+        raise stop_error(trail) from None
+
+
+def stop_error(trail: Trail) -> CallError:
+    """Say what became of a call that a brake stopped: as its record does."""
+    brake = trail.stopped_by
+    assert brake is not None, "only a call that was stopped is told so"
+    if trail.failure is not None:
+        return trail.failure
+    if not trail.recorded:
+        return refused_by(brake)
+    is_write = trail.call is not None and trail.call.is_write
+    if trail.completion is not None:
+        effect = {"effect": "APPLIED"} if is_write else {}
+        return stopped_by(brake, "it had ended, and its answer is kept under its key", **effect)
+    if not trail.ran:
+        text = f"an operator stopped the call ({brake.reason}): the tool had not started, nothing ran"
+        return NothingRan(Reason.REASON_CALL_STOPPED, text, details={"brake": brake.brake_id})
+    if is_write:
+        return in_doubt(f"an operator stopped the call ({brake.reason})", brake=brake.brake_id)
+    return stopped_by(brake, "it was a read, and has no answer")
+
+
 def charge(call: Call, limit: BudgetLimit) -> int:
     """Say what a call takes from a budget: one call, or its amounts in the budget's currency.
 
@@ -176,6 +213,8 @@ def _as_failure(error: BaseException, call: Call, trail: Trail) -> CallError:
             f"the call cannot be recorded ({error}), nothing ran; ask again with the same key",
             retry_after_seconds=1.0,
         )
+    if trail.stopped_by is not None:
+        return stop_error(trail)
     if trail.ran and call.is_write:
         return in_doubt("the call was broken off")
     if isinstance(error, Exception):

@@ -5,6 +5,8 @@ Rules:
 2. What is committed names the container, so that whoever takes over can end it.
 3. Sandbox and egress are gone when the block ends, before any lease is revoked.
 4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran.
+5. Log and errors leave without the secrets of this call. How a handler's process ended is told as one of few
+   kinds: an exit code of its choice would be a message.
 """
 
 from __future__ import annotations
@@ -17,8 +19,9 @@ from dataclasses import dataclass
 
 from broker.driver import Driver, Sandbox
 from broker.errors import CallError, Failed
-from broker.model import Call, Reservation, SandboxRecord
-from broker.redaction import Redaction
+from broker.leaks import LeakAlarm
+from broker.model import Call, Mark, Reservation, SandboxRecord
+from broker.redaction import NOTHING, REDACTED, Found, Redaction, off_loop
 from broker.stages.reserve import NothingRan, in_doubt
 from broker.stages.start_frame import Signing, start_frame
 from broker.store.protocol import Store
@@ -51,9 +54,10 @@ class Machinery:
 class Runner:
     """Runs one call's tool once."""
 
-    def __init__(self, machinery: Machinery, store: Store) -> None:
+    def __init__(self, machinery: Machinery, store: Store, alarm: LeakAlarm) -> None:
         self._machinery = machinery
         self._store = store
+        self._alarm = alarm
 
     async def __call__(
         self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
@@ -72,13 +76,18 @@ class Runner:
                 raise _lost(call, redaction, error) from error
             raise NothingRan(
                 Reason.REASON_SANDBOX_UNAVAILABLE,
-                f"no sandbox could be made, nothing ran: {redaction.clean(str(error))}",
+                f"no sandbox could be made, nothing ran: {redaction.clean(str(error)).text}",
                 retry_after_seconds=2.0,
             ) from error
-        trail.tool_log = redaction.clean(outcome.log)
+        said = await off_loop(len(outcome.log), lambda: redaction.clean_log(outcome.log))
+        trail.tool_log = said.text
+        await self._alarm.sound(trail, Mark.SECRET_IN_LOG, said.found)
         if outcome.kind is OutcomeKind.RESULT:
             return outcome.response
-        raise _as_error(outcome, call, redaction)
+        size = outcome.failure.ByteSize() if outcome.failure else 0
+        failure, found = await off_loop(size, lambda: _as_error(outcome, call, redaction))
+        await self._alarm.sound(trail, Mark.SECRET_IN_ERROR, found)
+        raise failure
 
     async def _run(
         self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
@@ -101,7 +110,8 @@ class Runner:
                 outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
-            log.warning("end of the sandbox", extra={"call_id": call.call_id, "cause": str(error)})
+            cause = Redaction(leases).clean(str(error)).text
+            log.warning("end of the sandbox", extra={"call_id": call.call_id, "cause": cause})
             if outcome is None:
                 raise
         finally:
@@ -145,14 +155,19 @@ def _lost(call: Call, redaction: Redaction, error: Exception) -> Failed:
         return in_doubt("the sandbox was lost")
     return Failed(
         Reason.REASON_SANDBOX_UNAVAILABLE,
-        f"the sandbox was lost: {redaction.clean(str(error))}",
+        f"the sandbox was lost: {redaction.clean(str(error)).text}",
         retry_after_seconds=2.0,
     )
 
 
-def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallError:
+def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> tuple[CallError, Found]:
+    """Say how a tool ended without a result; and whose secrets it had put into what it said."""
     if outcome.kind is OutcomeKind.FAILURE and outcome.failure is not None:
         return _tool_failure(outcome.failure, call, redaction)
+    return _crash(outcome, call, redaction), NOTHING
+
+
+def _crash(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallError:
     if call.is_write:
         how = outcome.kind.value.lower().replace("_", " ")
         return in_doubt(f"the tool ended without an answer ({how})")
@@ -162,21 +177,29 @@ def _as_error(outcome: RawOutcome, call: Call, redaction: Redaction) -> CallErro
         )
     if outcome.kind is OutcomeKind.OUTPUT_TOO_LARGE:
         return Failed(Reason.REASON_OUTPUT_TOO_LARGE, "the tool's output is over its limit; ask for less")
-    detail = redaction.clean(outcome.detail)[:200]
+    detail = redaction.clean(outcome.detail).text[:200]
     return Failed(Reason.REASON_TOOL_CRASHED, f"the tool ended without an answer: {detail}")
 
 
-def _tool_failure(failure: handler_pb2.Failure, call: Call, redaction: Redaction) -> CallError:
-    # Cleaned first: an invisible character inside a secret would hide it from the search.
-    message = redaction.clean(clean_text(failure.message)[0])[:1000]
-    code = redaction.clean(clean_text(failure.code)[0])[:64]
+def _tool_failure(failure: handler_pb2.Failure, call: Call, redaction: Redaction) -> tuple[CallError, Found]:
+    code, message, found = _clean_failure(failure, redaction)
     unknown = failure.effect in (handler_pb2.EFFECT_DONE_UNSPECIFIED, handler_pb2.EFFECT_UNKNOWN)
     if call.is_write and unknown:
-        return in_doubt(f"{code}: {message}", tool_code=code)
+        return in_doubt(f"{code}: {message}", tool_code=code), found
     effect = "APPLIED" if failure.effect == handler_pb2.EFFECT_APPLIED else "NONE"
-    return Failed(
+    failed = Failed(
         Reason.REASON_TOOL_FAILED,
         f"{code}: {message}",
         retry_after_seconds=1.0 if failure.retryable else None,
         details={"tool_code": code, "effect": effect},
     )
+    return failed, found
+
+
+def _clean_failure(failure: handler_pb2.Failure, redaction: Redaction) -> tuple[str, str, Found]:
+    """Take what cannot be seen and what must not be seen out of a tool's code and message."""
+    code, message = (redaction.clean(clean_text(text)[0]) for text in (failure.code, failure.message))
+    # Cut only now: what is cut before could be the end of a secret whose beginning stays.
+    if across := redaction.find(code.text + message.text):  # a half in each
+        return REDACTED, REDACTED, across
+    return code.text[:64], message.text[:1000], code.found | message.found

@@ -2,47 +2,92 @@
 
 Rules:
 1. What the contract does not say does not leave: unknown fields, broken rules and other bytes are refused.
-2. The decoded result is searched for the very secrets that were minted for this call.
-3. A write that answered nonsense did answer: it is FAILED with effect APPLIED, never run again.
+2. The decoded result is searched for the very secrets that were minted for this call. What holds one is
+   replaced and the contract checked again; a result that cannot do without it is refused.
+3. A write that answered nonsense did answer: it is FAILED with effect APPLIED, never run again. A write whose
+   result was redacted has SUCCEEDED.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from google.protobuf.message import Message
+
 from broker.errors import Failed
-from broker.model import Answer, Call
-from broker.redaction import Redaction
+from broker.held_values import HoldsSecret, redact_message
+from broker.leaks import LeakAlarm
+from broker.model import Answer, Call, Mark
+from broker.redaction import Redaction, off_loop
+from broker.trail import Trail
+from credentials.lease import Lease
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract
 from tools.errors import ContractError
 
 
-def sanitize(call: Call, raw_output: bytes, redaction: Redaction) -> Answer:
-    """Check and clean a result.
+class Sanitizer:
+    """Makes answers of what tools give back."""
 
-    Raises:
-        Failed: RESULT_INVALID or SECRET_IN_RESULT.
-    """
-    contract = call.contract
-    details = {"effect": "APPLIED"} if call.is_write else {}
-    try:
-        message = contract.parse_result(raw_output)
-    except ContractError as error:
-        fields = ", ".join(dict.fromkeys(violation.field for violation in error.violations))
-        raise Failed(
-            Reason.REASON_RESULT_INVALID,
-            f"the tool's result breaks its contract at {fields or 'its bytes'}; it was thrown away",
-            details=details,
-        ) from error
-    cleaned, _ = contract.sanitize_result(message)
-    result = contract.canonical(cleaned)
-    if redaction.finds(contract.result_json(result)) or redaction.finds_bytes(result):
-        raise Failed(
-            Reason.REASON_SECRET_IN_RESULT,
-            "the tool's result holds a secret minted for this call; it was thrown away",
-            details=details,
+    def __init__(self, alarm: LeakAlarm) -> None:
+        self._alarm = alarm
+
+    async def __call__(self, call: Call, raw_output: bytes, leases: Sequence[Lease], trail: Trail) -> Answer:
+        """Check and clean a result.
+
+        Raises:
+            Failed: RESULT_INVALID or SECRET_IN_RESULT.
+        """
+        contract, redaction = call.contract, Redaction(leases)
+        try:
+            message = contract.parse_result(raw_output)
+        except ContractError as error:
+            raise await self._explain(call, error, redaction, trail) from error
+        cleaned, _ = contract.sanitize_result(message)
+        await self._redact(call, cleaned, redaction, trail)
+        return Answer(
+            call.call_id, contract, contract.canonical(cleaned), make_labels(contract, call.version)
         )
-    return Answer(call.call_id, contract, result, make_labels(contract, call.version))
+
+    async def _redact(self, call: Call, message: Message, redaction: Redaction, trail: Trail) -> None:
+        """Take the secrets out of a result, in place, and check what is left."""
+        contract = call.contract
+        try:
+            found = await off_loop(message.ByteSize(), lambda: redact_message(message, redaction))
+            await self._alarm.sound(trail, Mark.SECRET_IN_RESULT, found)
+            if found:
+                contract.parse_result(contract.canonical(message))
+        except HoldsSecret as error:
+            await self._alarm.sound(trail, Mark.SECRET_IN_RESULT, error.found)
+            raise _secret_in_result(call) from error
+        except ContractError as error:
+            # Nothing of what broke is told: its path may hold a map's key.
+            raise _secret_in_result(call) from error
+
+    async def _explain(self, call: Call, error: ContractError, redaction: Redaction, trail: Trail) -> Failed:
+        """Name the fields of a result that is none; a map's key in a field's path is the tool's own text."""
+        fields = ", ".join(dict.fromkeys(violation.field for violation in error.violations))
+        cleaned = await off_loop(len(fields), lambda: redaction.clean(fields))
+        await self._alarm.sound(trail, Mark.SECRET_IN_ERROR, cleaned.found)
+        where = cleaned.text[:500] or "its bytes"
+        return Failed(
+            Reason.REASON_RESULT_INVALID,
+            f"the tool's result breaks its contract at {where}; it was thrown away",
+            details=_effect(call),
+        )
+
+
+def _secret_in_result(call: Call) -> Failed:
+    return Failed(
+        Reason.REASON_SECRET_IN_RESULT,
+        "the tool's result holds a secret minted for this call and is nothing without it; it was thrown away",
+        details=_effect(call),
+    )
+
+
+def _effect(call: Call) -> dict[str, str]:
+    return {"effect": "APPLIED"} if call.is_write else {}
 
 
 def make_labels(contract: Contract, version: ToolVersion) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ SELECT count(*) FROM leases JOIN calls USING (tenant, environment, call_id)
 WHERE confirmed_dead IS NULL AND (ended < ?1 OR calls.epoch < ?2)
 """
 _COUNT_UNFINISHED = "SELECT count(*) FROM calls WHERE state IN ('RESERVED', 'DISPATCHED') AND epoch < ?"
-_LIST_MANIFESTS = "SELECT DISTINCT manifest_yaml FROM versions WHERE state <> 'REJECTED'"
+_LIST_MANIFESTS = "SELECT DISTINCT tenant, manifest_yaml FROM versions WHERE state <> 'REJECTED'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class StateView:
         owed_leases: Leases whose end is not confirmed though nothing uses them.
         unfinished_calls: Calls that an earlier broker left open; the next one adopts them.
         in_doubt_calls: Calls of which nobody knows whether they happened.
-        manifests: tool.yaml of each version that is not rejected.
+        manifests: Tenant and tool.yaml of each version that is not rejected.
     """
 
     installation: str
@@ -46,7 +46,7 @@ class StateView:
     owed_leases: int
     unfinished_calls: int
     in_doubt_calls: int
-    manifests: tuple[str, ...]
+    manifests: tuple[tuple[str, str], ...]
 
 
 def look_into(path: Path) -> StateView:
@@ -114,7 +114,7 @@ def _look(connection: sqlite3.Connection) -> StateView:
         owed_leases=_count(connection, _COUNT_OWED, settled, first_live),
         unfinished_calls=_count(connection, _COUNT_UNFINISHED, first_live),
         in_doubt_calls=_count(connection, count),
-        manifests=tuple(row[0] for row in connection.execute(_LIST_MANIFESTS)),
+        manifests=tuple((row[0], row[1]) for row in connection.execute(_LIST_MANIFESTS)),
     )
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+from credentials.errors import Cause
 from credentials.lease import CredentialWanted, Payload
 from credentials.secret import Secret
-from credentials.vault_api import VaultApi
+from credentials.vault_api import VaultApi, VaultFault, take
 
 DEFAULT_MOUNTS: Mapping[str, str] = {
     "database": "database",
@@ -20,6 +21,10 @@ DEFAULT_MOUNTS: Mapping[str, str] = {
 }
 """Where an operator's Vault has each engine, unless `vault.mounts` says otherwise. The tenants' data keys
 have a transit mount of their own (credentials/transit.py)."""
+MAX_TTL_SECONDS = 3600
+"""No call lasts longer; a role that allows more would let a stolen session make what outlives it."""
+MIN_SECRET_LENGTH = 12
+"""What is shorter can be guessed, and is found in any text when answers are searched for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +90,44 @@ class SecretsEngine(Protocol):
         Raises:
             VaultFault: Vault gave no answer.
         """
+
+
+async def read_definition(api: VaultApi, session: Secret, path: str) -> dict[str, Any] | None:
+    """Read what Vault says of a role, a key or a secret; None where it has none.
+
+    Raises:
+        VaultFault: Vault gave no answer.
+    """
+    try:
+        return take(await api.ask("get", path, session), "data")
+    except VaultFault as fault:
+        if fault.cause is Cause.UNKNOWN:
+            return None
+        raise
+
+
+def find_ttl_problems(definition: Mapping[str, Any]) -> list[str]:
+    """Say whether a role's `max_ttl` could outlast every call; Vault's 0 stands for weeks."""
+    if 0 < int(definition.get("max_ttl") or 0) <= MAX_TTL_SECONDS:
+        return []
+    return [f"its max_ttl must be set, to {MAX_TTL_SECONDS} s at most: credentials could outlast every call"]
+
+
+def find_differences(
+    definition: Mapping[str, Any], required: Mapping[str, tuple[object, str]]
+) -> list[str]:
+    """Say which fields of a role are not as they have to be.
+
+    Args:
+        definition: What Vault has; a field that it lacks counts as false, and as empty.
+        required: By field: what it has to be, and why.
+    """
+    return [
+        f"its {name} must be {_spell(value)}: {why}"
+        for name, (value, why) in required.items()
+        if (definition.get(name) or None) != (value or None)
+    ]
+
+
+def _spell(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value) if value else "empty"

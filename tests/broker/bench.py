@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from broker.brakes import Brakes
 from broker.catalogue import Catalogue
 from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
@@ -51,11 +52,12 @@ class Bench:
         self.catalogue = catalogue
         grants = GrantBook(store, catalogue, ("dev",), ())
         self.recorder = Recorder(store)
-        self.authenticate = Authenticator("x", ["shop"], now)
+        self.brakes = Brakes()
+        self.authenticate = Authenticator("x", ["shop"], now, self.brakes)
         self.validate = Validator(catalogue, store, TenantKeys(b"k" * 32), ("dev",))
         self.claim = Claimer(store)
         self.authorize = Authorizer(
-            catalogue, grants, {"shop": Tenant(targets=("*",), vault_roles=("*",))}, now
+            catalogue, grants, {"shop": Tenant(targets=("*",), vault_roles=("*",))}, now, self.brakes
         )
         self.reserve = Reserver(store)
 

@@ -9,6 +9,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from broker.brakes import Brakes
 from broker.errors import Refused
 from broker.model import Role
 from broker.request import Peer
@@ -40,7 +41,7 @@ def make_peer(
 
 @pytest.fixture
 def authenticate():
-    return Authenticator("example.org", ["shop"], lambda: NOW)
+    return Authenticator("example.org", ["shop"], lambda: NOW, Brakes())
 
 
 def test_reads_tenant_role_name_and_subject(authenticate):
@@ -81,7 +82,7 @@ def test_refuses_a_channel_without_a_certificate(authenticate):
 
 def test_refuses_a_certificate_that_ran_out_since_the_channel_opened():
     now = [NOW]
-    authenticate = Authenticator("example.org", ["shop"], lambda: now[0])
+    authenticate = Authenticator("example.org", ["shop"], lambda: now[0], Brakes())
     peer = make_peer("spiffe://example.org/tenant/shop/agent/a")
     authenticate(peer)
     now[0] += timedelta(hours=2)

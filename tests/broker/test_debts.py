@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from broker import debts
 from broker.debts import Debts
-from broker.model import LeaseRecord
+from broker.model import CallRecord, CallState, LeaseRecord
 from broker.store.memory import MemoryStore
-from credentials.lease import LeaseIds
+from broker.store.protocol import AuditEvent, StoreError
+from credentials.errors import Cause, EndNotConfirmed
+from credentials.lease import LeaseIds, OwedLease
+from tools.contract import Effect
 
 
 class MoodyVault:
@@ -21,16 +25,48 @@ class MoodyVault:
     def __init__(self) -> None:
         self.before: Callable[[LeaseIds], Awaitable[None]] | None = None
         self.ended: list[str] = []
+        self.tried: list[str] = []
 
     async def end(self, lease: LeaseIds) -> datetime:
+        self.tried.append(lease.lease_id)
         if self.before:
             await self.before(lease)
         self.ended.append(lease.lease_id)
         return datetime.now(UTC)
 
 
+async def refuse(lease: LeaseIds) -> None:
+    raise EndNotConfirmed(lease.lease_id, "Vault is sealed", Cause.SEALED)
+
+
 def make_lease(name: str) -> LeaseRecord:
     return LeaseRecord(name, name, "orders_read", "v-user", datetime.now(UTC))
+
+
+async def wait_until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not reached():
+            await asyncio.sleep(0.005)
+
+
+async def end_a_call(store: MemoryStore, lease: LeaseRecord) -> None:
+    """Leave a read that FAILED and owes a lease."""
+    event = AuditEvent("test", "shop", "dev", datetime.now(UTC), "c1")
+    call = CallRecord(
+        "c1", "shop", "dev", "desk", "", "s.S/M", "1", Effect.READ, "", "", 1, 1, CallState.RESERVED,
+        datetime.now(UTC),
+    )  # fmt: skip
+    await store.reserve(call, None, (), event)
+    await store.dispatch("c1", [lease])
+    ended = replace(call, state=CallState.FAILED, ended=datetime.now(UTC), leases=(lease,))
+    await store.complete(ended, event)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debts, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(debts, "LONGEST_PAUSE_SECONDS", 0.05)
+    monkeypatch.setattr(debts, "SWEEP_SECONDS", 0.02)
 
 
 async def test_does_not_keep_a_call_waiting_for_a_vault_that_stalls(monkeypatch: pytest.MonkeyPatch):
@@ -49,8 +85,8 @@ async def test_does_not_keep_a_call_waiting_for_a_vault_that_stalls(monkeypatch:
     assert (owed.count, vault.ended) == (0, ["l1"])
 
 
-async def test_pays_the_others_although_one_end_fails_in_a_new_way(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(debts, "FIRST_PAUSE_SECONDS", 0.01)
+@pytest.mark.usefixtures("quick")
+async def test_pays_the_others_although_one_end_fails_in_a_new_way():
     vault = MoodyVault()
 
     async def fail(lease: LeaseIds) -> None:
@@ -60,13 +96,141 @@ async def test_pays_the_others_although_one_end_fails_in_a_new_way(monkeypatch: 
     vault.before = fail
     owed = Debts(vault, MemoryStore())
     await owed.start()
-    await owed.owe("c1", [make_lease("l1"), make_lease("l2")])
-    async with asyncio.timeout(5):
-        while "l2" not in vault.ended:
-            await asyncio.sleep(0.01)
-    await owed.owe("c2", [make_lease("l3")])
-    async with asyncio.timeout(5):
-        while "l3" not in vault.ended:
-            await asyncio.sleep(0.01)
-    assert owed.count == 1
+    owed.owe("c1", [make_lease("l1"), make_lease("l2")])
+    await wait_until(lambda: owed.count == 1)
+    owed.owe("c2", [make_lease("l3")])
+    await wait_until(lambda: owed.count == 1 and "l3" in vault.ended)
     await owed.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_ends_the_others_while_one_end_hangs():
+    vault = MoodyVault()
+
+    async def hang(lease: LeaseIds) -> None:
+        if lease.lease_id == "l0":
+            await asyncio.sleep(60)
+
+    vault.before = hang
+    owed = Debts(vault, MemoryStore())
+    await owed.start()
+    owed.owe("c1", [make_lease(f"l{number}") for number in range(200)])
+    await wait_until(lambda: owed.count == 1)
+    (debt,) = owed.owed
+    debt._attempt.cancel()  # type: ignore[union-attr]
+    await owed.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_waits_longer_after_each_try_and_up_to_a_limit(monkeypatch: pytest.MonkeyPatch):
+    vault, pauses = MoodyVault(), []
+    vault.before = refuse
+    loop = asyncio.get_running_loop()
+    call_later = loop.call_later
+
+    def note(delay, callback, *arguments):
+        if callback.__name__ == "_attempt":
+            pauses.append(delay)
+        return call_later(delay, callback, *arguments)
+
+    monkeypatch.setattr(loop, "call_later", note)
+    owed = Debts(vault, MemoryStore())
+    await owed.start()
+    owed.owe("c1", [make_lease("l1")])
+    await wait_until(lambda: len(vault.tried) >= 6)
+    await owed.close()
+    steps = [0.01, 0.02, 0.04, 0.05, 0.05]
+    assert all(step / 2 <= pause <= step for step, pause in zip(steps, pauses, strict=False))
+
+
+async def test_says_how_often_an_end_was_tried_and_what_was_wrong():
+    vault = MoodyVault()
+    vault.before = refuse
+    owed = Debts(vault, MemoryStore())
+    for _ in range(3):
+        assert await owed.end("c1", make_lease("l1")) is None
+    (debt,) = owed.owed
+    assert (debt.call_id, debt.tries) == ("c1", 3)
+    assert "Vault is sealed" in debt.last_error
+    vault.before = None
+    assert await owed.end("c1", make_lease("l1"))
+    assert owed.count == 0
+
+
+async def test_tries_one_lease_once_at_a_time():
+    vault, go_on = MoodyVault(), asyncio.Event()
+
+    async def stall(_lease: LeaseIds) -> None:
+        await go_on.wait()
+
+    vault.before = stall
+    owed = Debts(vault, MemoryStore())
+    both = [asyncio.create_task(owed.end("c1", make_lease("l1"))) for _ in range(2)]
+    await wait_until(lambda: bool(vault.tried))
+    go_on.set()
+    first, second = await asyncio.gather(*both)
+    assert (vault.tried, first) == (["l1"], second)
+
+
+@pytest.mark.usefixtures("quick")
+async def test_takes_up_what_an_earlier_run_left_owed():
+    store, vault = MemoryStore(), MoodyVault()
+    await end_a_call(store, make_lease("l1"))
+    owed = Debts(vault, store)
+    await owed.start()
+    await wait_until(lambda: owed.count == 0)
+    assert vault.ended == ["l1"]
+    assert not await store.owed_leases()
+    await owed.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_takes_up_what_died_before_its_call_was_written_down():
+    store, vault = MemoryStore(), MoodyVault()
+    owed = Debts(vault, store)
+    await owed.start()
+    lease = make_lease("l1")
+    assert await owed.end("c1", lease)  # noted nowhere: its call is not written down yet
+    await end_a_call(store, lease)
+    await wait_until(lambda: vault.ended == ["l1", "l1"] and owed.count == 0)
+    assert not await store.owed_leases()
+    await owed.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_leaves_the_leases_of_running_calls_alone():
+    store, vault = MemoryStore(), MoodyVault()
+    owed = Debts(vault, store)
+    await owed.start()
+    lease = make_lease("l1")
+    event = AuditEvent("test", "shop", "dev", datetime.now(UTC), "c1")
+    call = CallRecord(
+        "c1", "shop", "dev", "desk", "", "s.S/M", "1", Effect.READ, "", "", 1, 1, CallState.RESERVED,
+        datetime.now(UTC),
+    )  # fmt: skip
+    await store.reserve(call, None, (), event)
+    await store.dispatch("c1", [lease])
+    await asyncio.sleep(0.1)
+    await owed.close()
+    assert vault.tried == []
+
+
+async def test_keeps_a_lease_owed_whose_death_cannot_be_recorded(monkeypatch: pytest.MonkeyPatch):
+    store, vault = MemoryStore(), MoodyVault()
+
+    async def fail(*_: object) -> None:
+        raise StoreError("disk full")
+
+    monkeypatch.setattr(store, "lease_ended", fail)
+    owed = Debts(vault, store)
+    assert await owed.end("c1", make_lease("l1")) is None
+    assert [debt.last_error for debt in owed.owed] == ["disk full"]
+
+
+async def test_ends_what_a_cancelled_mint_left_also_when_the_broker_stops():
+    vault = MoodyVault()
+    owed = Debts(vault, MemoryStore())
+    now = datetime.now(UTC)
+    owed.owe("c1", [OwedLease("orders", "l1", "a1", "database", "orders-read", "v-user", now)])
+    await owed.close()
+    assert (owed.count, vault.ended) == (0, ["l1"])

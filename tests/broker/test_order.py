@@ -22,7 +22,6 @@ from broker.model import Answer, BudgetLimit, Call, Caller, Grant, Reservation
 from broker.request import Peer, Request
 from broker.stages.approve import approve
 from broker.stages.gate import Concern
-from broker.stages.sanitize import sanitize
 from broker.trail import Recorder
 from credentials.lease import Lease
 from tests.broker.bench import METHOD, Bench
@@ -49,7 +48,7 @@ async def bench() -> Bench:
     return await Bench.make()
 
 
-FUNCTIONS: dict[str, Callable[..., object]] = {"approve": approve, "sanitize": sanitize}
+FUNCTIONS: dict[str, Callable[..., object]] = {"approve": approve}
 
 # What a stage makes that the next one cannot do without. The other pairs are run the wrong way round below.
 MAKES: dict[str, object] = {

@@ -73,7 +73,7 @@ class Lab:
         tuning = Tuning(
             look_seconds=0.01, first_pause_seconds=0.001, longest_pause_seconds=0.002, max_tries=3
         )
-        self.resolution = Resolution(shop.store, self.doubts, fence, inquirer, tuning)
+        self.resolution = Resolution(shop.store, self.doubts, fence, inquirer, shop.brakes, tuning)
 
     async def run(self, start: handler_pb2.Start) -> RawOutcome:
         self.driver.order.append(f"run {start.method.rpartition('/')[2]} {start.context.attempt}")

@@ -12,9 +12,11 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from broker.brakes import Brakes
 from broker.debts import Debts
 from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
+from broker.leaks import LeakAlarm
 from broker.model import Caller, CallRecord, CallState, Role
 from broker.path import Path, Stages
 from broker.policy.files import digest_files
@@ -27,6 +29,7 @@ from broker.stages.gate import Gate
 from broker.stages.mint import Minter
 from broker.stages.reserve import Reserver
 from broker.stages.run import Machinery, Runner
+from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
 from broker.store.memory import MemoryStore
@@ -121,9 +124,7 @@ class FakeSandbox:
         self._shop = shop
         self.made = datetime.now(UTC)
 
-    async def run(
-        self, start: handler_pb2.Start, _deadline_seconds: float, answer: AnswerSign
-    ) -> RawOutcome:
+    async def run(self, start: handler_pb2.Start, _deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
         self._shop.runs += 1
         self._shop.answer_sign = answer
         return await self._shop.tool(start)
@@ -174,7 +175,7 @@ class Workshop:
     def __init__(self, bench: Bench, store: MoodyStore) -> None:
         self.store, self.catalogue = store, bench.catalogue
         self.vault, self.engine = FakeVault(), FakeEngine(self)
-        self.caller, self.runs = DESK, 0
+        self.caller, self.runs, self.brakes = DESK, 0, Brakes()
         self.answer_sign: AnswerSign = refuse_to_sign
         self.cancelled: list[str] = []
         self.grants = GrantBook(store, bench.catalogue, ("dev",), ["orders-db"])
@@ -182,9 +183,9 @@ class Workshop:
         self.tenants = {"shop": Tenant(targets=("*",), vault_roles=("*",))}
         self.admit = Admission(self.tenants, 100)
         self.tool = self.answer_nothing
-        keys = TenantKeys(b"k" * 32)
+        keys, alarm = TenantKeys(b"k" * 32), LeakAlarm(store, self.debts)
         machinery: Any = Machinery(self.engine, self.engine)  # type: ignore[arg-type]
-        authenticate: Any = lambda _peer: self.caller  # noqa: E731
+        authenticate: Any = self.authenticate
         self.path = Path(
             Stages(
                 recorder=Recorder(store),
@@ -192,11 +193,14 @@ class Workshop:
                 admit=self.admit,
                 validate=Validator(bench.catalogue, store, keys, ("dev",)),
                 claim=Claimer(store),
-                authorize=Authorizer(bench.catalogue, self.grants, self.tenants, lambda: datetime.now(UTC)),
+                authorize=Authorizer(
+                    bench.catalogue, self.grants, self.tenants, lambda: datetime.now(UTC), self.brakes
+                ),
                 gate=Gate(self.grants),
                 reserve=Reserver(store),
                 mint=Minter(self.vault, self.debts),
-                run=Runner(machinery, store),
+                run=Runner(machinery, store, alarm),
+                sanitize=Sanitizer(alarm),
                 settle=Settler(store),
             )
         )
@@ -215,6 +219,10 @@ class Workshop:
         await store.apply_grants("shop", GrantFiles(files, digest_files(files)), "", event)
         await shop.grants.refresh("shop")
         return shop
+
+    def authenticate(self, _peer: Peer) -> Caller:
+        self.brakes.check_caller(self.caller)
+        return self.caller
 
     async def answer_nothing(self, _start: handler_pb2.Start) -> RawOutcome:
         return EMPTY

@@ -22,6 +22,7 @@ OPTIONS = DevOptions(
     bundles=(SHOP, MISCHIEF),
     tenants=("shop", "rival", "tight"),
     retention_seconds=86_400,
+    platform_operators=("pia",),
     tenant_extra={"tight": "max_concurrent_calls = 1\nmax_request_bytes = 200\n"},
 )
 

@@ -27,11 +27,11 @@ EARLIER = range(1, len(STEPS))
 OLD_LEASE = LeaseRecord("l1", "a1", "orders", "v-l1", EPOCH + timedelta(microseconds=7))
 
 _CALL = """
-INSERT INTO calls (tenant, environment, call_id, agent, subject, method, tool_version, effect, key, fingerprint,
-  attempt, epoch, state, started, ended, reason, message, failure, grant_id, result, labels, stages, sandboxes,
-  tool_log)
-VALUES ('acme', 'prod', ?, 'desk', '', 'm', '1', 'WRITE', '', 'f', 1, 7, ?, ?, 0, 0, '', '{}', 'g', ?, '[]', '[]',
-  '[]', ?)
+INSERT INTO calls (tenant, environment, call_id, agent, subject, method, tool_version, effect, key,
+  fingerprint, attempt, epoch, state, started, ended, reason, message, failure, grant_id, result, labels,
+  stages, sandboxes, tool_log)
+VALUES ('acme', 'prod', ?, 'desk', '', 'm', '1', 'WRITE', '', 'f', 1, 7, ?, ?, 0, 0, '', '{}', 'g', ?, '[]',
+  '[]', '[]', ?)
 """
 _LEASE = """
 INSERT INTO leases (tenant, environment, call_id, position, lease_id, accessor, credential, username, minted,

@@ -226,7 +226,11 @@ async def test_owes_a_lease_of_whose_end_the_chain_takes_no_record(
 
 async def test_finds_live_leases_and_uses_without_reading_every_call(store: SqliteStore) -> None:
     def explain(connection: sqlite3.Connection) -> set[str]:
-        queries = {call_table._OWING: [""], call_table._USES: [""], call_table._END_LEASE: [0, ""]}
+        queries: dict[str, tuple[str, ...]] = {
+            call_table._OWING: ("acme",),
+            call_table._USES: ("acme",),
+            call_table._END_LEASE: ("0", "l1"),
+        }
         plans = [
             row["detail"]
             for query, values in queries.items()

@@ -1,0 +1,187 @@
+"""The values that a message holds, one by one, and how each is taken out: what sanitize searches for secrets.
+
+Values come in the order of the fields' numbers, at any depth: strings, bytes, numbers as text, keys of maps
+before what they lead to. Only strings and bytes can be taken out: a number that holds a secret cannot say
+that it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+
+from broker.redaction import NOTHING, REDACTED, Found, Redaction
+
+_NUMBERS = frozenset(
+    {
+        FieldDescriptor.CPPTYPE_INT32,
+        FieldDescriptor.CPPTYPE_INT64,
+        FieldDescriptor.CPPTYPE_UINT32,
+        FieldDescriptor.CPPTYPE_UINT64,
+        FieldDescriptor.CPPTYPE_FLOAT,
+        FieldDescriptor.CPPTYPE_DOUBLE,
+    }
+)
+
+
+class HoldsSecret(Exception):
+    """A secret cannot be taken out of a message. `found` names the credentials, for the record.
+
+    Attributes:
+        found: Names of the credentials.
+    """
+
+    def __init__(self, found: Found) -> None:
+        super().__init__("a secret cannot be taken out of the message")
+        self.found = found
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class HeldValue:
+    """One value of a message.
+
+    Attributes:
+        field: The field that it is in, or the key or the value of a map's entry.
+        content: Text, or bytes; numbers as text.
+        holder: The message, list or map that holds it.
+        place: Name, index or key in the holder.
+        is_key: True for a map's key; then the holder is the map.
+        is_number: True where the content is a number.
+    """
+
+    field: FieldDescriptor
+    content: str | bytes
+    holder: Any
+    place: Any
+    is_key: bool
+    is_number: bool
+
+    @property
+    def text(self) -> str:
+        """The content as text."""
+        return self.content if isinstance(self.content, str) else self.content.decode(errors="replace")
+
+    def find(self, redaction: Redaction) -> Found:
+        """Name the credentials whose secrets this value alone holds."""
+        if isinstance(self.content, bytes):
+            return redaction.find_bytes(self.content)
+        return redaction.find(self.content)
+
+    def take_out(self) -> None:
+        """Replace the value; a number stays as it is."""
+        if self.is_number:
+            return
+        new = REDACTED if isinstance(self.content, str) else REDACTED.encode()
+        if self.is_key:
+            _rename(self.holder, self.place)
+        elif isinstance(self.holder, Message):
+            setattr(self.holder, self.place, new)
+        else:
+            self.holder[self.place] = new
+
+
+def redact_message(message: Message, redaction: Redaction) -> Found:
+    """Take every secret out of a message, in place.
+
+    A value that holds one is replaced. What is found only across values is met by replacing all strings and
+    bytes.
+
+    Returns:
+        The credentials whose secrets were found.
+
+    Raises:
+        HoldsSecret: It still holds one.
+    """
+    values = list(list_values(message))
+    found = find_across(values, redaction)
+    if not found:
+        return NOTHING
+    _take_out([value for value in values if value.find(redaction)])
+    values = list(list_values(message))
+    if find_across(values, redaction):
+        _take_out(values)
+        if find_across(list(list_values(message)), redaction):
+            raise HoldsSecret(found)
+    return found
+
+
+def list_values(message: Message) -> Iterator[HeldValue]:
+    """Yield every value that is set."""
+    for field, value in message.ListFields():
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            yield from _list_map(field, value)
+        elif field.is_repeated:
+            for index, inner in enumerate(value):
+                yield from _list_one(field, inner, value, index)
+        else:
+            yield from _list_one(field, value, message, field.name)
+
+
+def find_across(values: list[HeldValue], redaction: Redaction) -> Found:
+    """Name the credentials whose secrets values hold alone, or together in several orders.
+
+    One after the other, with and without a gap (an escape ends with its field, or goes on in the next one),
+    without numbers, and field by field: the same field of each element of a list, the values of a map.
+    """
+    columns: dict[FieldDescriptor, list[str]] = {}
+    for value in values:
+        columns.setdefault(value.field, []).append(value.text)
+    texts = [value.text for value in values]
+    joined = {
+        "\n".join(texts),
+        "".join(texts),
+        "".join(value.text for value in values if not value.is_number),
+        "\n".join("".join(column) for column in columns.values()),
+    }
+    found = redaction.find_bytes(
+        b"".join(value.content for value in values if isinstance(value.content, bytes))
+    )
+    return found.union(*(redaction.find(text) for text in joined))
+
+
+def _list_map(field: FieldDescriptor, entries: Any) -> Iterator[HeldValue]:
+    assert field.message_type is not None, "a map is a list of entries"
+    key_field, value_field = (field.message_type.fields_by_name[name] for name in ("key", "value"))
+    for key in sorted(entries):
+        yield HeldValue(key_field, str(key), entries, key, is_key=True, is_number=not isinstance(key, str))
+        yield from _list_one(value_field, entries[key], entries, key)
+
+
+def _list_one(field: FieldDescriptor, value: Any, holder: Any, place: Any) -> Iterator[HeldValue]:
+    if field.cpp_type == FieldDescriptor.CPPTYPE_MESSAGE:
+        yield from list_values(value)
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING:
+        yield HeldValue(field, value, holder, place, is_key=False, is_number=False)
+    elif field.cpp_type in _NUMBERS:
+        yield HeldValue(field, _write_number(value), holder, place, is_key=False, is_number=True)
+
+
+def _write_number(value: float) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _take_out(values: list[HeldValue]) -> None:
+    """Replace values; keys last and inner ones first, because a new key gets a copy of what it leads to."""
+    for value in values:
+        if not value.is_key:
+            value.take_out()
+    for value in reversed(values):
+        if value.is_key:
+            value.take_out()
+
+
+def _rename(entries: Any, key: str) -> None:
+    """Give an entry another key."""
+    number = 1
+    while (new := REDACTED if number == 1 else f"{REDACTED} {number}") in entries:
+        number += 1
+    held = entries[key]
+    if isinstance(held, Message):
+        entries[new].CopyFrom(held)
+    else:
+        entries[new] = held
+    del entries[key]

@@ -1,0 +1,77 @@
+"""What Vault has to hold for this installation: from its settings, its registered tools, and bundles' folders."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.settings import Settings
+from credentials.bootstrap.blueprint import LoginRole, Role, Wish
+from credentials.bootstrap.roles import RoleDefinition
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
+from tools.errors import BundleInvalid
+from tools.manifest import Manifest, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one version of a bundle names.
+
+    Attributes:
+        tenant: Whose it is; "" for a folder that is not registered.
+        roles: Engine and role of each credential.
+        targets: Names of the targets.
+    """
+
+    tenant: str
+    bundle: str
+    roles: tuple[Role, ...]
+    targets: tuple[str, ...]
+
+
+def read_needs(manifests: Iterable[tuple[str, str]]) -> list[Need]:
+    """Read what registered versions need; a manifest that today's rules refuse needs nothing.
+
+    Args:
+        manifests: Tenant and text of tool.yaml.
+    """
+    needs = []
+    for tenant, text in manifests:
+        try:
+            needs.append(_need(tenant, read_manifest(text)))
+        except BundleInvalid:
+            continue
+    return needs
+
+
+def read_folder(folder: Path) -> Need:
+    """Read what the bundle in a folder needs.
+
+    Raises:
+        OSError: It has no tool.yaml that can be read.
+        BundleInvalid: Its tool.yaml is not right.
+    """
+    return _need("", read_manifest((folder / "tool.yaml").read_text()))
+
+
+def make_wish(
+    settings: Settings,
+    needs: Iterable[Need],
+    definitions: Sequence[RoleDefinition] = (),
+    cidrs: Sequence[str] = (),
+) -> Wish:
+    """Say what Vault has to hold."""
+    return Wish(
+        roles=frozenset(role for need in needs for role in need.roles),
+        definitions=tuple(definitions),
+        tenants=tuple(sorted(settings.tenants)),
+        login=LoginRole(cidrs=tuple(cidrs)),
+        mounts=DEFAULT_MOUNTS,
+    )
+
+
+def _need(tenant: str, manifest: Manifest) -> Need:
+    wanted = manifest.credentials.values()
+    roles = sorted({(each.engine, each.role) for each in wanted if each.engine in ENGINES})
+    return Need(tenant, manifest.bundle, tuple(roles), tuple(sorted(manifest.targets)))

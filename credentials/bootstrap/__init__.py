@@ -1,0 +1,1 @@
+"""What Vault has to hold for Toolcrib: planned, applied, and reviewed, from the same definitions."""

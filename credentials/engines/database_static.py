@@ -1,0 +1,82 @@
+"""Logins of a database that stay: Vault's static roles, with a new password after each call (PostgreSQL).
+
+A static login is one login, so calls take turns. Its password alone would not end a call: open sessions go on.
+So a role has to carry our statements (credentials/statements.py), and the end is one rotation by them.
+"""
+
+from __future__ import annotations
+
+from credentials.engines.base import MIN_SECRET_LENGTH, Minted, read_definition
+from credentials.errors import Cause
+from credentials.lease import CredentialWanted, UsernamePassword
+from credentials.secret import Secret
+from credentials.statements import find_rotation_problems
+from credentials.transport import VaultFault
+from credentials.vault_api import VaultApi, take
+
+MIN_PERIOD_SECONDS = 7200
+"""Twice the longest call: Vault's own rotations would end calls too often."""
+
+
+class StaticDatabaseEngine:
+    """Logins that stay: one call at a time."""
+
+    name, plugin = "database_static", "database"
+    exclusive = True
+
+    def child_uses(self, wanted: CredentialWanted) -> int:
+        """One reads the password."""
+        return 2
+
+    def child_policy(self, mount: str, role: str) -> str:
+        """Let it read one login's password."""
+        return f'path "{mount}/static-creds/{role}" {{ capabilities = ["read"] }}\n'
+
+    def session_policy(self, mount: str) -> str:
+        """Let it read definitions and have passwords changed; neither tells it one."""
+        return (
+            f'path "{mount}/static-roles/*" {{ capabilities = ["read"] }}\n'
+            f'path "{mount}/rotate-role/*" {{ capabilities = ["update"] }}\n'
+        )
+
+    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
+    async def read(
+        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
+    ) -> Minted:
+        """Read the password; it is good until the end of this call."""
+        answer = await api.ask("get", f"{mount}/static-creds/{wanted.role}", child)
+        data = take(answer, "data", "username", "password", "ttl")
+        if len(data["password"]) < MIN_SECRET_LENGTH:
+            text = f"the password is shorter than {MIN_SECRET_LENGTH} characters: set a password policy"
+            raise VaultFault(text, Cause.ROLE_UNSAFE)
+        if int(data["ttl"]) < ttl_seconds:
+            # The caller ends what failed here, which rotates it now: the next call has the whole period.
+            text = "Vault would change the password during the call, so it is changed now; try again"
+            raise VaultFault(text, Cause.OVERLOADED)
+        return Minted("", UsernamePassword(data["username"], Secret(data["password"])), ttl_seconds)
+
+    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+        """Have the password changed and the sessions ended. Vault's success means that all statements ran."""
+        try:
+            await api.ask("post", f"{mount}/rotate-role/{role}", session, {})
+        except VaultFault as fault:
+            if "no static role found" in str(fault):
+                text = f"Vault has no static role {role} any more: write it again, or close the login by hand"
+                raise VaultFault(text, Cause.UNKNOWN) from fault
+            raise
+
+    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+        """See that the role carries our statements, and that Vault itself seldom rotates it."""
+        definition = await read_definition(api, session, f"{mount}/static-roles/{role}")
+        if definition is None:
+            return [f"Vault has no static database role {role}; write it with `toolcrib vault bootstrap`"]
+        problems = find_rotation_problems(definition.get("rotation_statements") or ())
+        if definition.get("credential_type", "password") != "password":
+            problems.append("its credential_type must be password")
+        period_seconds = int(definition.get("rotation_period") or 0)
+        if not definition.get("rotation_schedule") and period_seconds < MIN_PERIOD_SECONDS:
+            problems.append(f"its rotation_period must be {MIN_PERIOD_SECONDS} s at least, better a day")
+        return problems

@@ -1,0 +1,183 @@
+"""Logins of a directory: users made for one call, and users that exist and get a new password after each.
+
+Vault's LDAP engine (HashiCorp's Vault, OpenBao up to 2.6; OpenBao 2.7 has none). A dynamic user is an entry
+that the lease's end deletes. A connection that is bound already may outlive its user in some directories: the
+call's way out is closed before the end, so no connection is left.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from credentials.engines.base import Minted
+from credentials.errors import Cause
+from credentials.lease import CredentialWanted, UsernamePassword
+from credentials.secret import Secret
+from credentials.transport import VaultFault
+from credentials.vault_api import VaultApi, take
+
+MIN_PASSWORD_LENGTH = 12
+_USER = "cn={{.Username}}"
+_ENTRY = re.compile(r"^dn: cn=\{\{\.Username\}\},(?P<parent>[^\n]+)\n")
+_GROUP = re.compile(r"^dn: (?P<group>[^\n{}]+)\nchangetype: modify\nadd: member\n")
+
+
+def creation_ldif(parent: str, groups: Sequence[str] = ()) -> str:
+    """Return the LDIF that makes a user below an entry, and a member of groups.
+
+    Args:
+        parent: DN of the entry, for example "ou=tools,dc=example,dc=org".
+        groups: DNs of entries of class groupOfNames.
+    """
+    user = (
+        f"dn: {_USER},{parent}\nchangetype: add\nobjectClass: person\ncn: {{{{.Username}}}}\n"
+        "sn: {{.Username}}\nuserPassword: {{.Password}}\n"
+    )
+    return "\n".join([user, *(_membership(parent, group, "add") for group in groups)])
+
+
+def deletion_ldif(parent: str, groups: Sequence[str] = ()) -> str:
+    """Return the LDIF that ends what `creation_ldif` makes: memberships first, then the user."""
+    user = f"dn: {_USER},{parent}\nchangetype: delete\n"
+    return "\n".join([*(_membership(parent, group, "delete") for group in groups), user])
+
+
+def find_ldif_problems(creation: str, deletion: str, rollback: str) -> list[str]:
+    """Compare a role's LDIF with ours.
+
+    Returns:
+        One sentence for each difference; empty when the user that it makes is deleted whole.
+    """
+    records = [record.strip() + "\n" for record in creation.strip().split("\n\n")]
+    entry = _ENTRY.match(records[0])
+    groups = [found["group"] for record in records[1:] if (found := _GROUP.match(record))]
+    if entry is None or creation.strip() != creation_ldif(entry["parent"], groups).strip():
+        return ["its creation_ldif is not Toolcrib's: one person, and memberships in groups"]
+    ours = deletion_ldif(entry["parent"], groups).strip()
+    return [
+        f"its {name} is not Toolcrib's: a user could outlive its call"
+        for name, text in (("deletion_ldif", deletion), ("rollback_ldif", rollback))
+        if text.strip() != ours
+    ]
+
+
+class LdapEngine:
+    """Dynamic users: each call has one of its own."""
+
+    name = plugin = "ldap"
+    exclusive = False
+
+    def child_uses(self, wanted: CredentialWanted) -> int:
+        """One makes the user."""
+        return 2
+
+    def child_policy(self, mount: str, role: str) -> str:
+        """Let it make one role's user."""
+        return f'path "{mount}/creds/{role}" {{ capabilities = ["read"] }}\n'
+
+    def session_policy(self, mount: str) -> str:
+        """Let it read definitions, which hold no secret."""
+        return f'path "{mount}/role/*" {{ capabilities = ["read"] }}\n'
+
+    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+        """Each user is a lease."""
+        return (f"{mount}/creds/",)
+
+    async def read(
+        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
+    ) -> Minted:
+        """Have the engine make a user; this is what creates the lease, so it is never sent twice."""
+        answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+        data = take(answer, "data", "username", "password")
+        lease_id = str(answer.get("lease_id", ""))
+        if not lease_id:
+            raise VaultFault("the user has no lease: its end could not be confirmed", Cause.INVALID)
+        names = data.get("distinguished_names") or [data["username"]]
+        payload = UsernamePassword(str(names[0]), Secret(data["password"]))
+        return Minted(lease_id, payload, min(ttl_seconds, int(answer.get("lease_duration", 0))))
+
+    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+        """Nothing: the lease's revocation deletes the user."""
+
+    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+        """See that the role carries our LDIF, so that its users are deleted."""
+        definition = await _read_definition(api, session, f"{mount}/role/{role}")
+        if definition is None:
+            return [f"Vault has no LDAP role {role}; write it with `toolcrib vault bootstrap`"]
+        return find_ldif_problems(
+            str(definition.get("creation_ldif", "")),
+            str(definition.get("deletion_ldif", "")),
+            str(definition.get("rollback_ldif", "")),
+        )
+
+
+class LdapStaticEngine:
+    """A user that exists: calls take turns, and each ends with a new password."""
+
+    name, plugin = "ldap_static", "ldap"
+    exclusive = True
+
+    def child_uses(self, wanted: CredentialWanted) -> int:
+        """One reads the password."""
+        return 2
+
+    def child_policy(self, mount: str, role: str) -> str:
+        """Let it read one user's password."""
+        return f'path "{mount}/static-cred/{role}" {{ capabilities = ["read"] }}\n'
+
+    def session_policy(self, mount: str) -> str:
+        """Let it read definitions and have passwords changed; it learns none by either."""
+        return (
+            f'path "{mount}/static-role/*" {{ capabilities = ["read"] }}\n'
+            f'path "{mount}/rotate-role/*" {{ capabilities = ["update"] }}\n'
+        )
+
+    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
+    async def read(
+        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
+    ) -> Minted:
+        """Read the password that is good until the call's end."""
+        answer = await api.ask("get", f"{mount}/static-cred/{wanted.role}", child)
+        data = take(answer, "data", "username", "password", "dn")
+        if len(data["password"]) < MIN_PASSWORD_LENGTH:
+            text = f"the password is shorter than {MIN_PASSWORD_LENGTH} characters: set a password policy"
+            raise VaultFault(text, Cause.ROLE_UNSAFE)
+        payload = UsernamePassword(str(data["dn"] or data["username"]), Secret(data["password"]))
+        return Minted("", payload, ttl_seconds)
+
+    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+        """Have the password changed, and see that it was."""
+        path = f"{mount}/static-role/{role}"
+        before = await _read_definition(api, session, path)
+        if before is None:
+            return  # the role is gone, and with it Vault's knowledge of the password
+        await api.ask("post", f"{mount}/rotate-role/{role}", session, {})
+        after = await _read_definition(api, session, path)
+        if after is not None and after.get("last_vault_rotation") == before.get("last_vault_rotation"):
+            raise VaultFault("the password was not changed", Cause.BACKEND)
+
+    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+        """See that the role is there, and that nobody else changes the password at the same time."""
+        definition = await _read_definition(api, session, f"{mount}/static-role/{role}")
+        if definition is None:
+            return [f"Vault has no static LDAP role {role}; write it with `toolcrib vault bootstrap`"]
+        if not definition.get("dn"):
+            return ["it has no dn: name the one entry whose password it changes"]
+        return []
+
+
+def _membership(parent: str, group: str, change: str) -> str:
+    return f"dn: {group}\nchangetype: modify\n{change}: member\nmember: {_USER},{parent}\n"
+
+
+async def _read_definition(api: VaultApi, session: Secret, path: str) -> dict[str, object] | None:
+    try:
+        return take(await api.ask("get", path, session), "data")
+    except VaultFault as fault:
+        if fault.cause is Cause.UNKNOWN:
+            return None
+        raise
