@@ -48,6 +48,8 @@ from broker.store.protocol import Epoch, Store, StoreError
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
+from broker.vetting import Vetting
+from credentials.engines import DEFAULT_MOUNTS
 from credentials.lease import OwedLease
 from credentials.logins import AppRole
 from credentials.secret import Secret
@@ -199,6 +201,7 @@ class Broker:
                 catalogue,
                 self._hooks.clock,
             ),
+            vetting=Vetting(self.vault, DEFAULT_MOUNTS),
             platform_operators=frozenset(settings.server.platform_operators),
             tenure=self.tenure,
             metrics=self.metrics,

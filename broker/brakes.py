@@ -70,7 +70,7 @@ class Brakes:
         Raises:
             Refused: CALLER_BLOCKED.
         """
-        self._refuse(_caller_keys(caller))
+        self._refuse(self.find_block(caller))
 
     def check_call(self, call: Call) -> None:
         """See that nothing holds a call's tool, its tenant or everything back.
@@ -86,17 +86,27 @@ class Brakes:
         Raises:
             Refused: BRAKE_SET.
         """
-        self._refuse(_tool_keys(tenant, method))
+        self._refuse(self.find_hold(tenant, method))
+
+    def find_block(self, caller: Caller) -> Brake | None:
+        """Find what blocks a caller."""
+        return self._find(_caller_keys(caller))
+
+    def find_hold(self, tenant: str, method: str) -> Brake | None:
+        """Find what holds a tool of a tenant back."""
+        return self._find(_tool_keys(tenant, method))
 
     async def wait_until_released(self, tenant: str, method: str) -> None:
         """Return when nothing holds a tool of a tenant back any more; at once when nothing does."""
-        while any(key in self._in_force for key in _tool_keys(tenant, method)):
+        while self.find_hold(tenant, method) is not None:
             await self._lifted.wait()
 
-    def _refuse(self, keys: Iterator[Key]) -> None:
-        for key in keys:
-            if key in self._in_force:
-                raise refused_by(self._in_force[key])
+    def _find(self, keys: Iterator[Key]) -> Brake | None:
+        return next((self._in_force[key] for key in keys if key in self._in_force), None)
+
+    def _refuse(self, brake: Brake | None) -> None:
+        if brake is not None:
+            raise refused_by(brake)
 
 
 def holds(brake: Brake, caller: Caller, method: str) -> bool:

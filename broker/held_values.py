@@ -28,8 +28,12 @@ _NUMBERS = frozenset(
 )
 
 
+_MANY = 100
+"""Values are not looked for one by one where more of them than this hold a secret."""
+
+
 class HoldsSecret(Exception):
-    """A secret cannot be taken out of a message. `found` names the credentials, for the record.
+    """A secret cannot be taken out of a message.
 
     Attributes:
         found: Names of the credentials.
@@ -87,8 +91,8 @@ class HeldValue:
 def redact_message(message: Message, redaction: Redaction) -> Found:
     """Take every secret out of a message, in place.
 
-    A value that holds one is replaced. What is found only across values is met by replacing all strings and
-    bytes.
+    A value that holds one is replaced. What is found only across values, or in very many, is met by replacing
+    all strings and bytes.
 
     Returns:
         The credentials whose secrets were found.
@@ -100,7 +104,7 @@ def redact_message(message: Message, redaction: Redaction) -> Found:
     found = find_across(values, redaction)
     if not found:
         return NOTHING
-    _take_out([value for value in values if value.find(redaction)])
+    _take_out(_find_guilty(values, redaction))
     values = list(list_values(message))
     if find_across(values, redaction):
         _take_out(values)
@@ -137,10 +141,28 @@ def find_across(values: list[HeldValue], redaction: Redaction) -> Found:
         "".join(value.text for value in values if not value.is_number),
         "\n".join("".join(column) for column in columns.values()),
     }
-    found = redaction.find_bytes(
-        b"".join(value.content for value in values if isinstance(value.content, bytes))
-    )
-    return found.union(*(redaction.find(text) for text in joined))
+    return redaction.find_bytes(_join_bytes(values)).union(*(redaction.find(text) for text in joined))
+
+
+def _find_guilty(values: list[HeldValue], redaction: Redaction) -> list[HeldValue]:
+    """Find the values that hold a secret alone, by halves; all of them where very many do."""
+    guilty: list[HeldValue] = []
+    waiting = [values]
+    while waiting and len(guilty) < _MANY:
+        group = waiting.pop()
+        text = "\n".join(value.text for value in group)
+        if not (redaction.find(text) or redaction.find_bytes(_join_bytes(group))):
+            continue
+        if len(group) > 1:
+            middle = len(group) // 2
+            waiting += (group[middle:], group[:middle])
+        elif group[0].find(redaction):
+            guilty += group
+    return values if waiting else guilty
+
+
+def _join_bytes(values: list[HeldValue]) -> bytes:
+    return b"".join(value.content for value in values if isinstance(value.content, bytes))
 
 
 def _list_map(field: FieldDescriptor, entries: Any) -> Iterator[HeldValue]:

@@ -19,7 +19,7 @@ from datetime import datetime
 from broker.debts import Debt, Debts
 from broker.model import CallRecord, CallState, LeaseRecord
 from broker.path import Path
-from broker.store.protocol import Store
+from broker.store.protocol import Store, StoreError
 from broker.trail import Trail
 from credentials.lease import OwedLease
 
@@ -98,9 +98,15 @@ class LeaseBook:
         for debt in self._debts.owed:
             if debt.lease.lease_id not in written:
                 for name in [tenant] if tenant else sorted(self.tenants):
-                    if (call := await self._store.get_call(name, debt.call_id)) is not None:
+                    if (call := await self._find_call(name, debt)) is not None:
                         found[debt.lease.lease_id] = call, debt.lease
         return found
+
+    async def _find_call(self, tenant: str, debt: Debt) -> CallRecord | None:
+        try:
+            return await self._store.get_call(tenant, debt.call_id)
+        except StoreError:  # it is there, and sealed by a Vault that does not answer: that is when one looks
+            return _name_call(tenant, debt)
 
 
 def _held(trails: Collection[Trail], tenant: str) -> Iterator[tuple[CallRecord, LeaseRecord]]:
@@ -109,6 +115,26 @@ def _held(trails: Collection[Trail], tenant: str) -> Iterator[tuple[CallRecord, 
             for lease in trail.leases:
                 if lease.confirmed_dead is None:
                     yield trail.record(CallState.RESERVED), lease
+
+
+def _name_call(tenant: str, debt: Debt) -> CallRecord:
+    """Say what is known of a call whose record cannot be opened now."""
+    return CallRecord(
+        call_id=debt.call_id,
+        tenant=tenant,
+        environment="",
+        agent="",
+        subject="",
+        method="",
+        tool_version="",
+        effect=None,
+        key="",
+        fingerprint="",
+        attempt=1,
+        epoch=0,
+        state=CallState.FAILED,
+        started=debt.lease.minted,
+    )
 
 
 def _list(call: CallRecord, lease: AnyLease, debt: Debt | None, is_running: bool) -> ListedLease:

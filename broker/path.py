@@ -105,12 +105,12 @@ class Path:
         try:
             async with asyncio.timeout(None) as trail.patience:
                 trail.answer_by(request.deadline - ANSWER_SECONDS)
-                return _hand_out(await asyncio.shield(task), trail)
+                return self._hand_out(await asyncio.shield(task), trail)
         except TimeoutError:
             # A process that was stopped wakes with its time up, and perhaps with nothing left to say.
             if not await self._stages.recorder.is_current():
                 raise taken_over() from None
-            return _answer_late(task, trail)
+            return self._hand_out(_answer_late(task, trail), trail)
         except asyncio.CancelledError:
             if task.cancelled() and not _is_cancelled():  # this broker stopped it; its caller still waits
                 raise (taken_over() if self.retired else _stopped(trail)) from None
@@ -151,7 +151,7 @@ class Path:
             raise
         if task.cancelled() and trail.stopped_by is not None:
             raise stop_error(trail)  # before its first step
-        return _hand_out(task.result(), trail)
+        return self._hand_out(task.result(), trail)
 
     def stop(self, brake: Brake) -> dict[asyncio.Task[Answer], Trail]:
         """Stop every call that a brake, which is in force by now, holds back.
@@ -203,6 +203,21 @@ class Path:
                 await asyncio.wait(late, timeout=10)
             return len(late)
         return 0
+
+    def _hand_out(self, answer: Answer, trail: Trail) -> Answer:
+        """Let an answer leave, unless its caller was blocked, or its tool held back, before it did.
+
+        Raises:
+            CallError: What the call is told instead.
+        """
+        if trail.stopped_by is None and trail.caller is not None:
+            brakes = self._stages.authorize.brakes
+            trail.stopped_by = brakes.find_block(trail.caller)
+            if trail.stopped_by is None and not answer.replayed:
+                trail.stopped_by = brakes.find_hold(trail.caller.tenant, trail.method)
+        if trail.stopped_by is not None:
+            raise stop_error(trail)
+        return answer
 
     def _tasks(self) -> dict[asyncio.Task[Answer], Trail]:
         return {task: trail for task, trail in (self._walking | self._own).items() if not task.done()}
@@ -260,9 +275,9 @@ def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
         Refused: IN_PROGRESS, a write whose end is not known yet.
     """
     if task.done():
-        return _hand_out(task.result(), trail)
+        return task.result()
     if trail.settled and trail.answer is not None:
-        return _hand_out(trail.answer, trail)  # durable; what still goes on is the end of its leases
+        return trail.answer  # durable; what still goes on is the end of its leases
     if trail.committed:
         raise Refused(
             Reason.REASON_IN_PROGRESS,
@@ -275,17 +290,6 @@ def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
         "the time was up before the tool had answered; no write was begun. Ask again with the same key",
         retry_after_seconds=1.0,
     )
-
-
-def _hand_out(answer: Answer, trail: Trail) -> Answer:
-    """Let an answer leave, unless its caller was blocked, or its tool held back, before it did.
-
-    Raises:
-        CallError: What the stopped call is told instead.
-    """
-    if trail.stopped_by is not None:
-        raise stop_error(trail)
-    return answer
 
 
 def _is_held(brake: Brake, trail: Trail) -> bool:

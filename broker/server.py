@@ -28,6 +28,7 @@ from broker.settings import SettingsInvalid
 from broker.stages.authenticate import Authenticator
 from broker.store.protocol import Store
 from broker.tenure import Tenure
+from broker.vetting import Vetting
 from toolcrib.v1 import broker_pb2_grpc, grants_pb2_grpc, operations_pb2_grpc, registry_pb2_grpc
 
 SERVICES = (
@@ -56,6 +57,7 @@ class Doors:
     store: Store
     decider: Decider
     lever: Lever
+    vetting: Vetting
     platform_operators: frozenset[str]
     tenure: Tenure
     metrics: Metrics
@@ -130,7 +132,8 @@ class Server:
             broker_service.BrokerService(door, tools, catalogue, store), server
         )
         registry_pb2_grpc.add_RegistryServicer_to_server(
-            registry_service.RegistryService(door, catalogue, grants, store, doors.clock), server
+            registry_service.RegistryService(door, catalogue, grants, store, doors.vetting, doors.clock),
+            server,
         )
         grants_pb2_grpc.add_GrantsServicer_to_server(
             grants_service.GrantsService(door, catalogue, grants, store, doors.clock), server

@@ -1,15 +1,20 @@
-"""What Vault has to hold for this installation: from its settings, its registered tools, and bundles' folders."""
+"""What Vault has to hold for this installation: by its settings, registered tools, and named bundles."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from broker.app import read_secret_file
 from broker.settings import Settings
 from credentials.bootstrap.blueprint import LoginRole, Role, Wish
 from credentials.bootstrap.roles import RoleDefinition
 from credentials.engines import DEFAULT_MOUNTS, ENGINES
+from credentials.logins import AppRole
+from credentials.transport import Peer
+from credentials.vault import SessionTuning, VaultSession
 from tools.errors import BundleInvalid
 from tools.manifest import Manifest, read_manifest
 
@@ -56,19 +61,46 @@ def read_folder(folder: Path) -> Need:
 
 
 def make_wish(
-    settings: Settings,
+    settings: Settings | None,
     needs: Iterable[Need],
     definitions: Sequence[RoleDefinition] = (),
     cidrs: Sequence[str] = (),
 ) -> Wish:
-    """Say what Vault has to hold."""
+    """Say what Vault has to hold; without settings, for an installation with the usual ones."""
     return Wish(
         roles=frozenset(role for need in needs for role in need.roles),
         definitions=tuple(definitions),
-        tenants=tuple(sorted(settings.tenants)),
+        tenants=tuple(sorted(settings.tenants)) if settings else (),
         login=LoginRole(cidrs=tuple(cidrs)),
         mounts=DEFAULT_MOUNTS,
     )
+
+
+def vault_peer(settings: Settings) -> Peer:
+    """Say which Vault it is, for an administrator's requests."""
+    vault = settings.vault
+    return Peer(vault.address, vault.ca_file, timeout_seconds=vault.timeout_seconds)
+
+
+@asynccontextmanager
+async def open_session(settings: Settings) -> AsyncIterator[VaultSession]:
+    """Log in as the broker does, beside a broker that may be running; the session is ended again.
+
+    Raises:
+        SettingsInvalid: A file that the login needs cannot be read.
+        CredentialsUnavailable: Vault does not answer, or refuses the login.
+    """
+    vault = settings.vault
+    session = VaultSession(
+        vault.address,
+        AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
+        SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
+    )
+    try:
+        await session.open()
+        yield session
+    finally:
+        await session.close()
 
 
 def _need(tenant: str, manifest: Manifest) -> Need:

@@ -28,9 +28,10 @@ from credentials.bootstrap.blueprint import SESSION_PERIOD_SECONDS, LoginRole, W
 from credentials.bootstrap.plan import NotTaken, Plan, apply_plan, make_plan
 from credentials.bootstrap.roles import RoleDefinition, define_role, read_roles
 from credentials.child_process import HOST, Launch, attempts, find_free_port
+from credentials.dev_engines import install_authorities
 from credentials.dev_pki import Certificate, install_pki, issue_certificate
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
-from credentials.engines import ENGINES
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.errors import PartUnavailable
 from credentials.logins import AppRole
 from credentials.policies import BROKER_POLICY_NAME, TOOL_POLICY_PREFIX
@@ -102,6 +103,7 @@ class DevVault:
             self._initialise()
             self._install_broker()
             install_pki(self)
+            install_authorities(self)
         except BaseException:
             self.stop()
             raise
@@ -158,7 +160,7 @@ class DevVault:
         wish = replace(
             self._wish, roles=frozenset(roles), definitions=tuple(definitions), tenants=tuple(tenants)
         )
-        return _run_apart(self._bootstrap(wish))
+        return run_apart(self._bootstrap(wish))
 
     def install_broker_policy(self) -> None:
         """Write the policy of the broker's session."""
@@ -228,15 +230,17 @@ class DevVault:
 
     # --- look-ups for tests ---
     def list_leases(self) -> list[str]:
-        """List the ids of all leases of the database engine."""
-        prefix = "database/creds/"
-        roles = self._list(f"sys/leases/lookup/{prefix}")
-        return [
-            prefix + role + key for role in roles for key in self._list(f"sys/leases/lookup/{prefix}{role}")
-        ]
+        """List the ids of all leases of the engines."""
+        prefixes = {
+            prefix
+            for engine in ENGINES.values()
+            for prefix in engine.lease_prefixes(DEFAULT_MOUNTS[engine.plugin])
+        }
+        folders = [prefix + role for prefix in prefixes for role in self._list(f"sys/leases/lookup/{prefix}")]
+        return [folder + key for folder in folders for key in self._list(f"sys/leases/lookup/{folder}")]
 
     def count_leases(self) -> int:
-        """Count the leases of the database engine."""
+        """Count the leases of the engines."""
         return len(self.list_leases())
 
     def list_tokens(self) -> list[dict[str, Any]]:
@@ -386,7 +390,7 @@ def _find_program() -> Path:
     return program
 
 
-def _run_apart(work: Coroutine[Any, Any, T]) -> T:
+def run_apart(work: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine to its end from code that may be inside a loop itself."""
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, work).result()

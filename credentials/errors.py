@@ -16,7 +16,10 @@ from credentials.lease import OwedLease
 
 
 class Cause(enum.StrEnum):
-    """Why Vault gave nothing, or did not confirm an end."""
+    """Why Vault gave nothing, or did not confirm an end.
+
+    LOCKED_OUT: the target did not let Vault itself in, which proves that nothing was made there.
+    """
 
     UNREACHABLE = "unreachable"
     TIMEOUT = "timeout"
@@ -28,6 +31,7 @@ class Cause(enum.StrEnum):
     SESSION_LOST = "session lost"
     ROLE_UNSAFE = "role unsafe"
     OVERLOADED = "overloaded"
+    LOCKED_OUT = "locked out"
 
 
 class CredentialsError(Exception):

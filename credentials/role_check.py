@@ -102,13 +102,19 @@ async def find_unfit(
     """
     engine = ENGINES[wanted.engine]
     mount = mounts[engine.plugin]
-    problem = await find_engine_problem(api, session, engine, mount)
-    if problem:
-        return [Finding(f"Vault's engine {engine.name}", problem, BOOTSTRAP)]
-    problems = await engine.find_problems(api, session, mount, wanted.role)
-    subject = f"Vault's {engine.name} role {wanted.role}"
-    findings = [Finding(subject, text, BOOTSTRAP) for text in problems]
-    return findings + await _check_policy(api, session, engine, mount, wanted.role)
+    try:
+        problem = await find_engine_problem(api, session, engine, mount)
+        if problem:
+            return [Finding(f"Vault's engine {engine.name}", problem, BOOTSTRAP)]
+        problems = await engine.find_problems(api, session, mount, wanted.role)
+        subject = f"Vault's {engine.name} role {wanted.role}"
+        findings = [Finding(subject, text, BOOTSTRAP) for text in problems]
+        return findings + await _check_policy(api, session, engine, mount, wanted.role)
+    except VaultFault as fault:
+        if fault.cause is not Cause.DENIED or not await api.is_session_alive(session):
+            raise
+        text = f"the broker's policy does not cover it: {fault}"
+        return [Finding(f"Vault's engine {engine.name}", text, BOOTSTRAP)]
 
 
 async def find_engine_problem(api: VaultApi, session: Secret, engine: SecretsEngine, mount: str) -> str:

@@ -14,8 +14,8 @@ of them: of 30 ends 2 failed, and 1 was confirmed while a session lived). So our
    closed all the same.
 
 A login that stays and gets a new password (a static role) is rotated in the same way: closed with its new
-password, its sessions ended, what it set for its own later sessions reset, and opened again. Where a step fails
-it stays closed until the rotation is repeated. Settings that the login needs belong to its database.
+password, its sessions ended, what it set for its own later sessions reset, and opened again. Where a step
+fails it stays closed until the rotation is repeated. Settings that the login needs belong to its database.
 
 Every step may be repeated. Vault's own default statements do none of this, so a role without ours is refused.
 """

@@ -61,6 +61,8 @@ __all__ = [
 T = TypeVar("T")
 ROLE_SHAPE = re.compile(r"^[a-z0-9-]{1,63}$")
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
+LOCKED_OUT_PAUSE_SECONDS = 0.25
+"""A rotation of Vault's password at a target takes some milliseconds."""
 _log = logging.getLogger(__name__)
 
 
@@ -306,7 +308,7 @@ class VaultSession:
             raise CredentialsUnavailable(text, Cause.OVERLOADED)
         try:
             async with self._room():
-                lease = await self._mint(engine, tag, wanted, ttl_seconds)
+                lease = await self._mint_again_if_locked_out(engine, tag, wanted, ttl_seconds)
         except BaseException as error:
             if turn is not None:
                 self._turns.fail(turn, [owed.accessor for owed in getattr(error, "owed", ())])
@@ -318,6 +320,22 @@ class VaultSession:
 
     def _room(self) -> _Room:
         return _Room(self._mints, self._tuning.timeout_seconds, self._tuning.max_requests)
+
+    async def _mint_again_if_locked_out(
+        self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
+    ) -> Lease:
+        """Mint; once more, with another child, where the target refused Vault itself.
+
+        It does so in the moment in which Vault's own password there is rotated. Nothing was made and the
+        first child's end is confirmed, so no credential is made twice.
+        """
+        try:
+            return await self._mint(engine, tag, wanted, ttl_seconds)
+        except CredentialsUnavailable as error:
+            if error.cause is not Cause.LOCKED_OUT or error.owed:
+                raise
+        await asyncio.sleep(LOCKED_OUT_PAUSE_SECONDS)
+        return await self._mint(engine, tag, wanted, ttl_seconds)
 
     async def _mint(
         self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
@@ -483,6 +501,7 @@ def _unavailable(subject: str, fault: VaultFault, owed: Sequence[OwedLease] = ()
         Cause.SEALED: "Vault is sealed: unseal it",
         Cause.BACKEND: "Vault could not make it at the target: see that the target runs and the grants exist",
         Cause.DENIED: "Vault denies it: run `toolcrib vault check`",
+        Cause.LOCKED_OUT: "the target refuses the password that Vault itself has there",
     }
     text = ": ".join(part for part in (subject, hints.get(fault.cause, ""), str(fault)) if part)
     return CredentialsUnavailable(text, fault.cause, owed)

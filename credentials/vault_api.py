@@ -83,7 +83,7 @@ class VaultApi:
                 "num_uses": uses,
                 "no_default_policy": True,
                 "renewable": False,
-                "display_name": "toolcrib",
+                "display_name": f"toolcrib-{tag.call_id}",
                 "meta": {
                     "call_id": tag.call_id,
                     "tenant": tag.tenant,

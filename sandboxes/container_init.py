@@ -10,13 +10,15 @@ Rules:
       ends, and when the handler says more than its output cap;
     * the frames' descriptors (0 and 1) are never given to the handler, which gets pipes: 3 to read frames, 4
       to write them. Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
-    * it writes without blocking: a reader that stops reading cannot hold up the deadline.
+    * it writes without blocking: a reader that stops reading cannot hold up the deadline;
+    * how the handler ended is told as good or not: an exit code or a signal of its choice would be a message
+      past every check.
 
 The preamble, big-endian: b"TCH1", u32 milliseconds left, u32 output cap in bytes, u32 log cap in bytes.
 
 Exit codes: 0 the handler ended with 0 · 70 deadline · 71 no preamble within the idle age · 72 stdin closed ·
 73 output cap · 74 no valid preamble · 75 the handler could not be started · 76 the handler ended with another
-code, closed its frames or was killed by a signal (the log's last line says which).
+code, closed its frames or was killed by a signal.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ IDLE_SECONDS = 30.0
 
 _TICK_SECONDS = 0.25  # how long an orphan that ended may wait to be reaped
 _LINGER_SECONDS = 1.0  # between the end of the frames and the end of the handler
-_NOT_EXECUTED = 127
+_REFUSAL = 63  # where a child writes that it could not execute the handler
 _CHUNK = 65_536
 _DRAIN_ROUNDS = 16
 _PR_SET_DUMPABLE = 4
@@ -139,13 +141,34 @@ class Relay:
         return data
 
 
+class Child:
+    """The process that becomes the handler."""
+
+    def __init__(self, pid: int, refusal: int) -> None:
+        """Know a process.
+
+        Args:
+            pid: Its id.
+            refusal: Descriptor on which something comes when the handler could not be executed.
+        """
+        self.pid, self._refusal = pid, refusal
+
+    def was_executed(self) -> bool:
+        """Tell, once it has ended, whether the handler ran at all: it cannot say so by its exit code."""
+        os.set_blocking(self._refusal, False)
+        try:
+            return not os.read(self._refusal, 1)
+        except BlockingIOError:
+            return True
+
+
 class Supervisor:
     """The handler's process and the three ways between it and the engine."""
 
-    def __init__(self, pid: int, deadline: float, frames: Relay, answers: Relay, log: Relay) -> None:
-        self.pid, self.deadline = pid, deadline
+    def __init__(self, child: Child, deadline: float, frames: Relay, answers: Relay, log: Relay) -> None:
+        self.child, self.pid, self.deadline = child, child.pid, deadline
         self.frames, self.answers, self.log = frames, answers, log
-        self.pidfd = os.pidfd_open(pid)
+        self.pidfd = os.pidfd_open(child.pid)
         self.status: int | None = None
 
     def run(self) -> int:
@@ -226,13 +249,11 @@ class Supervisor:
             return 0
         if self.status is None:
             self._finish_log("the handler closed its frames and went on")
-        elif os.waitstatus_to_exitcode(self.status) == _NOT_EXECUTED:
+        elif self.child.was_executed():
+            self._finish_log("the handler ended with an error")
+        else:
             self._finish_log("")
             return EXIT_NOT_STARTED
-        elif os.WIFSIGNALED(self.status):
-            self._finish_log(f"the handler was killed by signal {os.WTERMSIG(self.status)}")
-        else:
-            self._finish_log(f"the handler ended with code {os.waitstatus_to_exitcode(self.status)}")
         return EXIT_HANDLER_FAILED
 
     def _finish_log(self, line: str) -> None:
@@ -254,11 +275,11 @@ def main(command: list[str]) -> int:
     except End as end:
         return end.code
     to_handler, from_handler, log = os.pipe(), os.pipe(), os.pipe()
-    pid = _start(command, to_handler[0], from_handler[1], log[1])
+    child = _start(command, to_handler[0], from_handler[1], log[1])
     for descriptor in (to_handler[0], from_handler[1], log[1]):
         os.close(descriptor)
     supervisor = Supervisor(
-        pid,
+        child,
         deadline,
         frames=Relay(0, to_handler[1]),
         answers=Relay(from_handler[0], 1, output_cap),
@@ -293,14 +314,18 @@ def _read_preamble(until: float) -> tuple[float, int, int]:
     return time.monotonic() + remaining_millis / 1000, output_cap, log_cap
 
 
-def _start(command: list[str], frames: int, answers: int, log: int) -> int:
+def _start(command: list[str], frames: int, answers: int, log: int) -> Child:
+    refusal = os.pipe()
     pid = os.fork()
     if pid:
-        return pid
+        os.close(refusal[1])
+        return Child(pid, refusal[0])
     try:
+        os.dup2(refusal[1], _REFUSAL, inheritable=False)  # a handler that is executed never has it
         _become_handler(command, frames, answers, log)
     finally:
-        os._exit(_NOT_EXECUTED)
+        os.write(_REFUSAL, b"!")
+        os._exit(1)
 
 
 def _become_handler(command: list[str], frames: int, answers: int, log: int) -> None:
@@ -311,7 +336,8 @@ def _become_handler(command: list[str], frames: int, answers: int, log: int) -> 
     empty = os.open("/dev/null", os.O_RDONLY)
     for source, target in ((empty, 0), (log, 1), (log, 2), (frames, 3), (answers, 4)):
         os.dup2(source, target, inheritable=True)
-    os.closerange(5, 64)
+    os.closerange(5, _REFUSAL)
+    os.closerange(_REFUSAL + 1, 64)
     _offer_to_oom_killer()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:

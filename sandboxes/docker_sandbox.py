@@ -231,7 +231,7 @@ class DockerSandbox:
         if out_of_memory:
             memory = self._spec.limits.memory_mib
             return _outcome(OutcomeKind.CRASHED, transcript, f"out of memory: the limit is {memory} MiB")
-        detail = _EXITS.get(code, f"the sandbox was ended from outside (code {code})")
+        detail = _EXITS.get(code, "the sandbox was ended from outside")
         return _outcome(OutcomeKind.CRASHED, transcript, detail)
 
     async def _wait_for_exit(self) -> tuple[int, bool]:

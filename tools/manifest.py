@@ -27,6 +27,7 @@ MethodName = Annotated[
 VersionName = Annotated[
     str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}$", max_length=32)
 ]
+PackageName = Literal["git", "openssh-client", "libnss-wrapper"]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 _FORBIDDEN = {
@@ -72,9 +73,7 @@ class Image(_Closed):
     """
 
     command: tuple[Argument, ...] = Field(min_length=1, max_length=32, strict=False)
-    packages: tuple[Literal["git", "openssh-client", "libnss-wrapper"], ...] = Field(
-        default=(), max_length=8, strict=False
-    )
+    packages: tuple[PackageName, ...] = Field(default=(), max_length=8, strict=False)
 
 
 class Limits(_Closed):

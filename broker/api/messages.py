@@ -121,6 +121,8 @@ def _lease_message(lease: LeaseRecord) -> broker_pb2.LeaseRecord:
         username=lease.username,
         minted=timestamp(lease.minted),
         confirmed_dead=timestamp(lease.confirmed_dead),
+        engine=lease.engine,
+        role=lease.role,
     )
 
 

@@ -16,6 +16,7 @@ from broker.model import Caller
 from broker.outlast import outlast
 from broker.stages.authenticate import name_of
 from broker.store.protocol import AuditEvent, Store, VersionExists, VersionRow
+from broker.vetting import Vetting
 from toolcrib.v1 import registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion, find_breaking_changes, load_version
@@ -34,9 +35,11 @@ class RegistryService:
         catalogue: Catalogue,
         grants: GrantBook,
         store: Store,
+        vetting: Vetting,
         clock: Callable[[], datetime],
     ) -> None:
         self._catalogue = catalogue
+        self._vetting = vetting
         self._grants = grants
         self._store = store
         self._clock = clock
@@ -56,6 +59,9 @@ class RegistryService:
             )
         except BundleInvalid as error:
             raise _invalid(error.violations) from error
+        unfit = await self._vetting.find_violations(version.manifest)
+        if unfit:
+            raise _invalid(tuple(unfit))
         async with self._registering:  # two that take the same names do not both find them free
             stored = await self._add(request, caller, version)
         return registry_pb2.RegisterToolResponse(version=self._message(stored))

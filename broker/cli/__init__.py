@@ -20,6 +20,7 @@ PLACES = {
     "store": "broker.cli.state:store",
     "tenants": "broker.cli.state:tenants",
     "tools": "broker.cli.tools:tools",
+    "vault": "broker.cli.vault:vault",
 }
 
 

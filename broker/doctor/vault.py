@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from broker.app import read_secret_file
 from broker.doctor.finding import Finding, bad, fine, warn
 from broker.settings import Settings, SettingsInvalid
 from broker.store.inspection import StateView
-from broker.vault_wish import make_wish, read_needs
+from broker.vault_wish import make_wish, open_session, read_needs
 from credentials.bootstrap.review import review_as_broker
 from credentials.errors import CredentialsError
 from credentials.health import VaultHealth, VaultSilent, read_health
-from credentials.logins import AppRole
-from credentials.vault import SessionTuning, VaultSession
 
 MAX_CLOCK_SECONDS = 10
 
@@ -48,19 +45,12 @@ def _check_clock(health: VaultHealth) -> Finding:
 
 async def _review(settings: Settings, view: StateView | None) -> list[Finding]:
     """Log in as the broker does, and see what it could mint."""
-    vault, wish = settings.vault, make_wish(settings, read_needs(view.manifests if view else ()))
-    session = VaultSession(
-        vault.address,
-        AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
-        SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
-    )
+    wish = make_wish(settings, read_needs(view.manifests if view else ()))
     try:
-        await session.open()
-        found = await session.ask("review", lambda api, token: review_as_broker(api, token, wish))
+        async with open_session(settings) as session:
+            found = await session.ask("review", lambda api, token: review_as_broker(api, token, wish))
     except CredentialsError as error:
         return [bad("Vault", str(error), "compare it with docs/vault.md")]
-    finally:
-        await session.close()
     findings = [
         (warn if one.is_warning else bad)("Vault", f"{one.subject}: {one.problem}", one.remedy)
         for one in found

@@ -1,4 +1,4 @@
-"""What a child token may do, by the name of its policy: the same definitions that bootstrap writes to Vault."""
+"""What a child token may do, by its policy's name: from the definitions that the policies are made of."""
 
 from __future__ import annotations
 

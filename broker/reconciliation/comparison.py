@@ -4,15 +4,16 @@ Rules:
 1. Each of our records is checked (broker/audit.py) before it is believed; a broken chain ends the comparison.
 2. The side that is behind in time is read on. This only bounds what has to be remembered: no clock decides
    what agrees, and clocks that differ cost memory, nothing else.
-3. What was written to our chain after its end was reached the first time is read again after the log's end: it
-   may explain what the log says, and is not itself looked for in the log. So both may grow meanwhile.
+3. Both may grow meanwhile: our chain is read to its end, then the log to its end, then what our chain got
+   since. That may explain what the log says, and is not itself looked for in the log.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from itertools import chain
 from typing import BinaryIO
 
 from broker.audit import Anchor, Walk
@@ -56,23 +57,63 @@ class _OurSide:
 
     async def advance(self) -> None:
         """Take one record, or find the end."""
-        async for record in self._records:
-            self.time, said = read_record(record)
-            if said is not None:
-                self._ledger.take_ours(said)
+        record = await anext(self._records, None)
+        if record is None:
+            self.at_end = True
             return
-        self.at_end = True
+        self.time, said = read_record(record)
+        if said is not None:
+            self._ledger.take_ours(said)
 
-    async def read_rest(self) -> None:
-        """Take what was written since the end was found."""
-        self._records, self.at_end = self._walk.check(self._records_after(self._walk.head.sequence)), False
+    async def read_to_end(self) -> int:
+        """Take all that is there; returns the last sequence."""
         while not self.at_end:
             await self.advance()
+        return self._walk.head.sequence
+
+    def go_on(self) -> None:
+        """Take, from now on, what was written since the end was found."""
+        self._records, self.at_end = self._walk.check(self._records_after(self._walk.head.sequence)), False
 
 
-async def compare(
-    records_after: RecordsAfter, walk: Walk, lines: Iterable[bytes], window: Window
-) -> Comparison:
+class LogLines:
+    """The lines of some log files, in their order; the last one may grow meanwhile."""
+
+    def __init__(self, files: Sequence[BinaryIO]) -> None:
+        self._files = files
+        self._begun = b""
+        self._counts = [0] * len(files)
+
+    def read(self) -> Iterator[bytes]:
+        """Read the complete lines that are there now; of one that is too long only the beginning."""
+        for number, file in enumerate(self._files):
+            while piece := file.readline(MAX_LINE_BYTES + 1):
+                self._begun = (self._begun + piece)[: MAX_LINE_BYTES + 1]
+                if piece.endswith(b"\n"):
+                    yield self._take_begun(number)
+            if self._begun and number + 1 < len(self._files):
+                yield self._take_begun(number)
+
+    def read_rest(self) -> Iterator[bytes]:
+        """Read a last line that has no end."""
+        if self._begun:
+            yield self._take_begun(len(self._files) - 1)
+
+    def locate(self, line: int) -> tuple[int, int]:
+        """Find, for a line counted over all files, the file's number and the line in it, from 1."""
+        for number, count in enumerate(self._counts):
+            if line <= count:
+                return number, line
+            line -= count
+        raise ValueError("no such line was read")
+
+    def _take_begun(self, number: int) -> bytes:
+        line, self._begun = self._begun, b""
+        self._counts[number] += 1
+        return line
+
+
+async def compare(records_after: RecordsAfter, walk: Walk, lines: LogLines, window: Window) -> Comparison:
     """Compare both sides from their beginning.
 
     Raises:
@@ -85,28 +126,19 @@ async def compare(
     found.count = ledger.count
     ours = _OurSide(walk, records_after, ledger)
     await ours.advance()
-    for happening in log.read(lines):
+    for happening in log.read(lines.read()):
         while not ours.at_end and ours.time is not None and ours.time <= happening.at:
             await ours.advance()
         ledger.take_vaults(happening)
         ledger.prune(happening.at)
         found.most_held = max(found.most_held, len(ledger) + log.open_requests)
-    while not ours.at_end:
-        await ours.advance()
-    head = walk.head.sequence
-    await ours.read_rest()
+    head = await ours.read_to_end()
+    for happening in log.read(chain(lines.read(), lines.read_rest())):
+        ledger.take_vaults(happening)
+    ours.go_on()
+    await ours.read_to_end()
     walk.end()
     ledger.finish(head, log.end)
     log.finish()
     found.head, found.lines, found.hidden = walk.head, log.lines, log.hidden
     return found
-
-
-def read_lines(files: Iterable[BinaryIO]) -> Iterator[bytes]:
-    """Read the lines of some files, one after the other; of a line that is too long only the beginning."""
-    for file in files:
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            rest = line
-            while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
-                rest = file.readline(MAX_LINE_BYTES + 1)
-            yield line

@@ -56,6 +56,7 @@ class LeaseEnded:
 
     call_id: str
     sequence: int
+    at: datetime
     accessor: str
 
 
@@ -65,12 +66,8 @@ OurHappening = CallOpened | CallEnded | LeaseEnded
 def read_record(record: AuditRecord) -> tuple[datetime, OurHappening | None]:
     """Read when a record was written, and what it says about leases; most say nothing."""
     said = json.loads(record.payload)
-    at, kind, call_id, details = (
-        datetime.fromisoformat(said["at"]),
-        said["kind"],
-        said["call_id"],
-        said["details"],
-    )
+    at, kind = datetime.fromisoformat(said["at"]), said["kind"]
+    call_id, details = said["call_id"], said["details"]
     if kind == OPENED:
         places = {name: str(said[name]) for name in ("call_id", "tenant", "environment")}
         return at, CallOpened({**places, "digest": str(details.get("digest", ""))})
@@ -78,7 +75,7 @@ def read_record(record: AuditRecord) -> tuple[datetime, OurHappening | None]:
         leases = tuple(_lease(one) for one in details.get("leases", ()))
         return at, CallEnded(call_id, record.sequence, at, leases, kind == FAILED, kind == ADOPTED)
     if kind == LEASE_ENDED:
-        return at, LeaseEnded(call_id, record.sequence, str(details["accessor"]))
+        return at, LeaseEnded(call_id, record.sequence, at, str(details["accessor"]))
     return at, None
 
 

@@ -30,7 +30,7 @@ IN_FLIGHT = timedelta(seconds=15)
 """A request that is younger than this at the end of the log may still be answered."""
 _SAME = ("operation", "path", "data", "client_token_accessor", "remote_address", "remote_port")
 _REVOKE_LEASE, _LOOKUP_LEASE = ("sys/leases/revoke", "sys/revoke"), ("sys/leases/lookup",)
-_REVOKE_TOKEN, _LOOKUP_TOKEN = "auth/token/revoke-accessor", "auth/token/lookup-accessor"  # noqa: S105
+_REVOKE_TOKEN, _LOOKUP_TOKEN = "auth/token/revoke-accessor", "auth/token/lookup-accessor"
 _UNKNOWN_LEASE = ("invalid request", "invalid lease")
 _UNKNOWN_TOKEN = ("invalid accessor",)
 
@@ -85,7 +85,6 @@ class VaultLog:
 
     Attributes:
         lines: How many were read.
-        begin: Time of the first line that could be read; None before it.
         end: The latest time read.
         hidden: How often a lease id or accessor was hidden where the tuning of the mounts shows it.
     """
@@ -94,7 +93,6 @@ class VaultLog:
         self._report = report
         self._asked: dict[str, _Asked] = {}
         self.lines = self.hidden = 0
-        self.begin: datetime | None = None
         self.end: datetime | None = None
 
     def read(self, lines: Iterable[bytes]) -> Iterator[Happening]:
@@ -124,7 +122,6 @@ class VaultLog:
         return len(self._asked)
 
     def _take(self, entry: _Entry) -> Iterator[Happening]:
-        self.begin = self.begin or entry.at
         self.end = max(self.end or entry.at, entry.at)
         if entry.is_request:
             if entry.id in self._asked:

@@ -140,9 +140,9 @@ def list_data_keys(tenants: Sequence[str]) -> list[Item]:
 
 def _list_mounts(wish: Wish) -> Iterable[Item]:
     plugins = {engine.plugin for engine in wish.used_engines}
-    wanted = {wish.mounts[plugin]: plugin for plugin in sorted(plugins)}
-    wanted[MOUNT] = "transit"  # for the tenants' data keys
-    for mount, plugin in wanted.items():
+    wanted = [(wish.mounts[plugin], plugin) for plugin in sorted(plugins)]
+    wanted.append((MOUNT, "transit"))  # for the tenants' data keys
+    for mount, plugin in dict.fromkeys(wanted):
         values: dict[str, Any] = {"type": plugin}
         if plugin == "kv":
             values["options"] = {"version": "2"}

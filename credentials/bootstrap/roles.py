@@ -21,7 +21,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from credentials.bootstrap.items import Item
-from credentials.statements import REVOCATION, creation_statements
+from credentials.engines import pki, ssh
+from credentials.engines.base import MAX_TTL_SECONDS
+from credentials.engines.ldap import creation_ldif, deletion_ldif
+from credentials.engines.transit import ALGORITHMS
+from credentials.statements import REVOCATION, ROTATION, creation_statements
 
 TTL_SECONDS = 900
 """How long a credential works when nobody ends it."""
@@ -32,6 +36,8 @@ _ROLE_SHAPE = re.compile(r"^[a-z0-9-]{1,63}$")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
+EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*=[^\x00-\x1f\x7f{}]{1,500}$")]
+"""A distinguished name; no braces, because Vault takes what holds it for a template."""
 Domain = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
 
 
@@ -44,7 +50,7 @@ class _Role(BaseModel):
 
     def write(self, mount: str, role: str) -> Item | None:
         """Return what Vault should hold for it; None where it is not ours to write."""
-        raise NotImplementedError
+        raise NotImplementedError(role)
 
 
 class DatabaseRole(_Role):
@@ -53,7 +59,7 @@ class DatabaseRole(_Role):
     engine: Literal["database"] = "database"
     target: Name
     grants: tuple[str, ...] = Field(max_length=100)
-    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=3600)
+    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=MAX_TTL_SECONDS)
 
     @field_validator("grants")
     @classmethod
@@ -76,7 +82,7 @@ class DatabaseRole(_Role):
 
 
 class StaticDatabaseRole(_Role):
-    """One login that exists at the target; Vault changes its password."""
+    """A login that exists at the target; Vault changes its password."""
 
     engine: Literal["database_static"]
     target: Name
@@ -87,10 +93,10 @@ class StaticDatabaseRole(_Role):
         values = {
             "db_name": self.target,
             "username": self.username,
+            "rotation_statements": [ROTATION],
             "rotation_period": ROTATION_SECONDS,
         }
-        subject = f"static database role {role}"
-        return Item(subject, f"{mount}/static-roles/{role}", values, is_fixed=True)
+        return Item(f"database_static role {role}", f"{mount}/static-roles/{role}", values)
 
 
 class SecretRole(_Role):
@@ -103,39 +109,16 @@ class SecretRole(_Role):
 
 
 class CertificateRole(_Role):
-    """Client certificates for exactly these names."""
+    """Client certificates with one name."""
 
     engine: Literal["pki"]
-    names: tuple[Domain, ...] = Field(min_length=1, max_length=20)
-    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=3600)
+    name: Domain
+    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=MAX_TTL_SECONDS)
 
     def write(self, mount: str, role: str) -> Item:
         """Let the role give client certificates, of which Vault keeps a lease."""
-        values = {
-            "allowed_domains": list(self.names),
-            "allow_bare_domains": True,
-            "allow_subdomains": False,
-            "allow_glob_domains": False,
-            "allow_any_name": False,
-            "allow_localhost": False,
-            "allow_ip_sans": False,
-            "allow_wildcard_certificates": False,
-            "allowed_uri_sans": [],
-            "allowed_other_sans": [],
-            "client_flag": True,
-            "server_flag": False,
-            "code_signing_flag": False,
-            "email_protection_flag": False,
-            "enforce_hostnames": True,
-            "require_cn": True,
-            "key_type": "ec",
-            "key_bits": 256,
-            "generate_lease": True,
-            "no_store": False,
-            "ttl": self.ttl_seconds,
-            "max_ttl": self.ttl_seconds,
-        }
-        return Item(f"pki role {role}", f"{mount}/roles/{role}", values)
+        fields = pki.role_fields(self.name, self.ttl_seconds)
+        return Item(f"pki role {role}", f"{mount}/roles/{role}", fields)
 
 
 class SshRole(_Role):
@@ -144,42 +127,69 @@ class SshRole(_Role):
     engine: Literal["ssh"]
     principal: Principal
     force_command: Text
-    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=3600)
+    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=MAX_TTL_SECONDS)
 
     def write(self, mount: str, role: str) -> Item:
         """Let the role sign keys of users, for this principal and this command."""
-        values = {
-            "key_type": "ca",
-            "algorithm_signer": "default",
-            "allow_user_certificates": True,
-            "allow_host_certificates": False,
-            "allowed_users": self.principal,
-            "default_user": self.principal,
-            "allowed_users_template": False,
-            "default_critical_options": {"force-command": self.force_command},
-            "allowed_critical_options": "",
-            "default_extensions": {},
-            "allowed_extensions": "",
-            "allow_user_key_ids": False,
-            "allow_empty_principals": False,
-            "ttl": self.ttl_seconds,
-            "max_ttl": self.ttl_seconds,
-        }
-        return Item(f"ssh role {role}", f"{mount}/roles/{role}", values)
+        fields = ssh.role_fields(self.principal, self.force_command, self.ttl_seconds)
+        return Item(f"ssh role {role}", f"{mount}/roles/{role}", fields)
 
 
 class SigningKey(_Role):
     """A key that signs in Vault and never leaves it."""
 
     engine: Literal["transit"]
-    type: Literal["ed25519", "ecdsa-p256", "rsa-2048", "rsa-3072", "rsa-4096"]
+    type: Annotated[str, Field(pattern=f"^({'|'.join(ALGORITHMS)})$")]
 
     def write(self, mount: str, role: str) -> Item:
         """Make the key."""
-        return key_item(f"signing key {role}", f"{mount}/keys/{role}", self.type)
+        return key_item(f"transit key {role}", f"{mount}/keys/{role}", self.type)
 
 
-RoleFields = DatabaseRole | StaticDatabaseRole | SecretRole | CertificateRole | SshRole | SigningKey
+class DirectoryRole(_Role):
+    """Users of a directory, made for one call each below one entry, and members of groups."""
+
+    engine: Literal["ldap"]
+    parent: EntryName
+    groups: tuple[EntryName, ...] = Field((), max_length=20)
+    ttl_seconds: int = Field(TTL_SECONDS, ge=60, le=MAX_TTL_SECONDS)
+
+    def write(self, mount: str, role: str) -> Item:
+        """Let the role make users with our LDIF."""
+        deletion = deletion_ldif(self.parent, self.groups)
+        values = {
+            "creation_ldif": creation_ldif(self.parent, self.groups),
+            "deletion_ldif": deletion,
+            "rollback_ldif": deletion,
+            "default_ttl": self.ttl_seconds,
+            "max_ttl": self.ttl_seconds,
+        }
+        return Item(f"ldap role {role}", f"{mount}/role/{role}", values)
+
+
+class StaticDirectoryRole(_Role):
+    """A user of a directory that exists; Vault changes its password."""
+
+    engine: Literal["ldap_static"]
+    dn: EntryName
+    username: Principal
+
+    def write(self, mount: str, role: str) -> Item:
+        """Let Vault take the user over. Its password is changed at once: who else knew it is out."""
+        values = {"dn": self.dn, "username": self.username, "rotation_period": ROTATION_SECONDS}
+        return Item(f"ldap_static role {role}", f"{mount}/static-role/{role}", values)
+
+
+RoleFields = (
+    DatabaseRole
+    | StaticDatabaseRole
+    | SecretRole
+    | CertificateRole
+    | SshRole
+    | SigningKey
+    | DirectoryRole
+    | StaticDirectoryRole
+)
 KINDS: Mapping[str, type[RoleFields]] = {
     "database": DatabaseRole,
     "database_static": StaticDatabaseRole,
@@ -187,6 +197,8 @@ KINDS: Mapping[str, type[RoleFields]] = {
     "pki": CertificateRole,
     "ssh": SshRole,
     "transit": SigningKey,
+    "ldap": DirectoryRole,
+    "ldap_static": StaticDirectoryRole,
 }
 
 

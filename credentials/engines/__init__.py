@@ -6,11 +6,24 @@ from collections.abc import Mapping
 
 from credentials.engines.base import DEFAULT_MOUNTS, Minted, SecretsEngine
 from credentials.engines.database import DatabaseEngine
+from credentials.engines.database_static import StaticDatabaseEngine
+from credentials.engines.kv import KeyValueEngine
 from credentials.engines.ldap import LdapEngine, LdapStaticEngine
+from credentials.engines.pki import PkiEngine
+from credentials.engines.ssh import SshEngine
+from credentials.engines.transit import TransitEngine
 
 __all__ = ["DEFAULT_MOUNTS", "ENGINES", "Minted", "SecretsEngine"]
 
-ENGINES: Mapping[str, SecretsEngine] = {
-    engine.name: engine for engine in (DatabaseEngine(), LdapEngine(), LdapStaticEngine())
-}
+_ALL: tuple[SecretsEngine, ...] = (
+    DatabaseEngine(),
+    StaticDatabaseEngine(),
+    KeyValueEngine(),
+    PkiEngine(),
+    SshEngine(),
+    TransitEngine(),
+    LdapEngine(),
+    LdapStaticEngine(),
+)
+ENGINES: Mapping[str, SecretsEngine] = {engine.name: engine for engine in _ALL}
 """By the name that a manifest gives."""

@@ -78,7 +78,7 @@ class SecretsEngine(Protocol):
     async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
         """Make worthless what no lease and no child ends; does nothing where there is no such thing.
 
-        Called after the lease was ended, perhaps again, perhaps by another broker; returns when it is certain.
+        Called after the lease was ended, perhaps again, perhaps by another broker. Returns once it is sure.
 
         Raises:
             VaultFault: It is not certain.
@@ -113,9 +113,7 @@ def find_ttl_problems(definition: Mapping[str, Any]) -> list[str]:
     return [f"its max_ttl must be set, to {MAX_TTL_SECONDS} s at most: credentials could outlast every call"]
 
 
-def find_differences(
-    definition: Mapping[str, Any], required: Mapping[str, tuple[object, str]]
-) -> list[str]:
+def find_differences(definition: Mapping[str, Any], required: Mapping[str, tuple[object, str]]) -> list[str]:
     """Say which fields of a role are not as they have to be.
 
     Args:

@@ -11,6 +11,11 @@ from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
 
+_LOCKED_OUT = ("unable to start transaction: failed to connect to", "SQLSTATE 28P01")
+"""What Vault says when the server refused its own password, before any statement. It happens in the moment in
+which that password is rotated: a request that waited for the rotation goes on with the one of before."""
+
+
 class DatabaseEngine:
     """Dynamic logins: each call has one of its own."""
 
@@ -37,7 +42,12 @@ class DatabaseEngine:
         self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
     ) -> Minted:
         """Have the engine make a login; this is what creates the lease, so it is never sent twice."""
-        answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+        try:
+            answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+        except VaultFault as fault:
+            if all(words in str(fault) for words in _LOCKED_OUT):
+                raise VaultFault(str(fault), Cause.LOCKED_OUT) from fault
+            raise
         data = take(answer, "data", "username", "password")
         lease_id = str(answer.get("lease_id", ""))
         if not lease_id:

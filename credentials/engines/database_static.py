@@ -1,7 +1,7 @@
 """Logins of a database that stay: Vault's static roles, with a new password after each call (PostgreSQL).
 
-A static login is one login, so calls take turns. Its password alone would not end a call: open sessions go on.
-So a role has to carry our statements (credentials/statements.py), and the end is one rotation by them.
+A static login is one login, so calls take turns. A new password alone would not end a call: open sessions go
+on. So a role has to carry our statements (credentials/statements.py), and the end is one rotation by them.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ a search of the answer could not find it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from credentials.engines.base import MIN_SECRET_LENGTH, Minted, read_definition
@@ -68,9 +69,14 @@ class KeyValueEngine:
         if metadata is None:
             return [f"Vault has no secret {role}; {command}"]
         newest = (metadata.get("versions") or {}).get(str(metadata.get("current_version"))) or {}
-        if not newest or newest.get("destroyed") or newest.get("deletion_time"):
+        if not newest or newest.get("destroyed") or _is_past(newest.get("deletion_time")):
             return [f"the newest version of the secret {role} is deleted; {command}"]
         return []
+
+
+def _is_past(time: str | None) -> bool:
+    """Tell whether a time of Vault's has come; a secret can be meant to go later."""
+    return bool(time) and datetime.fromisoformat(str(time)) <= datetime.now(UTC)
 
 
 def find_value_problems(values: Mapping[str, Any]) -> list[str]:

@@ -18,8 +18,11 @@ from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
 MIN_PASSWORD_LENGTH = 12
+_LOCKED_OUT = "failed to create user: failed to execute statements: failed to bind with current"
+"""What Vault says when the directory refused its own password, before any change. It happens in the moment in
+which that password is rotated."""
 _USER = "cn={{.Username}}"
-_ENTRY = re.compile(r"^dn: cn=\{\{\.Username\}\},(?P<parent>[^\n]+)\n")
+_ENTRY = re.compile(r"^dn: cn=\{\{\.Username\}\},(?P<parent>[^\n{}]+)\n")
 _GROUP = re.compile(r"^dn: (?P<group>[^\n{}]+)\nchangetype: modify\nadd: member\n")
 
 
@@ -88,7 +91,12 @@ class LdapEngine:
         self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
     ) -> Minted:
         """Have the engine make a user; this is what creates the lease, so it is never sent twice."""
-        answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+        try:
+            answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+        except VaultFault as fault:
+            if _LOCKED_OUT in str(fault):
+                raise VaultFault(str(fault), Cause.LOCKED_OUT) from fault
+            raise
         data = take(answer, "data", "username", "password")
         lease_id = str(answer.get("lease_id", ""))
         if not lease_id:
@@ -171,7 +179,7 @@ class LdapStaticEngine:
 
 
 def _membership(parent: str, group: str, change: str) -> str:
-    return f"dn: {group}\nchangetype: modify\n{change}: member\nmember: {_USER},{parent}\n"
+    return f"dn: {group}\nchangetype: modify\n{change}: member\nmember: {_USER},{parent}\n-\n"
 
 
 async def _read_definition(api: VaultApi, session: Secret, path: str) -> dict[str, object] | None:

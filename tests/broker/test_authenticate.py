@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from broker.brakes import Brakes
 from broker.errors import Refused
-from broker.model import Role
+from broker.model import Brake, BrakeKind, Role
 from broker.request import Peer
 from broker.stages.authenticate import Authenticator
 
@@ -73,6 +73,24 @@ def test_refuses_what_is_no_identity_of_this_broker(authenticate, uris):
     with pytest.raises(Refused) as refusal:
         authenticate(make_peer(*uris))
     assert refusal.value.reason_name == "IDENTITY_UNKNOWN"
+
+
+def test_knows_a_certificate_by_its_fingerprint(authenticate):
+    peer = make_peer("spiffe://example.org/tenant/shop/agent/a")
+    certificate = x509.load_pem_x509_certificate(peer.unverified_pem)
+    assert authenticate(peer).certificate == certificate.fingerprint(hashes.SHA256()).hex()
+
+
+def test_refuses_a_blocked_certificate_that_it_knows_already():
+    brakes = Brakes()
+    authenticate = Authenticator("example.org", ["shop"], lambda: NOW, brakes)
+    peer = make_peer("spiffe://example.org/tenant/shop/reviewer/rob")
+    fingerprint = authenticate(peer).certificate
+    brakes.put(Brake("b1", BrakeKind.CERTIFICATE, "shop", fingerprint, "stolen", "", NOW))
+    with pytest.raises(Refused) as refusal:
+        authenticate(peer)
+    assert refusal.value.reason_name == "CALLER_BLOCKED"
+    authenticate(make_peer("spiffe://example.org/tenant/shop/reviewer/rob"))
 
 
 def test_refuses_a_channel_without_a_certificate(authenticate):

@@ -54,6 +54,13 @@ def test_reads_paths_relative_to_the_file_that_names_them(tmp_path):
         (GOOD.replace("port = 5432", "port = 70000"), "targets.orders-db.port"),
         (GOOD.replace('environments = ["prod", "staging"]', "environments = []"), "environments"),
         (GOOD.replace("[tenants.shop]", "tenants = {}"), "tenants"),
+        (GOOD.replace("[state]", 'platform_operators = ["pia"]\n[state]'), '"pia" is no operator'),
+        (
+            GOOD.replace(
+                "[state]", 'platform_operators = ["spiffe://example.org/tenant/a/agent/pia"]\n[state]'
+            ),
+            "spiffe://example.org/tenant/TENANT/operator/NAME",
+        ),
         ("environments = [", "is no TOML"),
     ],
 )

@@ -94,6 +94,7 @@ class FakeVault:
         self.minting: Callable[[], Awaitable[None]] | None = None
         self.ending: Callable[[], Awaitable[None]] | None = None
         self.live: set[str] = set()
+        self.password = "pa55word-of-this-call"
 
     async def mint(self, tag: CallTag, wanted: Sequence[CredentialWanted], ttl_seconds: int) -> list[Lease]:
         if self.minting:
@@ -101,7 +102,7 @@ class FakeVault:
         ids = [f"{tag.call_id}/{item.name}" for item in wanted]
         self.live |= set(ids)
         now, later = datetime.now(UTC), datetime.now(UTC) + timedelta(seconds=ttl_seconds)
-        login = UsernamePassword("v-user", Secret("pa55word-of-this-call"))
+        login = UsernamePassword("v-user", Secret(self.password))
         return [
             Lease(item.name, one, one, item.engine, item.role, login, now, later)
             for item, one in zip(wanted, ids, strict=True)

@@ -22,6 +22,6 @@ def test_reads_the_settings_that_the_documentation_shows(tmp_path: Path) -> None
 def test_names_every_reason_on_the_way_of_a_call() -> None:
     reasons = set(re.findall(r"REASON_(\w+) = [1-9]", (ROOT / "proto/toolcrib/v1/reasons.proto").read_text()))
     named = set(re.findall(r"`([A-Z_]+)`", (ROOT / "docs/path.md").read_text()))
-    elsewhere = {"CALL_UNKNOWN", "PAGE_TOKEN_INVALID", "GRANTS_INVALID", "PLAN_STALE"}
+    elsewhere = {"CALL_UNKNOWN", "BRAKE_UNKNOWN", "PAGE_TOKEN_INVALID", "GRANTS_INVALID", "PLAN_STALE"}
     elsewhere |= {"BUNDLE_INVALID", "VERSION_EXISTS", "BREAKING_CHANGE", "SELF_REVIEW"}
     assert reasons - named == elsewhere

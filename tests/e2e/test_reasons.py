@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -25,6 +26,8 @@ from toolcrib.v1 import (
     broker_pb2_grpc,
     grants_pb2,
     grants_pb2_grpc,
+    operations_pb2,
+    operations_pb2_grpc,
     reasons_pb2,
     registry_pb2,
     registry_pb2_grpc,
@@ -360,6 +363,50 @@ def stale_plan(crib: Crib, _: Switchboard) -> Reply:
     request = grants_pb2.ApplyGrantsRequest(files=files, base_digest="0" * 64)
     profile = crib.profile("rob", "reviewer")
     return ask(profile, lambda c: grants_pb2_grpc.GrantsStub(c).ApplyGrants(request))
+
+
+@contextmanager
+def brake(crib: Crib, kind: operations_pb2.BrakeKind, value: str) -> Iterator[None]:
+    """Hold something back for a while."""
+    with crib.profile("olga", "operator").connect() as channel:
+        stub = operations_pb2_grpc.OperationsStub(channel)
+        request = operations_pb2.SetBrakeRequest(kind=kind, value=value, reason="drill")
+        brake_id = stub.SetBrake(request).brake.id
+        try:
+            yield
+        finally:
+            stub.LiftBrake(operations_pb2.LiftBrakeRequest(id=brake_id, reason="over"))
+
+
+@produces("CALLER_BLOCKED")
+def blocked(crib: Crib, _: Switchboard) -> Reply:
+    crib.grant(grants.MISCHIEF)
+    with brake(crib, operations_pb2.BRAKE_KIND_AGENT, "refund-desk"):
+        return call(crib, READ, {"how": "fine"})
+
+
+@produces("BRAKE_SET")
+def held_back(crib: Crib, _: Switchboard) -> Reply:
+    crib.grant(grants.MISCHIEF)
+    with brake(crib, operations_pb2.BRAKE_KIND_TOOL, READ):
+        return call(crib, READ, {"how": "fine"})
+
+
+@produces("CALL_STOPPED")
+def stopped(crib: Crib, _: Switchboard) -> Reply:
+    crib.grant(grants.MISCHIEF)
+    with crib.caller() as caller:
+        slow = caller.start(READ, {"how": "sleep", "seconds": 2})
+        time.sleep(0.7)
+        with brake(crib, operations_pb2.BRAKE_KIND_TOOL, READ):
+            return caller.finish(READ, slow)
+
+
+@produces("BRAKE_UNKNOWN")
+def no_brake(crib: Crib, _: Switchboard) -> Reply:
+    request = operations_pb2.LiftBrakeRequest(id="b0000", reason="over")
+    profile = crib.profile("olga", "operator")
+    return ask(profile, lambda c: operations_pb2_grpc.OperationsStub(c).LiftBrake(request))
 
 
 @produces("CALL_UNKNOWN")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from sandboxes.engine import Engine
 from sandboxes.images import build_base, build_bundle
-from sandboxes.rootfs import ImageFailed, content_key
-from tests.parts.engine import STATE, Obedient
+from sandboxes.rootfs import EXTRAS, ImageFailed, content_key
+from tests.parts.engine import OBEDIENT_HANDLER, STATE, Obedient
 
 pytestmark = pytest.mark.engine
 
@@ -118,3 +119,53 @@ answer = api_implementation.Type()
 async def test_has_the_python_that_it_was_built_for(obedient: Obedient) -> None:
     assert await obedient.answer("import sys; answer = sys.version_info[:2]") == "(3, 11)"
     assert sys.version_info >= (3, 11)
+
+
+# --- a base with more in it ---------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def full_image(engine: Engine) -> str:
+    """The obedient tool on a base with every extra."""
+    base = build_base(engine, STATE / "cache", extras=EXTRAS)
+    return build_bundle(engine, base, "obedient-full", {"handler.py": OBEDIENT_HANDLER})
+
+
+def test_makes_another_base_for_each_combination_of_extras() -> None:
+    combinations: list[tuple[str, ...]] = [(), ("git",), ("git", "openssh-client"), tuple(EXTRAS)]
+    assert len({content_key(extras) for extras in combinations}) == 4
+    assert content_key(("git", "openssh-client")) == content_key(("openssh-client", "git"))
+
+
+def test_does_not_build_a_base_with_extras_again(engine: Engine, full_image: str, base_image: str) -> None:
+    again = build_base(engine, STATE / "cache", _no_step, EXTRAS)
+    assert again != base_image
+
+
+@pytest.mark.parametrize("name", ["bash", "git ", "../git", "perl"])
+def test_puts_nothing_in_that_is_not_listed(engine: Engine, tmp_path: Path, name: str) -> None:
+    with pytest.raises(ImageFailed, match="is not one that an image may have"):
+        build_base(engine, tmp_path, _no_step, (name,))
+
+
+LOOK = """
+import os
+folders = ("/bin", "/usr/bin", "/sbin", "/usr/sbin", "/usr/lib/git-core", "/usr/lib/openssh")
+programs = {name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)}
+answer = sorted(name for name in programs if not name.startswith("python3"))
+"""
+
+
+async def test_has_the_programs_that_were_asked_for_and_no_others(
+    obedient: Obedient, full_image: str
+) -> None:
+    assert await obedient.answer(LOOK) == "[]"
+    assert await replace(obedient, image=full_image).answer(LOOK) == "['git', 'ssh']"
+
+
+async def test_runs_the_programs_that_were_asked_for(obedient: Obedient, full_image: str) -> None:
+    program = """
+import glob, subprocess
+run = lambda *command: subprocess.run(command, capture_output=True, text=True)
+(library,) = glob.glob("/usr/lib/*/libnss_wrapper.so")
+answer = run("git", "--version").stdout.split()[0], "OpenSSH" in run("ssh", "-V").stderr
+"""
+    assert await replace(obedient, image=full_image).answer(program) == "('git', True)"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
+from sandboxes.rootfs import EXTRAS
 from tools.errors import BundleInvalid
-from tools.manifest import read_manifest
+from tools.manifest import PackageName, read_manifest
 
 SHOP = Path(__file__).parents[2] / "tools" / "bundles" / "shop" / "tool.yaml"
 
@@ -108,7 +110,7 @@ def test_refuses_what_a_tool_must_not_have_and_says_what_instead(path: str) -> N
         ("limits:memory_mib", 8), ("limits:memory_mib", "64"),
         ("limits:memory_mib", True), ("limits:cpus", 64),
         ("limits:cpus", float("nan")), ("limits:output_kib", 1_000_000), ("limits", None),
-        ("credentials:db_read:engine", "ssh"), ("credentials:db_read:role", "Admin"),
+        ("credentials:db_read:engine", "aws"), ("credentials:db_read:role", "Admin"),
         ("credentials:db_read:role", "../sys"), ("targets:db:kind", "http"),
         ("tools:test.v1.Things/Do:deadline_seconds", 0), ("tools:test.v1.Things/Do:deadline_seconds", 1e9),
         ("tools:test.v1.Things/Do:settle_seconds", -1), ("tools", None),
@@ -160,3 +162,18 @@ def test_refuses_text_that_is_no_plain_yaml(text: str, field: str, description: 
 
     assert found_field == field
     assert description in found_description
+
+
+def test_reads_the_packages_of_an_image() -> None:
+    manifest = read_manifest((SHOP.parents[1] / "git" / "tool.yaml").read_text())
+    assert manifest.image.packages == ("git", "openssh-client", "libnss-wrapper")
+    assert set(get_args(PackageName)) == set(EXTRAS)
+
+
+@pytest.mark.parametrize("name", ["bash", "git=1.0", "", 7])
+def test_refuses_a_package_that_is_not_listed(name: object) -> None:
+    (violation,) = refuse_change("image", {"command": ["true"], "packages": [name]})
+    assert violation == (
+        "tool.yaml: image.packages.0",
+        "should be 'git', 'openssh-client' or 'libnss-wrapper'",
+    )

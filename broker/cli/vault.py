@@ -1,0 +1,403 @@
+"""`toolcrib vault`: set Vault up for the broker and its tools, review what stands there, see what differs.
+
+The administrator's token comes from a file or from stdin: a command line and an environment can be read by
+others. It is used for these requests and kept nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from broker.cli.output import (
+    REFUSED,
+    UNHEALTHY,
+    USAGE,
+    CommandFailed,
+    output_option,
+    progress,
+    show_one,
+    to_json,
+    to_printable,
+)
+from broker.doctor.files import is_open_to_others
+from broker.settings import Settings, SettingsInvalid, read_settings
+from broker.store.inspection import look_into
+from broker.store.protocol import StoreError
+from broker.vault_wish import Need, make_wish, open_session, read_folder, read_needs, vault_peer
+from credentials.bootstrap.blueprint import Wish, list_policies
+from credentials.bootstrap.plan import Change, Kind, NotTaken, Plan, apply_plan, make_plan
+from credentials.bootstrap.review import review_as_administrator, review_as_broker, shorten
+from credentials.bootstrap.roles import RoleDefinition, RolesInvalid, read_roles
+from credentials.errors import Cause, CredentialsError
+from credentials.policies import BROKER_POLICY_NAME
+from credentials.role_check import Finding
+from credentials.secret import Secret
+from credentials.transport import HvacTransport
+from credentials.vault_api import VaultApi, VaultFault
+from tools.errors import BundleInvalid
+
+T = TypeVar("T")
+COLOURS = {"add": "green", "change": "yellow", "problem": "red", "warning": "yellow"}
+INDENT = " " * 9
+
+folder_path = click.Path(path_type=Path, file_okay=False)
+config_option = click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The broker's toolcrib.toml.",
+)
+roles_option = click.option(
+    "--roles",
+    "roles_files",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    metavar="FILE",
+    help="Roles to write, as TOML; may be given again.",
+)
+bundles_argument = click.argument("bundles", type=folder_path, nargs=-1, metavar="[BUNDLE]...")
+
+
+def _token_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--token-file",
+        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+        required=required,
+        metavar="FILE|-",
+        help="An administrator's Vault token: a file that only you can read, or - for stdin.",
+    )
+
+
+@click.group()
+def vault() -> None:
+    """Set Vault up for the broker and its tools, and review what stands there."""
+
+
+@vault.command()
+@click.option("--plan", "what", flag_value="plan", help="Show what would be written.")
+@click.option("--apply", "what", flag_value="apply", help="Show it, and write it.")
+@config_option
+@_token_option(required=True)
+@roles_option
+@click.option(
+    "--cidr",
+    "cidrs",
+    multiple=True,
+    metavar="CIDR",
+    help="From where the broker may use its login; may be given again.",
+)
+@bundles_argument
+@output_option
+@click.pass_context
+def bootstrap(  # noqa: PLR0913 - one parameter an option
+    context: click.Context,
+    *,
+    what: str | None,
+    config: Path,
+    token_file: Path,
+    roles_files: tuple[Path, ...],
+    cidrs: tuple[str, ...],
+    bundles: tuple[Path, ...],
+    form: str,
+) -> None:
+    """Write what the registered tools, and those in the folders BUNDLE, need in Vault.
+
+    Engines, policies, the token role, the broker's login, roles, keys of tenants. It adds and changes what is
+    its own, and removes nothing. What only you can do it names: then the exit code is 3.
+    """
+    if what is None:
+        raise CommandFailed("say --plan, to see what would be written, or --apply, to write it", USAGE)
+    settings = _read_settings(config)
+    wish = _wish(settings, bundles, _read_roles(roles_files), cidrs)
+    token = _read_token(token_file)
+
+    async def work(api: VaultApi) -> Plan:
+        plan = await make_plan(api, token, wish)
+        if form == "table":
+            _show_plan(plan)
+        if what == "apply":
+            await apply_plan(api, token, plan)
+        return plan
+
+    plan = _as_administrator(settings, work)
+    if form == "json":
+        click.echo(to_json(_describe_plan(plan, applied=what == "apply")))
+    elif plan.changes:
+        done = "written" if what == "apply" else "to be written: --apply writes it"
+        click.echo(f"{len(plan.changes)} change{'' if len(plan.changes) == 1 else 's'} {done}", err=True)
+    if plan.problems:
+        context.exit(UNHEALTHY)
+
+
+@vault.command()
+@click.option("--broker", "only_broker", is_flag=True, help="The policy of the broker's session only.")
+@click.option(
+    "--tool",
+    "tools",
+    type=folder_path,
+    multiple=True,
+    metavar="BUNDLE",
+    help="Of the tools in this folder only.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="toolcrib.toml: its registered tools are included.",
+)
+@output_option
+def policy(*, only_broker: bool, tools: tuple[Path, ...], config: Path | None, form: str) -> None:
+    """Print the policies, exactly as they have to stand in Vault. Asks nobody."""
+    if config is None and not tools:
+        raise CommandFailed("name --config FILE, --tool BUNDLE, or both", USAGE)
+    settings = _read_settings(config) if config else None
+    needs = [_read_folder(folder) for folder in tools]
+    if settings is not None and not (tools and not only_broker):
+        needs += _registered(settings)
+    texts = {
+        item.subject.removeprefix("policy "): str(item.values["policy"])
+        for item in list_policies(make_wish(settings, needs))
+    }
+    chosen = {
+        name: text
+        for name, text in texts.items()
+        if (name == BROKER_POLICY_NAME and (only_broker or not tools))
+        or (name != BROKER_POLICY_NAME and not only_broker)
+    }
+    if form == "json":
+        show_one(chosen, form)
+        return
+    for name, text in chosen.items():
+        click.echo(f"# Policy {name}\n{text}")
+
+
+@vault.command()
+@config_option
+@_token_option(required=False)
+@roles_option
+@bundles_argument
+@output_option
+@click.pass_context
+def check(
+    context: click.Context,
+    *,
+    config: Path,
+    token_file: Path | None,
+    roles_files: tuple[Path, ...],
+    bundles: tuple[Path, ...],
+    form: str,
+) -> None:
+    """Say what in Vault differs from what it should hold, is too broad, or is missing.
+
+    Looks with the broker's own login; with --token-file at what only an administrator sees, too. Changes
+    nothing. Exit code 3 when there is a problem.
+    """
+    logging.getLogger("credentials").setLevel(logging.CRITICAL)  # the findings say it
+    settings = _read_settings(config)
+    wish = _wish(settings, bundles, _read_roles(roles_files))
+    token = _read_token(token_file) if token_file else None
+    with progress("looking"):
+        findings = asyncio.run(_review(settings, wish))
+        if token is not None:
+            found = _as_administrator(settings, lambda api: review_as_administrator(api, token, wish))
+            seen = {finding.subject.removeprefix("Vault's ") for finding in findings}
+            findings += [one for one in found if one.subject not in seen]
+    if form == "json":
+        click.echo(to_json([_describe_finding(finding) for finding in findings]))
+    else:
+        _show_findings(findings)
+    if any(not finding.is_warning for finding in findings):
+        context.exit(UNHEALTHY)
+    if not findings:
+        click.echo("Vault holds what it should", err=True)
+
+
+async def _review(settings: Settings, wish: Wish) -> list[Finding]:
+    """Look as the broker, with a session that is ended again."""
+    try:
+        async with open_session(settings) as session:
+            return await session.ask("review", lambda api, token: review_as_broker(api, token, wish))
+    except (CredentialsError, SettingsInvalid) as error:
+        return [Finding("the broker's login", str(error), "compare it with docs/vault.md")]
+
+
+def _as_administrator(settings: Settings, work: Callable[[VaultApi], Awaitable[T]]) -> T:
+    """Do something with a connection of our own.
+
+    Raises:
+        CommandFailed: Vault refused it, or gave no answer.
+    """
+
+    async def run() -> T:
+        transport = HvacTransport(vault_peer(settings))
+        try:
+            return await work(_NamingApi(transport))
+        finally:
+            await transport.close()
+
+    try:
+        return asyncio.run(run())
+    except VaultFault as fault:
+        if fault.cause is Cause.DENIED:
+            raise CommandFailed(f"Vault denies it to this token: {fault}", REFUSED) from fault
+        raise CommandFailed(f"Vault: {fault}", UNHEALTHY) from fault
+    except NotTaken as error:
+        raise CommandFailed(str(error), UNHEALTHY) from error
+
+
+class _NamingApi(VaultApi):
+    """Says at which path Vault refused: an administrator's token may lack one right of many."""
+
+    async def ask(
+        self,
+        method: str,
+        path: str,
+        token: Secret | None,
+        body: Mapping[str, Any] | None = None,
+        *,
+        repeatable: bool = True,
+    ) -> dict[str, Any]:
+        """Send one request; see `Transport.ask`."""
+        try:
+            return await super().ask(method, path, token, body, repeatable=repeatable)
+        except VaultFault as fault:
+            raise VaultFault(f"{method} {path}: {fault}", fault.cause) from fault
+
+
+# --- what is asked for ---
+def _wish(
+    settings: Settings,
+    bundles: Sequence[Path],
+    definitions: Sequence[RoleDefinition],
+    cidrs: Sequence[str] = (),
+) -> Wish:
+    needs = [*_registered(settings), *(_read_folder(folder) for folder in bundles)]
+    return make_wish(settings, needs, definitions, cidrs)
+
+
+def _read_settings(config: Path) -> Settings:
+    try:
+        return read_settings(config)
+    except SettingsInvalid as error:
+        raise CommandFailed(str(error), USAGE) from error
+
+
+def _registered(settings: Settings) -> list[Need]:
+    """Read what registered tools need; before a broker's first start there are none."""
+    if not settings.state.path.exists():
+        return []
+    try:
+        return read_needs(look_into(settings.state.path).manifests)
+    except StoreError as error:
+        raise CommandFailed(str(error), UNHEALTHY) from error
+
+
+def _read_folder(folder: Path) -> Need:
+    try:
+        return read_folder(folder)
+    except OSError as error:
+        raise CommandFailed(
+            f"{folder}: has no tool.yaml that can be read ({error.strerror})", USAGE
+        ) from error
+    except BundleInvalid as error:
+        raise CommandFailed(f"{folder}: {error}", USAGE) from error
+
+
+def _read_roles(files: Sequence[Path]) -> list[RoleDefinition]:
+    try:
+        return read_roles(files)
+    except RolesInvalid as error:
+        raise CommandFailed(str(error), USAGE) from error
+
+
+def _read_token(file: Path) -> Secret:
+    """Read the administrator's token.
+
+    Raises:
+        CommandFailed: The file cannot be read, others may read it, or it is empty.
+    """
+    if str(file) == "-":
+        text = sys.stdin.readline()
+    else:
+        try:
+            if is_open_to_others(file):
+                raise CommandFailed(f"{file}: others may read it; chmod 600 {file}", USAGE)
+            text = file.read_text()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CommandFailed(f"{file}: the token cannot be read", USAGE) from error
+    token = text.strip()
+    if not token or not token.isascii() or not token.isprintable():
+        raise CommandFailed(f"{'stdin' if str(file) == '-' else file}: holds no token", USAGE)
+    return Secret(token)
+
+
+# --- what is shown ---
+def _show_plan(plan: Plan) -> None:
+    for change in plan.changes:
+        kind = click.style(f"{change.kind.value:<8}", fg=COLOURS[change.kind.value])
+        click.echo(f"{kind} {to_printable(change.item.subject)}")
+        for line in _lines(change):
+            click.secho(INDENT + to_printable(line), fg={"+": "green", "-": "red"}.get(line[:1]))
+    _show_findings(plan.problems)
+    if not plan.changes:
+        click.echo("nothing to do: Vault holds this already")
+
+
+def _lines(change: Change) -> Iterator[str]:
+    """Say what is written, field by field; a text line by line."""
+    for name, (before, after) in change.fields.items():
+        if name == "policy":
+            old, new = (str(value or "").strip().splitlines() for value in (before, after))
+            yield from (line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("?"))
+            continue
+        if change.kind is Kind.CHANGE:
+            yield f"- {name} = {shorten(before)}"
+        yield f"+ {name} = {shorten(after)}"
+
+
+def _show_findings(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        level = _level(finding)
+        text = to_printable(f"{finding.subject}: {finding.problem} → {finding.remedy}")
+        click.echo(f"{click.style(f'{level:<8}', fg=COLOURS[level])} {text}")
+
+
+def _level(finding: Finding) -> str:
+    return "warning" if finding.is_warning else "problem"
+
+
+def _describe_finding(finding: Finding) -> dict[str, str]:
+    return {
+        "level": _level(finding),
+        "subject": finding.subject,
+        "problem": finding.problem,
+        "remedy": finding.remedy,
+    }
+
+
+def _describe_plan(plan: Plan, *, applied: bool) -> dict[str, object]:
+    return {
+        "applied": applied,
+        "changes": [
+            {
+                "kind": change.kind.value,
+                "subject": change.item.subject,
+                "path": change.item.path,
+                "fields": {
+                    name: {"before": before, "after": after}
+                    for name, (before, after) in change.fields.items()
+                },
+            }
+            for change in plan.changes
+        ],
+        "problems": [_describe_finding(finding) for finding in plan.problems],
+    }

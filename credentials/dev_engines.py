@@ -1,0 +1,72 @@
+"""What an operator lays beneath the engines (docs/engines/), for development and tests: CAs, secrets, logins.
+
+Roles and policies are written by `DevVault.bootstrap`, as for an operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from credentials.dev_postgres import VAULT_ROLE, DevPostgres
+from credentials.engines import DEFAULT_MOUNTS
+
+KV, PKI, SSH = (DEFAULT_MOUNTS[plugin] for plugin in ("kv", "pki", "ssh"))
+
+
+class Writer(Protocol):
+    """A Vault that one may write to and read from."""
+
+    def write(self, path: str, **values: object) -> dict[str, Any]:
+        """Write, and return the answer."""
+
+    def read(self, path: str) -> dict[str, Any]:
+        """Read, and return the answer."""
+
+
+def install_authorities(vault: Writer) -> None:
+    """Make the CAs of the engines pki and ssh."""
+    vault.write(
+        f"{PKI}/root/generate/internal",
+        common_name="Toolcrib development CA for tools",
+        key_type="ec",
+        key_bits=256,
+        ttl="744h",
+    )
+    vault.write(f"{SSH}/config/ca", generate_signing_key=True, key_type="ed25519")
+
+
+def read_client_authority(vault: Writer) -> str:
+    """Return the certificate, in PEM, by which a target knows the certificates of tools."""
+    return str(vault.read(f"{PKI}/cert/ca")["data"]["certificate"])
+
+
+def read_revocation_list(vault: Writer) -> str:
+    """Return the list of revoked certificates, in PEM, as it is now."""
+    return str(vault.read(f"{PKI}/cert/crl")["data"]["certificate"])
+
+
+def read_ssh_authority(vault: Writer) -> str:
+    """Return the public key, in OpenSSH's format, by which a target knows the certificates of tools."""
+    return str(vault.read(f"{SSH}/config/ca")["data"]["public_key"]).strip()
+
+
+def put_secret(vault: Writer, name: str, values: Mapping[str, str]) -> None:
+    """Write a new version of a secret."""
+    vault.write(f"{KV}/data/{name}", data=dict(values))
+
+
+def make_static_login(postgres: DevPostgres, username: str, grants: Sequence[str] = ()) -> None:
+    """Make a login of which Vault can change the password and end the sessions.
+
+    Args:
+        postgres: The target.
+        username: Its name.
+        grants: What it may do, for example "SELECT ON notes".
+    """
+    statements = [
+        f'CREATE ROLE "{username}" LOGIN CONNECTION LIMIT 8',
+        f'GRANT "{username}" TO {VAULT_ROLE} WITH ADMIN TRUE, INHERIT TRUE',
+        *(f'GRANT {grant} TO "{username}"' for grant in grants),
+    ]
+    postgres.run_script(";\n".join(statements) + ";")

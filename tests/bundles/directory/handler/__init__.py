@@ -1,0 +1,1 @@
+"""The handler of directory.v1.Directory, for tests only."""

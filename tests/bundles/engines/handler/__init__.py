@@ -1,0 +1,1 @@
+"""The handler of engines.v1.Engines."""
