@@ -216,6 +216,7 @@ class DevStack:
                 self.postgres.run_script(_seed_sql(seed))
 
     def _configure_vault(self) -> None:
+        self.vault.narrow()
         self.vault.connect_database(TARGET, self.postgres)
         for tenant in self.options.tenants:
             self.vault.install_tenant_key(tenant)

@@ -21,7 +21,7 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _message(record),
         }
         line |= {name: getattr(record, name) for name in FIELDS if hasattr(record, name)}
         if record.exc_info and record.exc_info[0] is not None:
@@ -39,6 +39,12 @@ def log_as_json(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     logging.getLogger("urllib3").setLevel(logging.WARNING)
+
+
+def _message(record: logging.LogRecord) -> str:
+    text = record.getMessage()
+    # The loop tells of a task that nobody waited for line by line, with the text of its exception.
+    return text.partition("\n")[0] if record.name == "asyncio" else text
 
 
 def _frames(record: logging.LogRecord) -> list[str]:

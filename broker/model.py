@@ -215,6 +215,16 @@ class LeaseRecord:
     role: str = ""
     expires: datetime | None = None
 
+    def facts(self) -> dict[str, str]:
+        """Say for the audit enough to find its making and its end in Vault's own log."""
+        return {
+            "lease": self.lease_id,
+            "accessor": self.accessor,
+            "credential": self.credential,
+            "engine": self.engine,
+            "role": self.role,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxRecord:

@@ -32,7 +32,12 @@ async def adopt_unfinished(store: Store) -> list[CallRecord]:
             call.environment,
             datetime.now(UTC),
             call.call_id,
-            details={"was": call.state.value, "is": ended.state.value, "epoch": call.epoch},
+            details={
+                "was": call.state.value,
+                "is": ended.state.value,
+                "epoch": call.epoch,
+                "leases": [lease.facts() for lease in call.leases],
+            },
         )
         await store.adopt(ended, event)
         log.warning("adopted", extra={"call_id": call.call_id, "outcome": ended.state.value})

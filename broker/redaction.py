@@ -210,9 +210,14 @@ def _replace(text: str, spans: list[tuple[int, int]]) -> str:
 
 def _measure_overlap(text: str, spelling: str, *, backwards: bool) -> int:
     """Count the characters of a spelling with which a text breaks off; 0 where they are few."""
-    for length in range(min(len(spelling) - 1, len(text)), _MIN_CUT - 1, -1):
-        if text.startswith(spelling[-length:]) if backwards else text.endswith(spelling[:length]):
-            return length
+    if backwards:  # the text's end comes first, and with it the spelling's
+        text, spelling = text[::-1], spelling[::-1]
+    most = text[-len(spelling) + 1 :]
+    at = most.find(spelling[:_MIN_CUT])
+    while at >= 0:
+        if spelling.startswith(most[at:]):
+            return len(most) - at if len(most) - at >= _MIN_CUT else 0
+        at = most.find(spelling[:_MIN_CUT], at + 1)
     return 0
 
 

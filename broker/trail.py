@@ -166,7 +166,7 @@ class Trail:
             "subject": caller.subject,
             "resolves": self.resolves,
             "grant": self.grant.grant_id if self.grant else "",
-            "leases": [_lease_facts(lease) for lease in self.leases],
+            "leases": [lease.facts() for lease in self.leases],
             "marks": [mark.value for mark in Mark if mark in self.marks],
         }
         facts |= {name: fact for name, fact in optional.items() if fact}
@@ -279,17 +279,6 @@ class Recorder:
     async def _note_replay(self, trail: Trail, error: CallError | None) -> None:
         event = trail.event("call.replayed", error, earlier_call=trail.earlier_call_id)
         await self._store.append_audit(event)
-
-
-def _lease_facts(lease: LeaseRecord) -> dict[str, str]:
-    """Say enough of a lease to find its making and its end in Vault's own log."""
-    return {
-        "lease": lease.lease_id,
-        "accessor": lease.accessor,
-        "credential": lease.credential,
-        "engine": lease.engine,
-        "role": lease.role,
-    }
 
 
 def _unexpected(trail: Trail) -> Refused:

@@ -147,12 +147,7 @@ class DevVault:
         definitions: Sequence[RoleDefinition] = (),
         tenants: Sequence[str] = (),
     ) -> Plan:
-        """Do what `toolcrib vault bootstrap --apply` does.
-
-        Args:
-            roles: Engine and role of what tools ask for.
-            definitions: What roles files define.
-            tenants: Whose data keys there should be.
+        """Do what `toolcrib vault bootstrap --apply` does; see `Wish`.
 
         Raises:
             PartUnavailable: OpenBao refused something.
@@ -161,6 +156,11 @@ class DevVault:
             self._wish, roles=frozenset(roles), definitions=tuple(definitions), tenants=tuple(tenants)
         )
         return run_apart(self._bootstrap(wish))
+
+    def narrow(self) -> None:
+        """Let the broker's policy name only engines whose roles are installed, as an operator's does."""
+        self._wish = replace(self._wish, engines=frozenset())
+        self.bootstrap()
 
     def install_broker_policy(self) -> None:
         """Write the policy of the broker's session."""

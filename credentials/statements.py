@@ -4,11 +4,15 @@ Vault runs a role's statements in one transaction. That is not enough to end a l
 committed, clients that reconnect in a loop get in again behind the end of their sessions (measured with six
 of them: of 30 ends 2 failed, and 1 was confirmed while a session lived). So ours commit on the way:
 
-1. The login is closed: NOLOGIN, no password. Committed, so that it stays closed whatever fails later.
-2. Its sessions are ended, until none is seen twice in a row; an open transaction would otherwise commit after
-   the revoke. Their temporary tables go with them. Then all that the login owns or was granted, large objects
-   and default privileges included, goes with DROP OWNED. RESTRICT is meant: what others built on a tool's
-   objects is not dropped with them. Committed.
+1. The login is closed: NOLOGIN, no password. Committed, so that it stays closed whatever fails later. Its
+   sessions are told to end here already, which saves waiting for them below.
+2. Its sessions are ended, until none is seen; an open transaction would otherwise commit after the revoke.
+   A session that was let in a moment before is not seen while it starts, but it holds the lock of a
+   transaction by then: where somebody whom we do not see holds one, none must be seen twice in a row. (Vault
+   ends the logins at one database one after the other. To look twice each time cost 13 ms, and the last of
+   300 that have to end at once waited 4 s for that alone.) Their temporary tables go with them. Then all that
+   the login owns or was granted, large objects and default privileges included, goes with DROP OWNED.
+   RESTRICT is meant: what others built on a tool's objects is not dropped with them. Committed.
 3. The role is dropped. What stands in the way (an object in another database of the server, a session that
    cannot be ended) fails the revoke: the lease stays in Vault and the end is not confirmed, but the login is
    closed all the same.
@@ -34,10 +38,18 @@ CREATION = (
 # Vault's plugin passes a text with the word END on whole, instead of cutting it at the semicolons.
 REVOCATION = """\
 DO $close$
+DECLARE
+  login CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
 BEGIN
-  IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = '{{name}}') THEN
+  IF login IS NOT NULL THEN
     PERFORM pg_catalog.set_config('lock_timeout', '2s', true);
     ALTER ROLE "{{name}}" WITH NOLOGIN CONNECTION LIMIT 0 PASSWORD NULL;
+    BEGIN
+      PERFORM pg_catalog.pg_terminate_backend(pid)
+        FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = login;
+    EXCEPTION WHEN insufficient_privilege THEN
+      NULL;
+    END;
   END IF;
 END
 $close$;
@@ -45,6 +57,7 @@ COMMIT;
 DO $end$
 DECLARE
   login CONSTANT oid := (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = '{{name}}');
+  busy integer[];
   alive bigint;
   quiet integer := 0;
 BEGIN
@@ -52,12 +65,16 @@ BEGIN
     RETURN;
   END IF;
   FOR attempt IN 1..40 LOOP
+    busy := ARRAY(SELECT pid FROM pg_catalog.pg_locks WHERE locktype = 'virtualxid' AND pid IS NOT NULL);
     PERFORM pg_catalog.pg_stat_clear_snapshot();
     SELECT count(pg_catalog.pg_terminate_backend(pid)) INTO alive
-      FROM pg_catalog.pg_stat_activity WHERE usesysid = login;
-    quiet := CASE WHEN alive = 0 THEN quiet + 1 ELSE 0 END;
+      FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid = login;
+    quiet := CASE WHEN alive > 0 THEN 0 WHEN EXISTS (
+      SELECT FROM pg_catalog.unnest(busy) AS one(pid) WHERE pid NOT IN (
+        SELECT pid FROM pg_catalog.pg_stat_get_activity(NULL) WHERE usesysid IS NOT NULL)
+    ) THEN quiet + 1 ELSE 2 END;
     EXIT WHEN quiet = 2;
-    PERFORM pg_catalog.pg_sleep(0.005 + 0.001 * attempt);
+    PERFORM pg_catalog.pg_sleep(0.001 * attempt + CASE WHEN alive = 0 THEN 0.006 ELSE 0 END);
   END LOOP;
   IF quiet < 2 THEN
     RAISE EXCEPTION 'the login is closed, but % of its sessions live on', alive;

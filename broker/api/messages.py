@@ -105,6 +105,7 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
         grant_id=record.grant_id,
         labels=record.labels,
         tool_log=record.tool_log if with_log else "",
+        marks=[mark.value for mark in record.marks],
     )
     for stage in record.stages:
         message.stages.add(

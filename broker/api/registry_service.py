@@ -59,7 +59,7 @@ class RegistryService:
             )
         except BundleInvalid as error:
             raise _invalid(error.violations) from error
-        unfit = await self._vetting.find_violations(version.manifest)
+        unfit = await self._vetting.find_violations(caller.tenant, version)
         if unfit:
             raise _invalid(tuple(unfit))
         async with self._registering:  # two that take the same names do not both find them free

@@ -12,6 +12,7 @@ PLACES = {
     "call": "broker.cli.calling:call",
     "calls": "broker.cli.calls:calls",
     "completion": "broker.cli.completion:completion",
+    "credentials": "broker.cli.credentials:credentials",
     "dev": "broker.cli.serving:dev",
     "doctor": "broker.cli.diagnosis:doctor",
     "grants": "broker.cli.grants:grants",

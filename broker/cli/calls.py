@@ -129,6 +129,7 @@ def _describe(call: Any) -> dict[str, Any]:
         "ended": write_time(call, "ended"),
         "request_digest": call.request_digest,
         "labels": list(call.labels),
+        "marks": list(call.marks),
         "stages": [
             {
                 "stage": stage.stage,
@@ -140,6 +141,8 @@ def _describe(call: Any) -> dict[str, Any]:
         "leases": [
             {
                 "credential": lease.credential,
+                "engine": lease.engine,
+                "role": lease.role,
                 "username": lease.username,
                 "minted": write_time(lease, "minted"),
                 "confirmed_dead": write_time(lease, "confirmed_dead"),

@@ -172,7 +172,8 @@ def _detail(grant_id: str, rows: Sequence[Any]) -> Iterator[str]:
         if one.targets:
             yield f"    reaches: {', '.join(one.targets)}"
         if one.uses:
-            yield f"    used: {one.uses} times, last {write_second(one, 'last_used')}"
+            calls = f"{one.uses} call{'' if one.uses == 1 else 's'}"
+            yield f"    used: {calls}, last {write_second(one, 'last_used')}"
     if first.limits:
         yield f"  at most {'; '.join(first.limits)}"
     for line in first.condition.splitlines():

@@ -22,6 +22,7 @@ from broker.logs import log_as_json
 from broker.settings import SettingsInvalid, environment_variable, read_settings
 from broker.store.protocol import StoreError
 from credentials.errors import CredentialsError
+from credentials.hardened import refuse_dumps
 from sandboxes.egress.process import EgressError
 from sandboxes.outcome import SandboxError
 
@@ -45,6 +46,7 @@ def serve(config: Path) -> None:
     """
     log_as_json(sys.stderr)
     with _start_errors():
+        refuse_dumps()  # before anything is read that must not be seen
         settings = read_settings(config)
         if settings.development:
             raise SettingsInvalid(
@@ -91,6 +93,7 @@ def dev(state_dir: Path, listen: str, engine_url: str | None, metrics: str) -> N
     options = DevOptions(listen=listen, metrics_listen=metrics, engine_url=engine_url)
     try:
         with _start_errors():
+            refuse_dumps()
             uvloop.run(_dev(state_dir, options))
     except StoppedEarly:
         raise CommandFailed("interrupted; what was started is gone again", INTERRUPTED) from None

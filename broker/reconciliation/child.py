@@ -123,7 +123,8 @@ class Child:
         seen = self.made or self.used
         assert seen is not None, "Vault's log has it"
         what = "was made" if self.made else "was used, and its making is not in the log"
-        text = f"a token for {', '.join(seen.policies)} {what}; it got {', '.join(self.leases) or 'no lease'}"
+        whose = ", ".join(seen.policies) or "a policy that a wrapped answer hides"
+        text = f"a token for {whose} {what}; it got {', '.join(self.leases) or 'no lease'}"
         return self.differs(Kind.NOT_IN_OUR_RECORD, f"{text}. {self._hint()}")
 
     def _hint(self) -> str:

@@ -17,8 +17,10 @@ def name_role(policy: str) -> tuple[str, str]:
     return engine, role
 
 
-def find_other_path(use: Happening) -> str:
-    """Say what is wrong with where a child went; empty when it went where its role's credentials are."""
+def find_other_use(use: Happening) -> str:
+    """Say what is wrong with what a child did; empty when it went where its role's credentials are."""
+    if use.wrapped:
+        return f"{use.path}: asked for a wrapped answer, which hides what it got from the log"
     for policy in use.policies:
         engine, role = name_role(policy)
         kind = ENGINES.get(engine)

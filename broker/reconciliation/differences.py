@@ -15,7 +15,7 @@ class Kind(enum.StrEnum):
     END_NOT_IN_VAULTS_LOG = "end not in Vault's log"
     END_NOT_IN_OUR_RECORD = "end not in our record"
     OTHER_LABEL = "other label"
-    OTHER_PATH = "other path"
+    OTHER_USE = "other use"
     NO_RESPONSE = "no response"
     NO_REQUEST = "no request"
     CHANGED = "changed line"

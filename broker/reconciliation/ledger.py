@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.reconciliation.child import CLOCKS, Child, VaultLease
-from broker.reconciliation.children import find_other_path
+from broker.reconciliation.children import find_other_use
 from broker.reconciliation.differences import Difference, Kind, Report
 from broker.reconciliation.our_record import CallEnded, CallOpened, LeaseEnded, OurHappening, started
 from broker.reconciliation.vault_log import IN_FLIGHT, Happening, What
@@ -131,10 +131,10 @@ class Ledger:
     def _take_use(self, said: Happening) -> Child:
         child = self._child(said.accessor)
         child.used = child.used or said
-        if wrong := find_other_path(said):
-            self._report(replace(child.differs(Kind.OTHER_PATH, wrong), line=said.line))
+        if wrong := find_other_use(said):
+            self._report(replace(child.differs(Kind.OTHER_USE, wrong), line=said.line))
         made = child.made
-        if made is not None and (made.label, made.policies) != (said.label, said.policies):
+        if made and made.policies and (made.label, made.policies) != (said.label, said.policies):
             text = f"the token's label or policies are others than on line {made.line}, where it was made"
             self._report(replace(child.differs(Kind.CHANGED, text), line=said.line))
         return child
@@ -205,8 +205,10 @@ class Ledger:
                 )
                 yield child.differs(Kind.NOT_IN_VAULTS_LOG, f"{text} with this accessor")
         else:
-            yield from child.compare()
-            yield from self._explain_end(child, head, log_end)
+            found = list(child.compare())
+            yield from found
+            if all(one.kind is not Kind.NOT_IN_VAULTS_LOG for one in found):
+                yield from self._explain_end(child, head, log_end)
 
     def _explain_unrecorded(self, child: Child) -> Iterator[Difference]:
         seen = child.made or child.used

@@ -4,7 +4,8 @@ Rules:
 1. A line that cannot be read is a difference; nothing is skipped in silence.
 2. Vault writes each request twice: when it comes and with its answer. Both must be there, and say the same of
    the request: who edits one line has to edit the other, and both leave traces in what they are about.
-3. What happened is read from answers; only what a child asked for counts even when it was refused.
+3. What happened is read from answers; only what a child asked for counts even when it was refused. Who asks
+   for a wrapped answer hides it from the log: the token made so is found by its accessor all the same.
 4. A look-up proves an end only by Vault's words for "not known"; a denied or broken one proves nothing.
 
 Vault's log is not chained: that lines about something of which no other line and no record of ours knows were
@@ -23,7 +24,7 @@ from typing import Any
 
 from broker.reconciliation.differences import Difference, Kind, Report
 from credentials.audit_settings import HIDDEN
-from credentials.policies import TOOL_POLICY_PREFIX
+from credentials.policies import TOKEN_ROLE, TOOL_POLICY_PREFIX
 
 MAX_LINE_BYTES = 8 * 1024 * 1024
 IN_FLIGHT = timedelta(seconds=15)
@@ -31,6 +32,9 @@ IN_FLIGHT = timedelta(seconds=15)
 _SAME = ("operation", "path", "data", "client_token_accessor", "remote_address", "remote_port")
 _REVOKE_LEASE, _LOOKUP_LEASE = ("sys/leases/revoke", "sys/revoke"), ("sys/leases/lookup",)
 _REVOKE_TOKEN, _LOOKUP_TOKEN = "auth/token/revoke-accessor", "auth/token/lookup-accessor"
+_MAKE_CHILD = f"auth/token/create/{TOKEN_ROLE}"
+_DEVICE_TEST = "sys/audit/test"
+"""Vault writes a request with this path, and no answer, when it opens an audit device."""
 _UNKNOWN_LEASE = ("invalid request", "invalid lease")
 _UNKNOWN_TOKEN = ("invalid accessor",)
 
@@ -56,7 +60,8 @@ class Happening:
     """One of them, as Vault wrote it.
 
     Attributes:
-        policies: Of the child token; those of tools only.
+        policies: Of the child token; those of tools only, and none where a wrapped answer hides them.
+        wrapped: The answer was to be wrapped, which hides it from the log.
         label: The child's metadata: call_id, tenant, environment, digest.
     """
 
@@ -70,6 +75,7 @@ class Happening:
     path: str = ""
     mount: str = ""
     mount_type: str = ""
+    wrapped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +118,8 @@ class VaultLog:
     def finish(self) -> None:
         """Report the requests that have no answer, but for those that may still get one."""
         for asked in self._asked.values():
-            if self.end is not None and self.end - asked.at > IN_FLIGHT:
+            late = self.end is not None and self.end - asked.at > IN_FLIGHT
+            if late and asked.path != _DEVICE_TEST:
                 text = f"{asked.path}: the log goes on, and the answer is not in it"
                 self._report(Difference(Kind.NO_RESPONSE, text, line=asked.line))
 
@@ -153,17 +160,15 @@ class VaultLog:
                 path=entry.path,
                 mount=_text(entry.request, "mount_point").strip("/"),
                 mount_type=_text(entry.request, "mount_type"),
+                wrapped=bool(entry.request.get("wrap_ttl")),
             )
 
     def _read_answer(self, entry: _Entry) -> Iterator[Happening]:
         given = _part(entry.response, "auth")
-        if not entry.error and (policies := _tool_policies(given)):
-            accessor = _text(given, "accessor")
-            if accessor.startswith(HIDDEN):
-                raise LogHidden(
-                    f"line {self.lines}: accessors are hidden, so nothing can be matched; set "
-                    'hmac_accessor = "false" on the audit device'
-                )
+        policies = _tool_policies(given)
+        if not entry.error and (policies or entry.path == _MAKE_CHILD):
+            wrapped = _text(_part(entry.response, "wrap_info"), "wrapped_accessor")
+            accessor = self._check_shown(_text(given, "accessor") or wrapped)
             label = _label(given)
             yield Happening(What.MADE, self.lines, entry.at, accessor, policies=policies, label=label)
         lease_id = _text(_part(entry.response, "secret"), "lease_id")
@@ -186,6 +191,14 @@ class VaultLog:
             what = What.GONE if _says(entry.error, _UNKNOWN_TOKEN) else None
         if what is not None:
             yield Happening(what, self.lines, entry.at, accessor, lease_id)
+
+    def _check_shown(self, accessor: str) -> str:
+        if accessor.startswith(HIDDEN):
+            raise LogHidden(
+                f"line {self.lines}: accessors are hidden, so nothing can be matched; set "
+                'hmac_accessor = "false" on the audit device'
+            )
+        return accessor
 
     def _shown(self, entry: _Entry, name: str) -> str:
         value = _text(_part(entry.request, "data"), name)

@@ -234,7 +234,12 @@ def _doubt(copy: sqlite3.Connection, plan: _Plan, options: StoreOptions) -> int:
             message=IN_DOUBT_MESSAGE,
         )
         call_table.replace_call(copy, replace(kept, call=call))
-        facts = {"was": kept.call.state.value, "is": call.state.value, "epoch": call.epoch}
+        facts = {
+            "was": kept.call.state.value,
+            "is": call.state.value,
+            "epoch": call.epoch,
+            "leases": [lease.facts() for lease in call.leases],
+        }
         place = call.tenant, call.environment
         append_audit(copy, AuditEvent("call.adopted", *place, now, call.call_id, details=facts), options)
     copy.execute("COMMIT")

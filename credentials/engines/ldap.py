@@ -8,16 +8,18 @@ call's way out is closed before the end, so no connection is left.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from credentials.engines.base import Minted
+from credentials.engines.base import MIN_SECRET_LENGTH, Minted, find_ttl_problems, read_definition
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted, UsernamePassword
 from credentials.secret import Secret
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
-MIN_PASSWORD_LENGTH = 12
+MIN_PERIOD_SECONDS = 7200
+"""Twice the longest call: Vault's own rotations would come in the middle of calls too often."""
 _LOCKED_OUT = "failed to create user: failed to execute statements: failed to bind with current"
 """What Vault says when the directory refused its own password, before any change. It happens in the moment in
 which that password is rotated."""
@@ -46,12 +48,13 @@ def deletion_ldif(parent: str, groups: Sequence[str] = ()) -> str:
     return "\n".join([*(_membership(parent, group, "delete") for group in groups), user])
 
 
-def find_ldif_problems(creation: str, deletion: str, rollback: str) -> list[str]:
+def find_ldif_problems(definition: Mapping[str, Any]) -> list[str]:
     """Compare a role's LDIF with ours.
 
     Returns:
         One sentence for each difference; empty when the user that it makes is deleted whole.
     """
+    creation = str(definition.get("creation_ldif", ""))
     records = [record.strip() + "\n" for record in creation.strip().split("\n\n")]
     entry = _ENTRY.match(records[0])
     groups = [found["group"] for record in records[1:] if (found := _GROUP.match(record))]
@@ -60,8 +63,8 @@ def find_ldif_problems(creation: str, deletion: str, rollback: str) -> list[str]
     ours = deletion_ldif(entry["parent"], groups).strip()
     return [
         f"its {name} is not Toolcrib's: a user could outlive its call"
-        for name, text in (("deletion_ldif", deletion), ("rollback_ldif", rollback))
-        if text.strip() != ours
+        for name in ("deletion_ldif", "rollback_ldif")
+        if str(definition.get(name, "")).strip() != ours
     ]
 
 
@@ -110,14 +113,10 @@ class LdapEngine:
 
     async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
         """See that the role carries our LDIF, so that its users are deleted."""
-        definition = await _read_definition(api, session, f"{mount}/role/{role}")
+        definition = await read_definition(api, session, f"{mount}/role/{role}")
         if definition is None:
             return [f"Vault has no LDAP role {role}; write it with `toolcrib vault bootstrap`"]
-        return find_ldif_problems(
-            str(definition.get("creation_ldif", "")),
-            str(definition.get("deletion_ldif", "")),
-            str(definition.get("rollback_ldif", "")),
-        )
+        return [*find_ldif_problems(definition), *find_ttl_problems(definition)]
 
 
 class LdapStaticEngine:
@@ -150,42 +149,41 @@ class LdapStaticEngine:
     ) -> Minted:
         """Read the password that is good until the call's end."""
         answer = await api.ask("get", f"{mount}/static-cred/{wanted.role}", child)
-        data = take(answer, "data", "username", "password", "dn")
-        if len(data["password"]) < MIN_PASSWORD_LENGTH:
-            text = f"the password is shorter than {MIN_PASSWORD_LENGTH} characters: set a password policy"
+        data = take(answer, "data", "username", "password", "dn", "ttl")
+        if len(data["password"]) < MIN_SECRET_LENGTH:
+            text = f"the password is shorter than {MIN_SECRET_LENGTH} characters: set a password policy"
             raise VaultFault(text, Cause.ROLE_UNSAFE)
+        if int(data["ttl"]) < ttl_seconds:
+            # The caller ends what failed here, which rotates it now: the next call has the whole period.
+            text = "Vault would change the password during the call, so it is changed now; try again"
+            raise VaultFault(text, Cause.OVERLOADED)
         payload = UsernamePassword(str(data["dn"] or data["username"]), Secret(data["password"]))
         return Minted("", payload, ttl_seconds)
 
     async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
         """Have the password changed, and see that it was."""
         path = f"{mount}/static-role/{role}"
-        before = await _read_definition(api, session, path)
+        before = await read_definition(api, session, path)
         if before is None:
-            return  # the role is gone, and with it Vault's knowledge of the password
+            text = f"Vault has no static role {role} any more: write it again, or change the password by hand"
+            raise VaultFault(text, Cause.UNKNOWN)
         await api.ask("post", f"{mount}/rotate-role/{role}", session, {})
-        after = await _read_definition(api, session, path)
-        if after is not None and after.get("last_vault_rotation") == before.get("last_vault_rotation"):
+        after = await read_definition(api, session, path)
+        if after is None or after.get("last_vault_rotation") == before.get("last_vault_rotation"):
             raise VaultFault("the password was not changed", Cause.BACKEND)
 
     async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
-        """See that the role is there, and that nobody else changes the password at the same time."""
-        definition = await _read_definition(api, session, f"{mount}/static-role/{role}")
+        """See that the role names one entry, and that Vault itself seldom changes its password."""
+        definition = await read_definition(api, session, f"{mount}/static-role/{role}")
         if definition is None:
             return [f"Vault has no static LDAP role {role}; write it with `toolcrib vault bootstrap`"]
+        problems = []
         if not definition.get("dn"):
-            return ["it has no dn: name the one entry whose password it changes"]
-        return []
+            problems.append("it has no dn: name the one entry whose password it changes")
+        if int(definition.get("rotation_period") or 0) < MIN_PERIOD_SECONDS:
+            problems.append(f"its rotation_period must be {MIN_PERIOD_SECONDS} s at least, better a day")
+        return problems
 
 
 def _membership(parent: str, group: str, change: str) -> str:
     return f"dn: {group}\nchangetype: modify\n{change}: member\nmember: {_USER},{parent}\n-\n"
-
-
-async def _read_definition(api: VaultApi, session: Secret, path: str) -> dict[str, object] | None:
-    try:
-        return take(await api.ask("get", path, session), "data")
-    except VaultFault as fault:
-        if fault.cause is Cause.UNKNOWN:
-            return None
-        raise

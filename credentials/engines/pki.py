@@ -34,7 +34,6 @@ REQUIRED: Mapping[str, tuple[object, str]] = {
     "allow_subdomains": (False, _WIDER),
     "allow_glob_domains": (False, _WIDER),
     "allow_localhost": (False, _WIDER),
-    "allow_token_displayname": (False, _WIDER),
     "allowed_domains_template": (False, _WIDER),
     "allow_ip_sans": (False, _WIDER),
     "allowed_uri_sans": ([], _WIDER),
@@ -93,7 +92,7 @@ class PkiEngine:
         if len(names) != 1:
             raise VaultFault("its allowed_domains must be exactly one name", Cause.ROLE_UNSAFE)
         name, key = str(names[0]), ec.generate_private_key(ec.SECP256R1())
-        body = {"csr": _make_request(key, name), "common_name": name, "ttl": f"{ttl_seconds}s"}
+        body = {"csr": make_request(key, name), "common_name": name, "ttl": f"{ttl_seconds}s"}
         answer = await api.ask("post", f"{mount}/sign/{wanted.role}", child, body, repeatable=False)
         data = take(answer, "data", "certificate", "issuing_ca")
         lease_id = str(answer.get("lease_id", ""))
@@ -126,7 +125,7 @@ def role_fields(name: str, max_ttl_seconds: int) -> dict[str, Any]:
     return {**fields, "allowed_domains": [name], "max_ttl": max_ttl_seconds, "ttl": max_ttl_seconds}
 
 
-def _make_request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+def make_request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()

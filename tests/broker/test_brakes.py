@@ -199,6 +199,7 @@ async def test_runs_again_what_was_stopped_before_it_ran(station: Station):
     halt = await station.pull(AGENT)
     assert await reason_of(task) == "CALL_STOPPED"
     assert halt.call_ids == (trail.call_id,)
+    assert [call.marks for call in await station.shop.calls()] == [(Mark.STOPPED,)]
     await station.lift()
     station.shop.vault.minting = None
     assert not (await station.shop.path.answer(station.shop.draft())).replayed

@@ -15,12 +15,28 @@ from cryptography.x509.oid import NameOID
 
 from broker.cli import main
 from broker.doctor import Finding, Level, examine
+from broker.doctor.reach import check_tenants
+from broker.doctor.vault import check_vault
 from broker.settings import Settings, read_settings
-from broker.store.inspection import is_live, look_into
+from broker.store.inspection import StateView, is_live, look_into
 from broker.store.options import StoreOptions
 from broker.store.protocol import StoreError
 from broker.store.sqlite import open_store
+from credentials.dev_vault import DevVault
+from tests.parts.vault import TARGET
 
+MANIFEST = """
+bundle: BUNDLE
+version: 1.0.0
+description: Looks up.
+image: {command: [handler]}
+credentials:
+  one: {engine: ENGINE, role: ROLE, target: orders-db}
+targets:
+  orders-db: {kind: postgresql}
+tools:
+  shop.v1.Orders/Look: {credentials: [one], targets: [orders-db], deadline_seconds: 10}
+"""
 NOW = datetime.now(UTC)
 CONFIG = """
 environments = ["prod"]
@@ -169,3 +185,73 @@ def test_refuses_a_configuration_with_an_unknown_key(tmp_path: Path):
     result = CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / "toolcrib.toml")])
     assert result.exit_code == 2
     assert 'did you mean "run_dir"' in result.stderr
+
+
+# --- what tools need ---
+def view_of(role: str, engine: str = "database", tenant: str = "shop", bundle: str = "orders") -> StateView:
+    """A state in which one bundle is registered."""
+    text = MANIFEST.replace("BUNDLE", bundle).replace("ENGINE", engine).replace("ROLE", role)
+    return StateView("i1", 0, (1, 1), 0, 0, 0, ((tenant, text),))
+
+
+def with_patterns(settings: Settings, roles: tuple[str, ...], targets: tuple[str, ...]) -> Settings:
+    tenant = settings.tenants["shop"].model_copy(update={"vault_roles": roles, "targets": targets})
+    return settings.model_copy(update={"tenants": {"shop": tenant}})
+
+
+@pytest.mark.parametrize(
+    ("roles", "targets", "words"),
+    [
+        (("shop-*",), ("orders-db",), []),
+        ((), ("orders-db",), ["names the Vault role shop-read, which no pattern"]),
+        (("shop-*",), (), ["names the target orders-db, which no pattern"]),
+        (("shop-*", "old-*"), ("*",), ['vault_roles: the pattern "old-*" covers nothing']),
+        (("shop-*",), ("orders-db", "gone"), ['targets: the pattern "gone" covers nothing']),
+    ],
+)
+def test_compares_a_tenants_patterns_with_its_tools(settings: Settings, roles, targets, words) -> None:
+    found = list(check_tenants(with_patterns(settings, roles, targets), view_of("shop-read")))
+    assert len(found) == len(words)
+    assert all(word in finding.text for word, finding in zip(words, found, strict=True))
+
+
+def test_says_nothing_of_role_patterns_before_there_are_tools(settings: Settings) -> None:
+    assert list(check_tenants(with_patterns(settings, ("shop-*",), ()), None)) == []
+
+
+@pytest.fixture
+def at_vault(settings: Settings, dev_vault: DevVault) -> Settings:
+    """The same installation, with a Vault that is there."""
+    write_private(settings.vault.role_id_file, dev_vault.role_id.reveal().encode())
+    write_private(settings.vault.secret_id_file, dev_vault.secret_id.reveal().encode())
+    dev_vault.install_role("doctor-read", TARGET, [])
+    dev_vault.install_tenant_key("shop")
+    return settings.model_copy(
+        update={"vault": settings.vault.model_copy(update={"address": dev_vault.address})}
+    )
+
+
+async def problems(settings: Settings, view: StateView) -> list[str]:
+    found = await check_vault(settings, view)
+    return [finding.text for finding in found if finding.level is Level.PROBLEM]
+
+
+async def test_finds_nothing_wrong_with_a_vault_that_holds_what_tools_need(at_vault: Settings) -> None:
+    assert await problems(at_vault, view_of("doctor-read")) == []
+
+
+async def test_names_the_role_that_a_tool_needs_and_vault_lacks(at_vault: Settings) -> None:
+    [first, second] = await problems(at_vault, view_of("doctor-lost"))
+    assert "Vault has no database role doctor-lost" in first
+    assert "policy toolcrib-tool-database-doctor-lost: it is missing" in second
+
+
+async def test_names_an_engine_that_the_server_lacks(at_vault: Settings) -> None:
+    found = await problems(at_vault, view_of("people", engine="ldap"))
+    assert any("Vault has no engine at ldap/" in text for text in found)
+
+
+async def test_names_a_tenant_without_a_data_key(at_vault: Settings) -> None:
+    tenants = {"newcomer": at_vault.tenants["shop"]}
+    found = await problems(at_vault.model_copy(update={"tenants": tenants}), view_of("doctor-read"))
+    assert found == ["data key of tenant newcomer: it is missing: the tenant's writes are refused"]

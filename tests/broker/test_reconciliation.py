@@ -131,6 +131,26 @@ async def test_does_not_look_in_the_log_for_what_was_made_after_it(logs: TwoLogs
     assert await whole.differences() == []
 
 
+async def test_agrees_on_a_lease_that_the_next_broker_ended(logs: TwoLogs):
+    label = logs.label()
+    logs.record("call.reserved", label)
+    logs.read_login(logs.make_child(label, "a"), f"{PATH}/a")
+    lease = {"lease": f"{PATH}/a", "accessor": "a", "engine": "database", "role": "shop-read"}
+    logs.record("call.adopted", label, leases=[lease])
+    logs.end("a", f"{PATH}/a")
+    logs.record("lease.ended", label, **lease)
+    assert (await logs.compare()).count.agree == 4
+
+
+async def test_says_that_a_broker_was_killed_between_a_mint_and_its_record(logs: TwoLogs):
+    label = logs.label()
+    logs.record("call.reserved", label)
+    logs.read_login(logs.make_child(label, "a"), f"{PATH}/a")
+    logs.record("call.adopted", label)
+    (found,) = (await logs.compare()).differences
+    assert found.kind.value == "not in our record" and "killed" in found.detail
+
+
 # --- what is missing -------------------------------------------------------------------------------------
 async def test_names_a_lease_that_vaults_log_does_not_have(logs: TwoLogs):
     known = len(logs.lines)
@@ -269,7 +289,7 @@ async def test_names_a_child_that_went_elsewhere(logs: TwoLogs):
     logs.record("call.reserved", label)
     child = logs.make_child(label, "a")
     logs.request("database/creds/shop-refund", child, error="permission denied")
-    assert await logs.differences() == [("other path", label["call_id"])]
+    assert await logs.differences() == [("other use", label["call_id"])]
 
 
 async def test_names_a_child_of_an_engine_that_is_not_there(logs: TwoLogs):
@@ -277,7 +297,40 @@ async def test_names_a_child_of_an_engine_that_is_not_there(logs: TwoLogs):
     logs.record("call.reserved", label)
     child = logs.make_child(label, "a", "toolcrib-tool-oracle-x")
     logs.read_login(child, "", "oracle/creds/x")
-    assert ("other path", label["call_id"]) in await logs.differences()
+    assert ("other use", label["call_id"]) in await logs.differences()
+
+
+async def test_names_a_token_whose_making_was_hidden_by_wrapping(logs: TwoLogs):
+    session = {"accessor": "a0", "policies": ["toolcrib-broker"]}
+    wrapped = {"wrap_info": {"accessor": "w", "wrapped_accessor": "thief"}}
+    logs.request("auth/token/create/toolcrib-call", session, {}, response=wrapped)
+    (found,) = (await logs.compare()).differences
+    assert (found.kind.value, found.accessor) == ("not in our record", "thief")
+
+
+async def test_names_a_child_that_asked_for_a_wrapped_answer(logs: TwoLogs):
+    label = logs.label()
+    logs.record("call.reserved", label)
+    child = logs.make_child(label, "a")
+    logs.request(PATH, child, wrap_ttl=60)
+    assert await logs.differences() == [("other use", label["call_id"])]
+
+
+async def test_expects_no_answer_to_vaults_test_of_the_device(logs: TwoLogs):
+    logs.request("sys/audit/test", {"accessor": ""})
+    del logs.lines[-1]
+    logs.now += HOUR
+    logs.run_call()
+    assert await logs.differences() == []
+
+
+async def test_names_a_request_whose_answer_is_long_overdue(logs: TwoLogs):
+    logs.request("sys/mounts", {"accessor": "root"})
+    del logs.lines[-1]
+    assert await logs.differences() == []
+    logs.now += HOUR
+    logs.run_call()
+    assert await logs.differences() == [("no response", "")]
 
 
 async def test_refuses_a_log_that_hides_accessors():

@@ -15,7 +15,7 @@ from broker.errors import CallError
 from broker.fence import Fence, NotFenced
 from broker.inquiry import Inquirer
 from broker.keys import TenantKeys
-from broker.model import CallRecord, CallState
+from broker.model import Brake, BrakeKind, CallRecord, CallState, Mark
 from broker.policy.files import digest_files
 from broker.recovery import adopt_unfinished
 from broker.request import Peer, Request
@@ -236,6 +236,77 @@ async def test_stops_when_another_broker_has_taken_over(lab: Lab, monkeypatch: p
     found = await lab.shop.store.get_call("shop", call.call_id)
     assert found is not None
     assert found.state is CallState.IN_DOUBT
+
+
+# --- what an operator holds back -------------------------------------------------------------------------
+def make_brake(kind: BrakeKind, value: str) -> Brake:
+    return Brake("b1", kind, "shop", value, "drill", "", datetime.now(UTC))
+
+
+async def ask_under(lab: Lab, brake: Brake, method: str = REFUND) -> CallRecord:
+    """Lose a call, hold something back, and give the resolution time to find it out all the same."""
+    call = await lab.lose(method)
+    lab.shop.brakes.put(brake)
+    lab.resolution.start()
+    await asyncio.sleep(0.1)
+    found = await lab.shop.store.get_call("shop", call.call_id)
+    assert found is not None
+    return found
+
+
+async def test_fences_what_is_held_back_and_asks_when_it_is_let_go(lab: Lab):
+    brake = make_brake(BrakeKind.TOOL, "shop.v1.Orders")
+    call = await ask_under(lab, brake)
+    assert (call.state, lab.driver.order[1:]) == (CallState.IN_DOUBT, ["end fake"])
+    lab.shop.brakes.take(brake)
+    await lab.wait_for(call, CallState.SUCCEEDED)
+
+
+async def test_asks_no_probe_that_is_held_back_itself(lab: Lab):
+    brake = make_brake(BrakeKind.TOOL, LOOKUP)
+    call = await ask_under(lab, brake)
+    assert (call.state, lab.driver.order[1:]) == (CallState.IN_DOUBT, ["end fake"])
+    lab.shop.brakes.take(brake)
+    await lab.wait_for(call, CallState.SUCCEEDED)
+
+
+async def test_asks_what_a_blocked_agent_did(lab: Lab):
+    assert (await ask_under(lab, make_brake(BrakeKind.AGENT, "refund-desk"))).state is CallState.SUCCEEDED
+
+
+async def test_sends_nothing_again_for_a_blocked_agent(lab: Lab):
+    lab.answers[DRAFT] = LOST
+    call = await ask_under(lab, make_brake(BrakeKind.AGENT, "refund-desk"), DRAFT)
+    assert (call.state, lab.driver.order[1:]) == (CallState.IN_DOUBT, ["end fake"])
+
+
+async def test_hands_what_an_operator_stopped_to_a_person_and_never_sends_it_again(lab: Lab):
+    call = await lab.lose(DRAFT)
+    await lab.shop.store.amend(replace(call, marks=(Mark.STOPPED,)))
+    lab.resolution.start()
+    await lab.wait_for(call, CallState.NEEDS_HUMAN)
+    assert lab.driver.order[1:] == ["end fake"]
+
+
+async def test_stops_a_probe_and_asks_again_later(lab: Lab):
+    asked, go_on = asyncio.Event(), asyncio.Event()
+    run = lab.shop.tool
+
+    async def stall(start: handler_pb2.Start) -> RawOutcome:
+        if start.method == LOOKUP and not asked.is_set():
+            asked.set()
+            await go_on.wait()
+        return await run(start)
+
+    call, lab.shop.tool = await lab.lose(), stall
+    lab.resolution.start()
+    await asked.wait()
+    brake = make_brake(BrakeKind.TENANT, "")
+    lab.shop.brakes.put(brake)
+    await asyncio.wait(lab.shop.path.stop(brake))
+    assert not lab.shop.vault.live
+    lab.shop.brakes.take(brake)
+    await lab.wait_for(call, CallState.SUCCEEDED)
 
 
 # --- a broker that starts again --------------------------------------------------------------------------

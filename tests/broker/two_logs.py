@@ -47,6 +47,7 @@ class TwoLogs:
         *,
         response: dict[str, Any] | None = None,
         error: str = "",
+        wrap_ttl: int = 0,
     ) -> None:
         """Write a request and its answer."""
         mount = path.partition("/")[0]
@@ -60,6 +61,7 @@ class TwoLogs:
             "data": data,
             "client_token_accessor": auth["accessor"],
             "remote_address": "127.0.0.1",
+            **({"wrap_ttl": wrap_ttl} if wrap_ttl else {}),
         }
         at = (self.now + self.skew).isoformat().replace("+00:00", "Z")
         self._write({"time": at, "type": "request", "auth": auth, "request": said})

@@ -103,7 +103,10 @@ def main() -> None:
     """Load the bundle's handler once, then serve."""
     socket_path, bundle = Path(sys.argv[1]), sys.argv[2]
     sys.path.insert(0, bundle)
-    handler: Handler = importlib.import_module("handler").handler
+    module = importlib.import_module("handler")
+    if not hasattr(module, "handler"):
+        module = importlib.import_module("handler.__main__")
+    handler: Handler = module.handler
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(socket_path.with_suffix(".new")))
     listener.listen(512)

@@ -60,7 +60,7 @@ async def test_labels_the_child_with_the_call(session, vault) -> None:
 async def test_gives_the_child_one_policy_and_a_short_life(session, vault) -> None:
     [lease] = await session.mint(TAG, wanted(), 60)
     child = next(token for token in vault.list_tokens() if token["accessor"] == lease.accessor)
-    assert child["policies"] == [f"toolcrib-tool-{READ}"]
+    assert child["policies"] == [f"toolcrib-tool-database-{READ}"]
     assert (child["num_uses"], child["orphan"], child["renewable"]) == (1, False, False)
     assert 0 < child["ttl"] <= 60
 
@@ -95,8 +95,8 @@ async def test_refuses_a_role_with_vaults_default_statements(session, vault) -> 
 
 async def test_names_the_policy_that_is_missing(session, vault) -> None:
     vault.install_role("notes-bare", "orders-db", ['GRANT SELECT ON notes TO "{{name}}"'])
-    vault.delete("sys/policies/acl/toolcrib-tool-notes-bare")
-    with pytest.raises(CredentialsUnavailable, match="write the policy toolcrib-tool-notes-bare") as caught:
+    vault.delete("sys/policies/acl/toolcrib-tool-database-notes-bare")
+    with pytest.raises(CredentialsUnavailable, match="write the policy toolcrib-tool-database-notes-bare") as caught:
         await session.mint(TAG, wanted("notes-bare"), 60)
     assert (caught.value.cause, caught.value.owed) == (Cause.DENIED, [])
 

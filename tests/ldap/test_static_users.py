@@ -107,3 +107,26 @@ async def test_refuses_a_role_that_names_no_entry(session, vault) -> None:
 async def test_refuses_a_role_that_vault_does_not_have(session) -> None:
     with pytest.raises(CredentialsUnavailable, match="no static LDAP role staff-none"):
         await session.mint(TAG, wanted("ldap_static", "staff-none"), 60)
+
+
+async def test_changes_the_password_first_when_vault_would_change_it_meanwhile(session, vault, slapd) -> None:
+    vault.write(f"ldap/static-role/{REPORTER}", rotation_period="2h")
+    before = vault.read(f"ldap/static-cred/{REPORTER}")["data"]["last_vault_rotation"]
+    with pytest.raises(CredentialsUnavailable, match="it is changed now; try again") as caught:
+        await session.mint(TAG, wanted_static(), 7201)
+    vault.write(f"ldap/static-role/{REPORTER}", rotation_period="24h")
+    assert (caught.value.cause, caught.value.owed) == (Cause.OVERLOADED, [])
+    assert vault.read(f"ldap/static-cred/{REPORTER}")["data"]["last_vault_rotation"] != before
+
+
+async def test_keeps_the_end_owed_when_vault_lost_the_role(session, vault, slapd) -> None:
+    [lease] = await session.mint(TAG, wanted_static(), 60)
+    definition = dict(vault.read(f"ldap/static-role/{REPORTER}")["data"])
+    vault.delete(f"ldap/static-role/{REPORTER}")
+    with pytest.raises(EndNotConfirmed, match="change the password by hand"):
+        await session.end(lease)
+    assert slapd.can_bind(STATIC_DN, lease.secrets[0])
+    fields = {name: definition[name] for name in ("dn", "username", "rotation_period")}
+    vault.write(f"ldap/static-role/{REPORTER}", **fields)
+    await session.end(lease)
+    assert not slapd.can_bind(STATIC_DN, lease.secrets[0])

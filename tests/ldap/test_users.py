@@ -80,7 +80,7 @@ async def test_makes_no_user_while_the_directory_is_away(session, slapd) -> None
 async def test_leaves_no_user_when_one_of_its_groups_is_missing(session, vault, slapd) -> None:
     group = f"cn=nobody,{TOOLS}"
     ends = {"deletion_ldif": deletion_ldif(TOOLS, [group]), "rollback_ldif": deletion_ldif(TOOLS, [group])}
-    vault.write("ldap/role/staff-lost", creation_ldif=creation_ldif(TOOLS, [group]), **ends)
+    vault.write("ldap/role/staff-lost", creation_ldif=creation_ldif(TOOLS, [group]), max_ttl="15m", **ends)
     vault.install_tool_policy("ldap", "staff-lost")
     with pytest.raises(CredentialsUnavailable, match="No Such Object") as caught:
         await session.mint(TAG, wanted(role="staff-lost"), 60)
@@ -105,7 +105,7 @@ async def test_owes_what_somebody_else_deleted_for_a_person_to_look_at(session, 
 )
 async def test_refuses_a_role_whose_users_would_stay(session, vault, slapd, deletion, rollback) -> None:
     ldif = {"creation_ldif": creation_ldif(TOOLS), "deletion_ldif": deletion, "rollback_ldif": rollback}
-    vault.write("ldap/role/staff-other", **ldif)
+    vault.write("ldap/role/staff-other", max_ttl="15m", **ldif)
     with pytest.raises(CredentialsUnavailable, match="a user could outlive its call") as caught:
         await session.mint(TAG, wanted(role="staff-other"), 60)
     vault.delete("ldap/role/staff-other")
@@ -113,8 +113,9 @@ async def test_refuses_a_role_whose_users_would_stay(session, vault, slapd, dele
 
 
 def test_says_nothing_against_its_own_ldif() -> None:
-    ours = creation_ldif(TOOLS, [READERS]), deletion_ldif(TOOLS, [READERS]), deletion_ldif(TOOLS, [READERS])
-    assert find_ldif_problems(*ours) == []
+    deletion = deletion_ldif(TOOLS, [READERS])
+    ends = {"deletion_ldif": deletion, "rollback_ldif": deletion}
+    assert find_ldif_problems({"creation_ldif": creation_ldif(TOOLS, [READERS]), **ends}) == []
 
 
 @pytest.mark.parametrize(
@@ -128,7 +129,16 @@ def test_says_nothing_against_its_own_ldif() -> None:
     ],
 )
 def test_refuses_a_role_that_makes_something_else(creation) -> None:
-    assert find_ldif_problems(creation, deletion_ldif(TOOLS), deletion_ldif(TOOLS))
+    ends = {"deletion_ldif": deletion_ldif(TOOLS), "rollback_ldif": deletion_ldif(TOOLS)}
+    assert find_ldif_problems({"creation_ldif": creation, **ends})
+
+
+async def test_refuses_a_role_whose_users_live_too_long(session, vault) -> None:
+    definition = dict(vault.read(f"ldap/role/{GUEST}")["data"])
+    vault.write("ldap/role/staff-long", **(definition | {"max_ttl": "24h"}))
+    with pytest.raises(CredentialsUnavailable, match="max_ttl must be set"):
+        await session.mint(TAG, wanted(role="staff-long"), 60)
+    vault.delete("ldap/role/staff-long")
 
 
 async def test_refuses_a_role_that_vault_does_not_have(session) -> None:

@@ -161,11 +161,20 @@ async def test_has_the_programs_that_were_asked_for_and_no_others(
     assert await replace(obedient, image=full_image).answer(LOOK) == "['git', 'ssh']"
 
 
-async def test_runs_the_programs_that_were_asked_for(obedient: Obedient, full_image: str) -> None:
-    program = """
-import glob, subprocess
-run = lambda *command: subprocess.run(command, capture_output=True, text=True)
+NAMED = """
+import glob, os, pathlib, subprocess
+def run(*command, **environment):
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    return (done.stdout + done.stderr).split(",")[0].split(" ")[0:2]
 (library,) = glob.glob("/usr/lib/*/libnss_wrapper.so")
-answer = run("git", "--version").stdout.split()[0], "OpenSSH" in run("ssh", "-V").stderr
+pathlib.Path("/tmp/passwd").write_text(f"tool:x:{os.getuid()}:{os.getgid()}::/tmp:/x\\n")
+pathlib.Path("/tmp/group").touch()
+wrapper = {"NSS_WRAPPER_PASSWD": "/tmp/passwd", "NSS_WRAPPER_GROUP": "/tmp/group"}
+answer = [run("git", "--version"), run("ssh", "-V"), run("ssh", "-V", LD_PRELOAD=library, **wrapper)]
 """
-    assert await replace(obedient, image=full_image).answer(program) == "('git', True)"
+
+
+async def test_runs_openssh_where_the_user_has_a_name(obedient: Obedient, full_image: str) -> None:
+    git, nameless, named = eval(await replace(obedient, image=full_image).answer(NAMED))
+    assert (git, nameless) == (["git", "version"], ["No", "user"])
+    assert named[0].startswith("OpenSSH_")

@@ -103,7 +103,7 @@ def break_roles(vault: DevVault) -> None:
 
 
 def ask_as(
-    vault: DevVault, token: Secret, path: str, body: Mapping[str, object] | None = None
+    vault: DevVault, token: Secret, path: str, body: Mapping[str, Any] | None = None
 ) -> tuple[int, dict[str, Any]]:
     """Ask with some token: read, or write where there is a body. Returns the status and the answer."""
     method = "GET" if body is None else "POST"

@@ -14,7 +14,7 @@ from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed, P
 from credentials.lease import Lease
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
-from tests.credentials.engines.conftest import A, OTHER_LOGIN, TAG, Ids, role_of, wanted
+from tests.credentials.engines.conftest import OTHER_LOGIN, TAG, A, Ids, role_of, wanted
 from tests.parts.vault import TARGET
 
 LOGIN = role_of("database_static", A)
@@ -157,8 +157,9 @@ def test_is_refused_by_the_target_when_vault_could_not_end_sessions(engines_vaul
 async def test_says_what_is_wrong_with_a_role(session, engines_vault, change, problem) -> None:
     role = "database-static-odd"
     fields = {"engine": "database_static", "target": TARGET, "username": OTHER_LOGIN}
-    values = define_role(role, fields).write("database").values
-    engines_vault.write(f"database/static-roles/{role}", **{**values, **change})
+    item = define_role(role, fields).write("database")
+    assert item is not None
+    engines_vault.write(item.path, **{**item.values, **change})
     engine = ENGINES["database_static"]
     found = await session.ask("x", lambda api, token: engine.find_problems(api, token, "database", role))
     engines_vault.delete(f"database/static-roles/{role}")

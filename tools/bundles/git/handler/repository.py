@@ -71,7 +71,8 @@ class Repository:
         Raises:
             Failure: REPOSITORY_UNAVAILABLE.
         """
-        options = ["--quiet", "--depth=1", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"]
+        options = ["--quiet", "--depth=1", "--no-tags", "--no-recurse-submodules"]
+        options += ["--no-write-fetch-head", "--no-auto-maintenance"]
         fetched = await self.run("fetch", *options, self._url, f"+{ref}:refs/fetched")
         if fetched.code:
             raise _unavailable(self.name)

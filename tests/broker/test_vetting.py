@@ -1,0 +1,83 @@
+"""A bundle is vetted against a real Vault before it is registered."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from broker.errors import Refused
+from broker.vetting import Vetting
+from credentials.dev_engines import put_secret
+from credentials.engines import DEFAULT_MOUNTS
+from credentials.vault import VaultSession
+from tests.parts.vault import TARGET
+from tools.errors import Violation
+from tools.manifest import CredentialWanted
+
+
+@pytest.fixture
+def vetting(vault_session: VaultSession) -> Vetting:
+    return Vetting(vault_session, DEFAULT_MOUNTS)
+
+
+async def vet(vetting: Vetting, **credentials: CredentialWanted) -> list[Violation]:
+    manifest = SimpleNamespace(credentials=credentials)
+    version = SimpleNamespace(bundle="shop", version="1.0.0", digest="d1", manifest=manifest)
+    return await vetting.find_violations("acme", version)
+
+
+def database(role: str) -> CredentialWanted:
+    return CredentialWanted(engine="database", role=role, target="orders-db")
+
+
+def secret(role: str) -> CredentialWanted:
+    return CredentialWanted(engine="kv", role=role)
+
+
+@pytest.fixture
+def roles(dev_vault):
+    dev_vault.install_role("vet-fine", TARGET, [])
+    for role in ("vet-good", "vet-short", "vet-none"):
+        dev_vault.install_tool_policy("kv", role)
+    put_secret(dev_vault, "vet-good", {"token": "0123456789abcdef"})
+    put_secret(dev_vault, "vet-short", {"token": "hunter2"})
+
+
+async def test_finds_nothing_wrong_with_what_vault_can_give(vetting, roles) -> None:
+    assert await vet(vetting, orders=database("vet-fine"), partner=secret("vet-good")) == []
+
+
+async def test_names_each_credential_that_vault_cannot_give(vetting, roles) -> None:
+    found = await vet(vetting, orders=database("vet-fine"), a=database("vet-lost"), b=secret("vet-none"))
+    assert {violation.field for violation in found} == {
+        "tool.yaml: credentials.a",
+        "tool.yaml: credentials.b",
+    }
+
+
+async def test_refuses_a_short_secret_and_tells_nothing_of_it(vetting, roles) -> None:
+    [found] = await vet(vetting, partner=secret("vet-short"))
+    assert found.field == "tool.yaml: credentials.partner"
+    assert "shorter than 12 characters" in found.description and "hunter2" not in found.description
+
+
+async def test_labels_its_reading_of_a_secret_for_vaults_audit(vetting, roles, dev_vault) -> None:
+    await vet(vetting, partner=secret("vet-good"))
+    assert "registration-shop-1.0.0" in dev_vault.audit_log.read_text()
+    assert dev_vault.count_tokens() == 0
+
+
+async def test_asks_nothing_for_a_bundle_without_credentials() -> None:
+    closed = VaultSession("http://127.0.0.1:1", None)
+    assert await vet(Vetting(closed, DEFAULT_MOUNTS)) == []
+    await closed.close()
+
+
+async def test_refuses_what_it_cannot_ask_about(dev_vault) -> None:
+    closed = VaultSession(dev_vault.address, dev_vault.login)  # not opened: there is no session
+    with pytest.raises(Refused) as caught:
+        await vet(Vetting(closed, DEFAULT_MOUNTS), orders=database("vet-fine"))
+    await closed.close()
+    assert caught.value.reason_name == "CREDENTIALS_UNAVAILABLE"
+    assert caught.value.retry_after_seconds is not None
