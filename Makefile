@@ -66,6 +66,14 @@ test: setup engine node targets image ## Run all tests on real parts; TOOLCRIB_W
 	@$(BIN)/python -P -m pytest -q $(ARGS) || { code=$$?; \
 	  [[ $$code != 5 ]] || echo "error: no test was found, which is no pass" >&2; exit $$code; }
 
+.PHONY: ldap
+ldap: setup
+	@deploy/setup/ldap.sh
+
+.PHONY: test-ldap
+test-ldap: engine ldap image ## Run the LDAP tests, on slapd and an OpenBao of their own
+	@$(BIN)/python -P -m pytest -q tests/ldap $(ARGS)
+
 CHECKS := check-format check-lint check-types check-layers check-protos check-breaking \
   check-generated check-locks check-hosts check-docs
 
@@ -142,4 +150,4 @@ clean: ## Remove everything that was made here: .venv, .toolcrib, caches
 .PHONY: help
 help: ## Say what there is
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

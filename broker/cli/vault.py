@@ -7,10 +7,9 @@ others. It is used for these requests and kept nowhere.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import logging
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,16 +24,16 @@ from broker.cli.output import (
     progress,
     show_one,
     to_json,
-    to_printable,
 )
+from broker.cli.vault_report import describe_finding, describe_plan, show_findings, show_plan
 from broker.doctor.files import is_open_to_others
 from broker.settings import Settings, SettingsInvalid, read_settings
 from broker.store.inspection import look_into
 from broker.store.protocol import StoreError
 from broker.vault_wish import Need, make_wish, open_session, read_folder, read_needs, vault_peer
 from credentials.bootstrap.blueprint import Wish, list_policies
-from credentials.bootstrap.plan import Change, Kind, NotTaken, Plan, apply_plan, make_plan
-from credentials.bootstrap.review import review_as_administrator, review_as_broker, shorten
+from credentials.bootstrap.plan import NotTaken, Plan, apply_plan, make_plan
+from credentials.bootstrap.review import review_as_administrator, review_as_broker
 from credentials.bootstrap.roles import RoleDefinition, RolesInvalid, read_roles
 from credentials.errors import Cause, CredentialsError
 from credentials.policies import BROKER_POLICY_NAME
@@ -45,8 +44,6 @@ from credentials.vault_api import VaultApi, VaultFault
 from tools.errors import BundleInvalid
 
 T = TypeVar("T")
-COLOURS = {"add": "green", "change": "yellow", "problem": "red", "warning": "yellow"}
-INDENT = " " * 9
 
 folder_path = click.Path(path_type=Path, file_okay=False)
 config_option = click.option(
@@ -123,14 +120,14 @@ def bootstrap(  # noqa: PLR0913 - one parameter an option
     async def work(api: VaultApi) -> Plan:
         plan = await make_plan(api, token, wish)
         if form == "table":
-            _show_plan(plan)
+            show_plan(plan)
         if what == "apply":
             await apply_plan(api, token, plan)
         return plan
 
     plan = _as_administrator(settings, work)
     if form == "json":
-        click.echo(to_json(_describe_plan(plan, applied=what == "apply")))
+        click.echo(to_json(describe_plan(plan, applied=what == "apply")))
     elif plan.changes:
         done = "written" if what == "apply" else "to be written: --apply writes it"
         click.echo(f"{len(plan.changes)} change{'' if len(plan.changes) == 1 else 's'} {done}", err=True)
@@ -212,9 +209,9 @@ def check(
             seen = {finding.subject.removeprefix("Vault's ") for finding in findings}
             findings += [one for one in found if one.subject not in seen]
     if form == "json":
-        click.echo(to_json([_describe_finding(finding) for finding in findings]))
+        click.echo(to_json([describe_finding(finding) for finding in findings]))
     else:
-        _show_findings(findings)
+        show_findings(findings)
     if any(not finding.is_warning for finding in findings):
         context.exit(UNHEALTHY)
     if not findings:
@@ -338,66 +335,3 @@ def _read_token(file: Path) -> Secret:
     if not token or not token.isascii() or not token.isprintable():
         raise CommandFailed(f"{'stdin' if str(file) == '-' else file}: holds no token", USAGE)
     return Secret(token)
-
-
-# --- what is shown ---
-def _show_plan(plan: Plan) -> None:
-    for change in plan.changes:
-        kind = click.style(f"{change.kind.value:<8}", fg=COLOURS[change.kind.value])
-        click.echo(f"{kind} {to_printable(change.item.subject)}")
-        for line in _lines(change):
-            click.secho(INDENT + to_printable(line), fg={"+": "green", "-": "red"}.get(line[:1]))
-    _show_findings(plan.problems)
-    if not plan.changes:
-        click.echo("nothing to do: Vault holds this already")
-
-
-def _lines(change: Change) -> Iterator[str]:
-    """Say what is written, field by field; a text line by line."""
-    for name, (before, after) in change.fields.items():
-        if name == "policy":
-            old, new = (str(value or "").strip().splitlines() for value in (before, after))
-            yield from (line.rstrip() for line in difflib.ndiff(old, new) if not line.startswith("?"))
-            continue
-        if change.kind is Kind.CHANGE:
-            yield f"- {name} = {shorten(before)}"
-        yield f"+ {name} = {shorten(after)}"
-
-
-def _show_findings(findings: Sequence[Finding]) -> None:
-    for finding in findings:
-        level = _level(finding)
-        text = to_printable(f"{finding.subject}: {finding.problem} → {finding.remedy}")
-        click.echo(f"{click.style(f'{level:<8}', fg=COLOURS[level])} {text}")
-
-
-def _level(finding: Finding) -> str:
-    return "warning" if finding.is_warning else "problem"
-
-
-def _describe_finding(finding: Finding) -> dict[str, str]:
-    return {
-        "level": _level(finding),
-        "subject": finding.subject,
-        "problem": finding.problem,
-        "remedy": finding.remedy,
-    }
-
-
-def _describe_plan(plan: Plan, *, applied: bool) -> dict[str, object]:
-    return {
-        "applied": applied,
-        "changes": [
-            {
-                "kind": change.kind.value,
-                "subject": change.item.subject,
-                "path": change.item.path,
-                "fields": {
-                    name: {"before": before, "after": after}
-                    for name, (before, after) in change.fields.items()
-                },
-            }
-            for change in plan.changes
-        ],
-        "problems": [_describe_finding(finding) for finding in plan.problems],
-    }

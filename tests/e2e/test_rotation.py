@@ -1,4 +1,4 @@
-"""Passwords and secrets are rotated from the command line while 20 calls a second go on: none of them fails."""
+"""Passwords and secrets are rotated from the command line under 20 calls a second: none of them fails."""
 
 from __future__ import annotations
 

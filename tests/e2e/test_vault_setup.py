@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -36,7 +37,7 @@ class Administrator:
         last = ["--token-file", str(self._token)] if token else []
         return CliRunner().invoke(main, ["vault", command, *words, "--config", self._config, *last])
 
-    def plan(self, *words: str) -> dict:
+    def plan(self, *words: str) -> dict[str, Any]:
         return json.loads(self.run("bootstrap", "--plan", *ROLES_FILES, *words, "-o", "json").stdout)
 
 

@@ -130,3 +130,13 @@ async def test_keeps_the_end_owed_when_vault_lost_the_role(session, vault, slapd
     vault.write(f"ldap/static-role/{REPORTER}", **fields)
     await session.end(lease)
     assert not slapd.can_bind(STATIC_DN, lease.secrets[0])
+
+
+async def test_ends_a_second_password_that_a_call_gave_the_user(session, slapd) -> None:
+    [lease] = await session.mint(TAG, wanted_static(), 60)
+    change = f"dn: {STATIC_DN}\nchangetype: modify\nadd: userPassword\nuserPassword: a-second-one\n"
+    slapd.change(change)
+    assert slapd.can_bind(STATIC_DN, Secret("a-second-one"))
+    assert slapd.can_bind(STATIC_DN, lease.secrets[0])
+    await session.end(lease)
+    assert not slapd.can_bind(STATIC_DN, Secret("a-second-one"))

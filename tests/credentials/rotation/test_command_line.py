@@ -1,4 +1,4 @@
-"""`toolcrib credentials rotate`, as the administrator runs it: what it asks, what it says, what it never says."""
+"""`toolcrib credentials rotate`, as the administrator runs it: what it asks, says, and never says."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_refuses_what_is_no_object_of_strings(administrator, vault, text) -> Non
 @pytest.mark.parametrize("asked", ["", ":32", "key:", "key:x", "key:11", "key:99999", "key:-20"])
 def test_refuses_to_make_what_it_cannot(administrator, vault, asked) -> None:
     said = administrator.run("kv", NAME, "--generate", asked)
-    assert (said.exit_code, read(vault)["key"]) == (2 if asked != "key:" else said.exit_code, OLD)
+    assert (said.exit_code, read(vault)["key"]) == (2, OLD)
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_refuses_a_name_that_is_a_path(administrator, name) -> None:
 def test_says_that_vault_has_no_directory(administrator) -> None:
     said = administrator.run("ldap", "--yes")
     assert said.exit_code != 0
-    assert "ldap" in said.stderr
+    assert "no LDAP engine" in said.stderr
 
 
 def test_names_what_is_not_known(administrator) -> None:

@@ -37,7 +37,8 @@ def read(request, context):
         "secret_base64": base64.b64encode(password.encode()).decode(),
         "secret_hex": password.encode().hex(),
     }
-    return mischief_pb2.ReadResponse(text=texts.get(how, "fine"))
+    token = password if how == "secret_needed" else ""
+    return mischief_pb2.ReadResponse(text=texts.get(how, "fine"), token=token)
 
 
 NEW_EFFECT = "INSERT INTO effects (idempotency_key) VALUES ($1) RETURNING number"
