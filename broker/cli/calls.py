@@ -178,7 +178,7 @@ def _print_part(title: str, rows: list[Any]) -> None:
         return
     click.echo(f"\n{title}")
     shown = [{name: _shorten(name, value) for name, value in row.items()} for row in rows]
-    whole = set(shown[0]) - {"username"}
+    whole = set(shown[0]) - {"username", "role"}
     for line in table(shown, terminal_columns() - 2, whole):
         click.echo(f"  {line}")
 

@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import click
 
+from broker.cli.administrator import ask_vault, config_option, read_config, read_token, token_option
 from broker.cli.output import (
-    REFUSED,
     UNHEALTHY,
     USAGE,
     CommandFailed,
@@ -26,33 +25,23 @@ from broker.cli.output import (
     to_json,
 )
 from broker.cli.vault_report import describe_finding, describe_plan, show_findings, show_plan
-from broker.doctor.files import is_open_to_others
-from broker.settings import Settings, SettingsInvalid, read_settings
+from broker.settings import Settings, SettingsInvalid
 from broker.store.inspection import look_into
 from broker.store.protocol import StoreError
-from broker.vault_wish import Need, make_wish, open_session, read_folder, read_needs, vault_peer
+from broker.vault_wish import Need, make_wish, open_session, read_folder, read_needs
 from credentials.bootstrap.blueprint import Wish, list_policies
 from credentials.bootstrap.plan import NotTaken, Plan, apply_plan, make_plan
 from credentials.bootstrap.review import review_as_administrator, review_as_broker
 from credentials.bootstrap.roles import RoleDefinition, RolesInvalid, read_roles
-from credentials.errors import Cause, CredentialsError
+from credentials.errors import CredentialsError
 from credentials.policies import BROKER_POLICY_NAME
 from credentials.role_check import Finding
-from credentials.secret import Secret
-from credentials.transport import HvacTransport
-from credentials.vault_api import VaultApi, VaultFault
+from credentials.vault_api import VaultApi
 from tools.errors import BundleInvalid
 
 T = TypeVar("T")
 
 folder_path = click.Path(path_type=Path, file_okay=False)
-config_option = click.option(
-    "--config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    required=True,
-    metavar="FILE",
-    help="The broker's toolcrib.toml.",
-)
 roles_option = click.option(
     "--roles",
     "roles_files",
@@ -64,16 +53,6 @@ roles_option = click.option(
 bundles_argument = click.argument("bundles", type=folder_path, nargs=-1, metavar="[BUNDLE]...")
 
 
-def _token_option(*, required: bool) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    return click.option(
-        "--token-file",
-        type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-        required=required,
-        metavar="FILE|-",
-        help="An administrator's Vault token: a file that only you can read, or - for stdin.",
-    )
-
-
 @click.group()
 def vault() -> None:
     """Set Vault up for the broker and its tools, and review what stands there."""
@@ -83,7 +62,7 @@ def vault() -> None:
 @click.option("--plan", "what", flag_value="plan", help="Show what would be written.")
 @click.option("--apply", "what", flag_value="apply", help="Show it, and write it.")
 @config_option
-@_token_option(required=True)
+@token_option(required=True)
 @roles_option
 @click.option(
     "--cidr",
@@ -113,9 +92,9 @@ def bootstrap(  # noqa: PLR0913 - one parameter an option
     """
     if what is None:
         raise CommandFailed("say --plan, to see what would be written, or --apply, to write it", USAGE)
-    settings = _read_settings(config)
+    settings = read_config(config)
     wish = _wish(settings, bundles, _read_roles(roles_files), cidrs)
-    token = _read_token(token_file)
+    token = read_token(token_file)
 
     async def work(api: VaultApi) -> Plan:
         plan = await make_plan(api, token, wish)
@@ -156,7 +135,7 @@ def policy(*, only_broker: bool, tools: tuple[Path, ...], config: Path | None, f
     """Print the policies, exactly as they have to stand in Vault. Asks nobody."""
     if config is None and not tools:
         raise CommandFailed("name --config FILE, --tool BUNDLE, or both", USAGE)
-    settings = _read_settings(config) if config else None
+    settings = read_config(config) if config else None
     needs = [_read_folder(folder) for folder in tools]
     if settings is not None and not (tools and not only_broker):
         needs += _registered(settings)
@@ -179,7 +158,7 @@ def policy(*, only_broker: bool, tools: tuple[Path, ...], config: Path | None, f
 
 @vault.command()
 @config_option
-@_token_option(required=False)
+@token_option(required=False)
 @roles_option
 @bundles_argument
 @output_option
@@ -199,9 +178,9 @@ def check(
     nothing. Exit code 3 when there is a problem.
     """
     logging.getLogger("credentials").setLevel(logging.CRITICAL)  # the findings say it
-    settings = _read_settings(config)
+    settings = read_config(config)
     wish = _wish(settings, bundles, _read_roles(roles_files))
-    token = _read_token(token_file) if token_file else None
+    token = read_token(token_file) if token_file else None
     with progress("looking"):
         findings = asyncio.run(_review(settings, wish))
         if token is not None:
@@ -228,46 +207,10 @@ async def _review(settings: Settings, wish: Wish) -> list[Finding]:
 
 
 def _as_administrator(settings: Settings, work: Callable[[VaultApi], Awaitable[T]]) -> T:
-    """Do something with a connection of our own.
-
-    Raises:
-        CommandFailed: Vault refused it, or gave no answer.
-    """
-
-    async def run() -> T:
-        transport = HvacTransport(vault_peer(settings))
-        try:
-            return await work(_NamingApi(transport))
-        finally:
-            await transport.close()
-
     try:
-        return asyncio.run(run())
-    except VaultFault as fault:
-        if fault.cause is Cause.DENIED:
-            raise CommandFailed(f"Vault denies it to this token: {fault}", REFUSED) from fault
-        raise CommandFailed(f"Vault: {fault}", UNHEALTHY) from fault
+        return ask_vault(settings, work)
     except NotTaken as error:
         raise CommandFailed(str(error), UNHEALTHY) from error
-
-
-class _NamingApi(VaultApi):
-    """Says at which path Vault refused: an administrator's token may lack one right of many."""
-
-    async def ask(
-        self,
-        method: str,
-        path: str,
-        token: Secret | None,
-        body: Mapping[str, Any] | None = None,
-        *,
-        repeatable: bool = True,
-    ) -> dict[str, Any]:
-        """Send one request; see `Transport.ask`."""
-        try:
-            return await super().ask(method, path, token, body, repeatable=repeatable)
-        except VaultFault as fault:
-            raise VaultFault(f"{method} {path}: {fault}", fault.cause) from fault
 
 
 # --- what is asked for ---
@@ -279,13 +222,6 @@ def _wish(
 ) -> Wish:
     needs = [*_registered(settings), *(_read_folder(folder) for folder in bundles)]
     return make_wish(settings, needs, definitions, cidrs)
-
-
-def _read_settings(config: Path) -> Settings:
-    try:
-        return read_settings(config)
-    except SettingsInvalid as error:
-        raise CommandFailed(str(error), USAGE) from error
 
 
 def _registered(settings: Settings) -> list[Need]:
@@ -314,24 +250,3 @@ def _read_roles(files: Sequence[Path]) -> list[RoleDefinition]:
         return read_roles(files)
     except RolesInvalid as error:
         raise CommandFailed(str(error), USAGE) from error
-
-
-def _read_token(file: Path) -> Secret:
-    """Read the administrator's token.
-
-    Raises:
-        CommandFailed: The file cannot be read, others may read it, or it is empty.
-    """
-    if str(file) == "-":
-        text = sys.stdin.readline()
-    else:
-        try:
-            if is_open_to_others(file):
-                raise CommandFailed(f"{file}: others may read it; chmod 600 {file}", USAGE)
-            text = file.read_text()
-        except (OSError, UnicodeDecodeError) as error:
-            raise CommandFailed(f"{file}: the token cannot be read", USAGE) from error
-    token = text.strip()
-    if not token or not token.isascii() or not token.isprintable():
-        raise CommandFailed(f"{'stdin' if str(file) == '-' else file}: holds no token", USAGE)
-    return Secret(token)

@@ -36,6 +36,7 @@ from tests.credentials.engines.conftest import (
     secret_path,
     wanted,
 )
+from tests.parts.vault import TARGET
 
 PAYLOADS = {
     "database": UsernamePassword,
@@ -190,6 +191,19 @@ def test_gives_a_child_nothing_else(engines_vault, child_token, engine) -> None:
 def test_gives_the_session_itself_no_credential(engines_vault, session_token, engine) -> None:
     for which in (A, B, BROKEN, NONE):
         assert_denied(engines_vault, session_token, secret_path(engine, which))
+
+
+def test_gives_the_session_itself_nothing_that_leads_to_one(engines_vault, session_token, engine) -> None:
+    leads = {
+        "database": [f"database/config/{TARGET}", f"database/roles/{role_of(engine)}/x", "database/reset/x"],
+        "database_static": [f"database/config/{TARGET}", f"database/rotate-root/{TARGET}"],
+        "kv": [f"toolcrib-kv/subkeys/{role_of(engine)}", f"toolcrib-kv/undelete/{role_of(engine)}"],
+        "pki": [f"toolcrib-pki/issue/{role_of(engine)}", f"toolcrib-pki/sign-verbatim/{role_of(engine)}"],
+        "ssh": [f"toolcrib-ssh/issue/{role_of(engine)}", f"toolcrib-ssh/creds/{role_of(engine)}"],
+        "transit": [f"toolcrib-sign/{way}/{role_of(engine)}" for way in ("backup", "hmac", "verify")],
+    }
+    for path in leads[engine]:
+        assert_denied(engines_vault, session_token, path)
 
 
 def test_lets_the_child_do_what_it_is_for(engines_vault, child_token, engine) -> None:
