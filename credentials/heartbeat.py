@@ -13,6 +13,8 @@ from credentials.logins import Token
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi
 
+BEATS_A_PERIOD = 3
+"""A session is renewed at least so often in each of its periods."""
 _log = logging.getLogger(__name__)
 
 
@@ -20,13 +22,21 @@ class Keeper(Protocol):
     """Keeps one token alive from `keep` to `release`."""
 
     async def keep(self, token: Token, on_lost: Callable[[], None]) -> None:
-        """Renew the token until it is released. `on_lost` is called once, in the event loop, when it ended."""
+        """Renew the token until it is released. `on_lost` is called once, in the loop, when it ended."""
 
     def look(self) -> None:
         """Find out soon whether the token still lives: something was denied."""
 
     async def release(self) -> None:
         """Stop keeping it. The token is not revoked by this."""
+
+    async def abandon(self) -> None:
+        """Stop keeping it, and see to its end if that can be done without this process."""
+
+
+def beat_seconds(renew_seconds: float, token: Token) -> float:
+    """Return the time between two renewals: what was asked for, or less where the period is short."""
+    return min(renew_seconds, token.period_seconds / BEATS_A_PERIOD)
 
 
 class Heartbeat:
@@ -55,16 +65,30 @@ class Heartbeat:
                 await self._task
         self._task = None
 
+    async def abandon(self) -> None:
+        """Stop; the token ends with its period."""
+        await self.release()
+
     async def _beat(self, token: Token, on_lost: Callable[[], None]) -> None:
+        seconds = beat_seconds(self._renew_seconds, token)
         while True:
             with suppress(TimeoutError):
-                async with asyncio.timeout(self._renew_seconds):
+                async with asyncio.timeout(seconds):
                     await self._look_now.wait()
             self._look_now.clear()
             try:
-                await self._api.renew(token.value)
-            except VaultFault as fault:
-                if fault.cause is Cause.DENIED:
+                if not await self._renew(token):
                     on_lost()
                     return
+            except VaultFault as fault:
                 _log.warning("heartbeat to Vault failed: %s", fault)
+
+    async def _renew(self, token: Token) -> bool:
+        """Renew; False when Vault does not know the token any more."""
+        try:
+            await self._api.renew(token.value)
+        except VaultFault as fault:
+            if fault.cause is not Cause.DENIED or await self._api.is_session_alive(token.value):
+                raise
+            return False
+        return True

@@ -159,7 +159,7 @@ class AsyncTransport:
         async with session.request(
             method.upper(), self._base + path, json=body, headers=headers, allow_redirects=False
         ) as response:
-            text = await response.content.read(MAX_ANSWER_BYTES)
+            text = await _read_whole(response.content)
             status = response.status
         return _read_answer(status, text)
 
@@ -243,6 +243,17 @@ class HvacTransport:
         )
         response: requests.Response = adapter.request(method, f"v1/{path}", json=body)
         return response
+
+
+async def _read_whole(stream: aiohttp.StreamReader) -> bytes:
+    """Read to the end: an answer comes in as many pieces as the network likes."""
+    parts, size = [], 0
+    async for part in stream.iter_any():
+        size += len(part)
+        if size > MAX_ANSWER_BYTES:
+            raise VaultFault(f"the answer is larger than {MAX_ANSWER_BYTES} bytes", Cause.INVALID)
+        parts.append(part)
+    return b"".join(parts)
 
 
 def _tls_context(peer: Peer) -> ssl.SSLContext:

@@ -10,7 +10,7 @@ from credentials.errors import Cause
 from credentials.lease import CallTag
 from credentials.policies import TOKEN_ROLE
 from credentials.secret import Secret
-from credentials.transport import Transport, VaultFault
+from credentials.transport import Peer, Transport, VaultFault
 
 __all__ = ["Child", "VaultApi", "VaultFault", "take"]
 
@@ -31,9 +31,9 @@ class VaultApi:
         self._transport = transport
 
     @property
-    def address(self) -> str:
-        """The Vault that is asked."""
-        return self._transport.peer.address
+    def peer(self) -> Peer:
+        """The Vault that is asked, and how it is known."""
+        return self._transport.peer
 
     async def close(self) -> None:
         """Close the connections."""

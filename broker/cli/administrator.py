@@ -42,7 +42,7 @@ def token_option(*, required: bool) -> Callable[[Command], Command]:
         type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
         required=required,
         metavar="FILE|-",
-        help="An administrator's Vault token: a file that only you can read, or - for a line of stdin.",
+        help="An administrator's Vault token: a file that only you can read, or - for stdin.",
     )
 
 

@@ -10,7 +10,6 @@ from credentials.statements import find_statement_problems
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
-
 _LOCKED_OUT = ("unable to start transaction: failed to connect to", "SQLSTATE 28P01")
 """What Vault says when the server refused its own password, before any statement. It happens in the moment in
 which that password is rotated: a request that waited for the rotation goes on with the one of before."""

@@ -126,6 +126,7 @@ def role_fields(name: str, max_ttl_seconds: int) -> dict[str, Any]:
 
 
 def make_request(key: ec.EllipticCurvePrivateKey, name: str) -> str:
+    """Write the request for a certificate, in PEM."""
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     request = x509.CertificateSigningRequestBuilder().subject_name(subject).sign(key, hashes.SHA256())
     return request.public_bytes(serialization.Encoding.PEM).decode()

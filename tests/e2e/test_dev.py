@@ -77,6 +77,12 @@ def test_prints_what_to_paste_and_takes_everything_away(dev: Dev):
     assert not (dev.state_dir / "run").exists()
 
 
+def test_leaves_no_core(dev: Dev):
+    dev.wait_for("· PostgreSQL")
+    limits = Path(f"/proc/{dev.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+
+
 def test_gives_up_a_start_cleanly(dev: Dev):
     dev.wait_for("· PostgreSQL")
     assert dev.end() == 130

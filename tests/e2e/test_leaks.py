@@ -23,8 +23,10 @@ from typing import Any
 
 import asyncpg
 import pytest
+from click.testing import CliRunner
 from prometheus_client import generate_latest
 
+from broker.cli import main
 from broker.dev import DATABASE, DevOptions, DevStack
 from credentials.dev_engines import put_secret
 from credentials.lease import KeyValues, Lease, UsernamePassword
@@ -299,6 +301,17 @@ def test_a_secret_that_was_told_is_named_to_the_audit(crib: Crib):
     ]
     assert sorted(event["details"]["credential"] for event in told) == ["canaries", "login"]
     assert {event["details"]["channel"] for event in told} == {"log"}
+
+
+def test_people_see_the_mark(crib: Crib):
+    reply = sing(crib, "stdout", number=0)
+    folder = crib.profile("olga", "operator").cert_path.parent
+    environment = {"TOOLCRIB_PROFILE": str(folder)}
+    shown = CliRunner().invoke(main, ["calls", "show", reply.call_id], env=environment)
+    listed = CliRunner().invoke(main, ["calls", "show", reply.call_id, "-o", "json"], env=environment)
+    assert "SECRET_IN_LOG" in shown.output
+    assert json.loads(listed.output)["marks"] == ["SECRET_IN_LOG"]
+    assert [lease["engine"] for lease in json.loads(listed.output)["leases"]] == ["kv", "database"]
 
 
 # --- last, because it leaves the canaries in the state ---------------------------------------------------

@@ -95,3 +95,13 @@ async def test_fails_no_call_while_the_secret_id_is_rotated(rehearsal, vault) ->
     replies = await rotate_under_load(rehearsal, 3, "secret-id")
     assert (len(replies), failed(replies)) == (PER_SECOND * SECONDS, [])
     assert (rehearsal.folder / "secret_id").read_text() != before
+
+
+async def test_logs_in_with_the_new_secret_id_when_the_session_ends(rehearsal, vault) -> None:
+    done = await asyncio.to_thread(rotate, rehearsal, "secret-id", "--yes")
+    assert done.exit_code == 0, done.output
+    for token in vault.list_tokens():
+        vault.write("auth/token/revoke-accessor", accessor=token["accessor"])
+    async with asyncio.timeout(30):
+        while (await rehearsal.call(LOOKUP, ORDER)).code != "OK":
+            await asyncio.sleep(0.2)

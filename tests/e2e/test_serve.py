@@ -121,6 +121,11 @@ def ask_health(served: Served) -> int:
         return health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=10).status
 
 
+def test_leaves_no_core(served: Served):
+    limits = Path(f"/proc/{served.process.pid}/limits").read_text()
+    assert re.search(r"Max core file size +0 +0 ", limits)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_answers_health_and_ends_when_told(served: Served, number: signal.Signals):
     assert ask_health(served) == health_pb2.HealthCheckResponse.SERVING

@@ -195,7 +195,11 @@ def test_gives_the_session_itself_no_credential(engines_vault, session_token, en
 
 def test_gives_the_session_itself_nothing_that_leads_to_one(engines_vault, session_token, engine) -> None:
     leads = {
-        "database": [f"database/config/{TARGET}", f"database/roles/{role_of(engine)}/x", "database/reset/x"],
+        "database": [
+            f"database/config/{TARGET}",
+            f"database/reset/{TARGET}",
+            f"database/rotate-root/{TARGET}",
+        ],
         "database_static": [f"database/config/{TARGET}", f"database/rotate-root/{TARGET}"],
         "kv": [f"toolcrib-kv/subkeys/{role_of(engine)}", f"toolcrib-kv/undelete/{role_of(engine)}"],
         "pki": [f"toolcrib-pki/issue/{role_of(engine)}", f"toolcrib-pki/sign-verbatim/{role_of(engine)}"],

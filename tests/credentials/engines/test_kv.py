@@ -61,6 +61,11 @@ async def test_refuses_a_short_value_and_does_not_tell_it(session, engines_vault
     assert LONG not in str(caught.value)
 
 
+async def test_gives_a_secret_of_the_largest_size(session, engines_vault) -> None:
+    put_secret(engines_vault, ROLE, {"key": "x" * 65_536})
+    assert len((await mint(session)).values["key"].reveal()) == 65_536
+
+
 @pytest.mark.parametrize("values", [{}, {f"k{n}": LONG for n in range(65)}, {"key": "x" * 65_537}])
 async def test_refuses_nothing_and_too_much(session, engines_vault, values) -> None:
     put_secret(engines_vault, ROLE, values)
