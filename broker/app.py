@@ -178,6 +178,8 @@ class Broker:
         await adopt_unfinished(self.store)
         self.debts = Debts(self.vault, self.store)
         await self.debts.start()
+        for debt in self.debts.owed:
+            await self.vault.hold(debt.lease)
         self._parts.push_async_callback(self.debts.close)
         catalogue = Catalogue(self.store)
         await catalogue.load()
@@ -201,7 +203,7 @@ class Broker:
                 catalogue,
                 self._hooks.clock,
             ),
-            vetting=Vetting(self.vault, DEFAULT_MOUNTS),
+            vetting=Vetting(self.vault, DEFAULT_MOUNTS, self.store.append_audit),
             platform_operators=frozenset(settings.server.platform_operators),
             tenure=self.tenure,
             metrics=self.metrics,

@@ -2,26 +2,36 @@
 
 A tool whose credential cannot be minted, or could not be ended, is refused here and not at its first call.
 Fail closed: while Vault does not answer, a bundle that wants credentials is not registered.
+
+Secrets that somebody put into Vault by hand are read for it, as for a call: the audit names each reading and
+its end, so that it has its counterpart in Vault's own log.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Protocol
 
 from broker.errors import Refused
+from broker.ids import make_call_id
+from broker.model import LeaseRecord
+from broker.stages.mint import record_lease
+from broker.store.protocol import AuditEvent
 from credentials.errors import CredentialsError
-from credentials.lease import CallTag, CredentialWanted
+from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds
 from credentials.role_check import Finding, check_token_role, find_unfit
 from credentials.secret import Secret
 from credentials.vault_api import VaultApi
-from credentials.vetting import Minter, vet
+from credentials.vetting import BY_HAND, Minter, vet
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.errors import Violation
 
 PLACE = "tool.yaml: credentials"
 Work = Callable[[VaultApi, Secret], Awaitable[list[Violation]]]
+Record = Callable[[AuditEvent], Awaitable[None]]
 
 
 class Session(Minter, Protocol):
@@ -34,18 +44,20 @@ class Session(Minter, Protocol):
 class Vetting:
     """Compares what bundles want with what Vault has."""
 
-    def __init__(self, session: Session, mounts: Mapping[str, str]) -> None:
+    def __init__(self, session: Session, mounts: Mapping[str, str], record: Record) -> None:
         self._session = session
         self._mounts = mounts
+        self._record = record
 
     async def find_violations(self, tenant: str, version: ToolVersion) -> list[Violation]:
         """Return what is wrong with a bundle's credentials, by their names in tool.yaml.
 
         Definitions are compared first; secrets that somebody put there by hand are read only when all is
-        well. Vault's audit names these readings by bundle and version: they are for no call.
+        well.
 
         Raises:
             Refused: CREDENTIALS_UNAVAILABLE: Vault does not answer, so nothing is known.
+            StoreError: The reading cannot be recorded; then nothing is read.
         """
         wanted = [
             CredentialWanted(name, asked.engine, asked.role, asked.max_signatures)
@@ -53,12 +65,11 @@ class Vetting:
         ]
         if not wanted:
             return []
-        tag = CallTag(f"registration-{version.bundle}-{version.version}", tenant, "", version.digest)
         try:
             violations = await self._session.ask(
                 "registration", lambda api, token: self._compare(api, token, wanted)
             )
-            values = {} if violations else await vet(self._session, tag, wanted)
+            values = {} if violations else await self._read(tenant, version, wanted)
         except CredentialsError as error:
             raise Refused(
                 Reason.REASON_CREDENTIALS_UNAVAILABLE,
@@ -66,6 +77,27 @@ class Vetting:
                 retry_after_seconds=2.0,
             ) from error
         return [*violations, *(Violation(f"{PLACE}.{name}", text) for name, text in values.items())]
+
+    async def _read(
+        self, tenant: str, version: ToolVersion, wanted: Sequence[CredentialWanted]
+    ) -> Mapping[str, str]:
+        by_hand = [item for item in wanted if item.engine in BY_HAND]
+        if not by_hand:
+            return {}
+        reading = _Reading(CallTag(make_call_id(), tenant, "", version.digest), self._session)
+        bundle = f"{version.bundle} {version.version}"
+        await self._record(reading.event("vetting.began", bundle=bundle, digest=version.digest))
+        kind = "vetting.failed"
+        try:
+            problems = await vet(reading, reading.tag, by_hand)
+            kind = "vetting.failed" if problems else "vetting.ended"
+            return problems
+        finally:
+            await self._record(reading.event(kind, leases=[lease.facts() for lease in reading.leases]))
+            for lease in reading.leases:
+                if lease.confirmed_dead is not None:
+                    facts = {"lease": lease.lease_id, "accessor": lease.accessor}
+                    await self._record(reading.event("lease.ended", **facts, credential=lease.credential))
 
     async def _compare(
         self, api: VaultApi, session: Secret, wanted: Sequence[CredentialWanted]
@@ -75,6 +107,31 @@ class Vetting:
             found = await find_unfit(api, session, self._mounts, item)
             violations += [_violation(f"{PLACE}.{item.name}", one) for one in found]
         return violations
+
+
+class _Reading:
+    """A session that notes what is read for one vetting."""
+
+    def __init__(self, tag: CallTag, session: Minter) -> None:
+        self.tag = tag
+        self.leases: list[LeaseRecord] = []
+        self._session = session
+
+    async def mint(self, tag: CallTag, wanted: Sequence[CredentialWanted], ttl_seconds: int) -> list[Lease]:
+        leases = await self._session.mint(tag, wanted, ttl_seconds)
+        self.leases += [record_lease(lease) for lease in leases]
+        return leases
+
+    async def end(self, lease: LeaseIds) -> datetime:
+        dead = await self._session.end(lease)
+        self.leases = [
+            replace(one, confirmed_dead=dead) if one.lease_id == lease.lease_id else one
+            for one in self.leases
+        ]
+        return dead
+
+    def event(self, kind: str, **details: object) -> AuditEvent:
+        return AuditEvent(kind, self.tag.tenant, "", datetime.now(UTC), self.tag.call_id, details=details)
 
 
 def _violation(place: str, found: Finding) -> Violation:

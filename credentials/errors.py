@@ -18,7 +18,8 @@ from credentials.lease import OwedLease
 class Cause(enum.StrEnum):
     """Why Vault gave nothing, or did not confirm an end.
 
-    LOCKED_OUT: the target did not let Vault itself in, which proves that nothing was made there.
+    NOTHING_MADE: the target refused Vault in a way that proves that nothing was made there, and that it may
+    not do again a moment later.
     """
 
     UNREACHABLE = "unreachable"
@@ -31,7 +32,7 @@ class Cause(enum.StrEnum):
     SESSION_LOST = "session lost"
     ROLE_UNSAFE = "role unsafe"
     OVERLOADED = "overloaded"
-    LOCKED_OUT = "locked out"
+    NOTHING_MADE = "nothing made"
 
 
 class CredentialsError(Exception):

@@ -88,7 +88,7 @@ class AppRole:
 
 @dataclass(frozen=True, slots=True)
 class Jwt:
-    """Log in with a signed token that somebody else keeps fresh: of an identity provider, or of Kubernetes."""
+    """Log in with a signed token that somebody else keeps fresh: an identity provider, or Kubernetes."""
 
     role: str
     token: Source
@@ -143,7 +143,7 @@ class StaticToken:
             "period": f"{self.period_seconds}s",
             "display_name": BROKER_POLICY_NAME,
         }
-        return _read_token(await api.ask("post", "auth/token/create", read_source(self.token), body))
+        return read_token(await api.ask("post", "auth/token/create", read_source(self.token), body))
 
 
 def read_source(source: Source) -> Secret:
@@ -198,16 +198,17 @@ def _find_doubts(found: Mapping[str, Any]) -> Iterator[str]:
         names = ", ".join(sorted(more))
         yield f"it has more policies than {BROKER_POLICY_NAME}: {names}; a stolen session could do more"
     if found.get("explicit_max_ttl"):
-        yield f"it ends for good after {found['explicit_max_ttl']} s (token_explicit_max_ttl), with every call"
+        yield f"its token_explicit_max_ttl ends it after {found['explicit_max_ttl']} s, with every call"
     if int(found.get("period") or 0) > MAX_PERIOD_SECONDS:
-        yield f"its period is {found['period']} s: as long may credentials live when broker and supervisor die"
+        yield f"its period is {found['period']} s: so long may logins outlive a broker and its supervisor"
 
 
 async def _log_in(api: VaultApi, mount: str, body: Mapping[str, str]) -> Token:
-    return _read_token(await api.ask("post", f"auth/{mount}/login", None, body))
+    return read_token(await api.ask("post", f"auth/{mount}/login", None, body))
 
 
-def _read_token(answer: dict[str, Any]) -> Token:
+def read_token(answer: dict[str, Any]) -> Token:
+    """Read the token of any login's answer."""
     auth = take(answer, "auth", "client_token", "lease_duration")
     return Token(Secret(auth["client_token"]), int(auth["lease_duration"]))
 

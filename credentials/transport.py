@@ -16,6 +16,7 @@ import asyncio
 import functools
 import json
 import ssl
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -24,7 +25,6 @@ from typing import Any, Protocol
 
 import aiohttp
 import requests
-from hvac import exceptions
 from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
@@ -44,6 +44,7 @@ _CAUSES = {
     502: Cause.UNREACHABLE,
     503: Cause.SEALED,
 }
+_DONE, _REDIRECTS = (200, 204), (301, 302, 303, 307, 308)
 MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
@@ -104,6 +105,9 @@ class Transport(Protocol):
             VaultFault: With a cause.
         """
 
+    async def reconnect(self) -> None:
+        """Read the files of the peer again for the connections from now on; open ones are closed."""
+
     async def close(self) -> None:
         """Close the connections."""
 
@@ -149,6 +153,10 @@ class AsyncTransport:
             await self._session.close()
             self._session = None
 
+    async def reconnect(self) -> None:
+        """Open new connections from now on; see `Transport.reconnect`."""
+        await self.close()
+
     async def _send(
         self, method: str, path: str, token: Secret | None, body: Mapping[str, Any] | None
     ) -> dict[str, Any]:
@@ -159,9 +167,11 @@ class AsyncTransport:
         async with session.request(
             method.upper(), self._base + path, json=body, headers=headers, allow_redirects=False
         ) as response:
-            text = await _read_whole(response.content)
-            status = response.status
-        return _read_answer(status, text)
+            text = bytearray()
+            async for chunk in response.content.iter_any():
+                text += chunk
+                _check_size(text)
+        return _read_answer(response.status, bytes(text))
 
     def _open(self) -> aiohttp.ClientSession:
         connector = aiohttp.TCPConnector(limit=self.peer.connections, ssl=_tls_context(self.peer))
@@ -182,14 +192,7 @@ class HvacTransport:
     def __init__(self, peer: Peer) -> None:
         self.peer = peer
         self._threads = ThreadPoolExecutor(min(peer.connections, 16), thread_name_prefix="vault")
-        self._http = requests.Session()
-        self._http.trust_env = False
-        self._http.verify = str(peer.ca_file) if peer.ca_file else True
-        if peer.certificate is not None and peer.private_key is not None:
-            self._http.cert = (str(peer.certificate), str(peer.private_key))
-        pool = HTTPAdapter(pool_connections=1, pool_maxsize=peer.connections)
-        self._http.mount("http://", pool)
-        self._http.mount("https://", pool)
+        self._http = self._open()
 
     async def ask(
         self,
@@ -209,20 +212,32 @@ class HvacTransport:
         self._threads.shutdown(wait=False)
         self._http.close()
 
+    async def reconnect(self) -> None:
+        """Open new connections from now on; see `Transport.reconnect`."""
+        self._http.close()
+        self._http = self._open()
+
+    def _open(self) -> requests.Session:
+        peer, opened = self.peer, requests.Session()
+        opened.trust_env = False
+        opened.verify = str(peer.ca_file) if peer.ca_file else True
+        if peer.certificate is not None and peer.private_key is not None:
+            opened.cert = (str(peer.certificate), str(peer.private_key))
+        pool = HTTPAdapter(pool_connections=1, pool_maxsize=peer.connections)
+        opened.mount("http://", pool)
+        opened.mount("https://", pool)
+        return opened
+
     def _ask(
         self, method: str, path: str, token: Secret | None, body: Mapping[str, Any] | None, repeatable: bool
     ) -> dict[str, Any]:
         try:
             try:
-                response = self._send(method, path, token, body)
+                return self._send(method, path, token, body)
             except requests.exceptions.ConnectionError as error:
                 if isinstance(error, requests.exceptions.Timeout) or not repeatable:
                     raise
-                response = self._send(method, path, token, body)
-            return _read_answer(response.status_code, response.content)
-        except exceptions.VaultError as error:
-            text = "; ".join(str(item) for item in error.errors or ()) or str(error.args[0] or "")
-            raise VaultFault(_tidy(text), _cause_of(error)) from error
+                return self._send(method, path, token, body)
         except requests.exceptions.Timeout as error:
             raise _silent(self.peer) from error
         except requests.exceptions.SSLError as error:
@@ -232,7 +247,7 @@ class HvacTransport:
 
     def _send(
         self, method: str, path: str, token: Secret | None, body: Mapping[str, Any] | None
-    ) -> requests.Response:
+    ) -> dict[str, Any]:
         adapter = RawAdapter(
             base_uri=self.peer.address,
             token=token.reveal() if token else None,
@@ -241,19 +256,15 @@ class HvacTransport:
             timeout=self.peer.timeout_seconds,
             allow_redirects=False,
         )
-        response: requests.Response = adapter.request(method, f"v1/{path}", json=body)
-        return response
-
-
-async def _read_whole(stream: aiohttp.StreamReader) -> bytes:
-    """Read to the end: an answer comes in as many pieces as the network likes."""
-    parts, size = [], 0
-    async for part in stream.iter_any():
-        size += len(part)
-        if size > MAX_ANSWER_BYTES:
-            raise VaultFault(f"the answer is larger than {MAX_ANSWER_BYTES} bytes", Cause.INVALID)
-        parts.append(part)
-    return b"".join(parts)
+        late = time.monotonic() + self.peer.timeout_seconds
+        with adapter.request(method, f"v1/{path}", raise_exception=False, json=body, stream=True) as response:
+            text = bytearray()
+            for chunk in response.iter_content(65_536):
+                text += chunk
+                _check_size(text)
+                if time.monotonic() > late:
+                    raise requests.exceptions.ReadTimeout
+        return _read_answer(response.status_code, bytes(text))
 
 
 def _tls_context(peer: Peer) -> ssl.SSLContext:
@@ -263,34 +274,26 @@ def _tls_context(peer: Peer) -> ssl.SSLContext:
     return context
 
 
+def _check_size(text: bytearray) -> None:
+    if len(text) > MAX_ANSWER_BYTES:
+        raise VaultFault("the answer is too large: is this a Vault?", Cause.INVALID)
+
+
 def _read_answer(status: int, text: bytes) -> dict[str, Any]:
-    if status == requests.codes.no_content:
-        return {}
     try:
         answer = json.loads(text) if text else {}
     except ValueError:
         answer = None
-    if status == requests.codes.ok and isinstance(answer, dict):
+    if status in _DONE:
+        if not isinstance(answer, dict):
+            raise VaultFault("the answer is no JSON: is this a Vault?", Cause.INVALID)
         return answer
+    if status in _REDIRECTS:
+        said = "it names another address, which is not followed: give vault.address the active Vault's"
+        raise VaultFault(said, Cause.UNREACHABLE)
     errors = answer.get("errors") if isinstance(answer, dict) else None
     said = "; ".join(str(item) for item in errors) if isinstance(errors, list) else ""
-    if status == requests.codes.ok:
-        raise VaultFault("the answer is no JSON: is this a Vault?", Cause.INVALID)
     raise VaultFault(_tidy(said) or f"status {status}", _CAUSES.get(status, Cause.INVALID))
-
-
-def _cause_of(error: exceptions.VaultError) -> Cause:
-    causes: dict[type[Exception], int] = {
-        exceptions.VaultDown: 503,
-        exceptions.VaultNotInitialized: 501,
-        exceptions.Forbidden: 403,
-        exceptions.Unauthorized: 401,
-        exceptions.InvalidPath: 404,
-        exceptions.InternalServerError: 500,
-        exceptions.BadGateway: 502,
-        exceptions.RateLimitExceeded: 429,
-    }
-    return _CAUSES[causes.get(type(error), 400)]
 
 
 def _tidy(text: str) -> str:

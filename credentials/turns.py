@@ -1,10 +1,12 @@
-"""Turns at a login that exists once: one call has it, from its mint until its end is confirmed."""
+"""Who may ask Vault now: one call at a time for a login that exists once, and so many at once for all."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection
+
+from credentials.errors import Cause, CredentialsUnavailable
 
 Turn = tuple[str, str]
 """Engine and role."""
@@ -15,7 +17,7 @@ class Turns:
 
     def __init__(self) -> None:
         self._locks: defaultdict[Turn, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._owners: dict[Turn, str] = {}
+        self._owners: defaultdict[Turn, set[str]] = defaultdict(set)
 
     async def take(self, turn: Turn, timeout_seconds: float) -> bool:
         """Wait for a login; False when it did not come free in time."""
@@ -28,20 +30,51 @@ class Turns:
 
     def belongs_to(self, turn: Turn, accessor: str) -> None:
         """Say which child token has the login that was taken."""
-        self._owners[turn] = accessor
+        self._owners[turn].add(accessor)
 
-    def fail(self, turn: Turn, owed: Sequence[str]) -> None:
-        """Free a login that was taken and given to nobody, unless the end of a child token is owed."""
-        if owed:
-            self.belongs_to(turn, owed[0])
-        else:
-            self._give_back(turn)
+    def fail(self, turn: Turn, owed: Collection[str]) -> None:
+        """Free a login that was taken and given to nobody, unless the end of child tokens is owed."""
+        self._owners[turn].update(owed)
+        self._free(turn)
+
+    async def hold(self, turn: Turn, accessor: str) -> None:
+        """Take a login for an end that an earlier run left owed: nobody gets it before that end."""
+        if not self._owners[turn]:
+            await self._locks[turn].acquire()
+        self._owners[turn].add(accessor)
 
     def end(self, turn: Turn, accessor: str) -> None:
-        """Free a login after its owner's end; others' ends, also of earlier runs, change nothing."""
-        if self._owners.get(turn) == accessor:
-            self._give_back(turn)
+        """Free a login after its owner's end; another's end changes nothing."""
+        if accessor in self._owners.get(turn, ()):
+            self._owners[turn].discard(accessor)
+            self._free(turn)
 
-    def _give_back(self, turn: Turn) -> None:
-        self._owners.pop(turn, None)
-        self._locks[turn].release()
+    def _free(self, turn: Turn) -> None:
+        if not self._owners[turn]:
+            del self._owners[turn]
+            self._locks[turn].release()
+
+
+class Room:
+    """A place among the requests under way, or a refusal when none ends in time."""
+
+    def __init__(self, most: int, timeout_seconds: float) -> None:
+        self._places = asyncio.Semaphore(most)
+        self._most, self._timeout_seconds = most, timeout_seconds
+
+    async def __aenter__(self) -> None:
+        """Take a place.
+
+        Raises:
+            CredentialsUnavailable: OVERLOADED.
+        """
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._places.acquire()
+        except TimeoutError as error:
+            text = f"{self._most} requests to Vault are under way and none ends; try again"
+            raise CredentialsUnavailable(text, Cause.OVERLOADED) from error
+
+    async def __aexit__(self, *_: object) -> None:
+        """Give it back."""
+        self._places.release()

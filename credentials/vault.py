@@ -2,8 +2,9 @@
 
 Where it stands on the path: mint opens leases, settle ends them. Rules:
 
-1. The session is a login with a short period, kept alive by a `Keeper`. When the broker dies the keeper ends
-   it, or nobody renews it, and Vault ends every lease with it: that is the backstop, not the way a call ends.
+1. The session (credentials/session.py) is a login with a short period, kept alive by a `Keeper`. When the
+   broker dies the keeper ends it, or nobody renews it, and Vault ends every lease with it: that is the
+   backstop, not the way a call ends.
 2. Each credential gets a child token of its own, which can get one role's credential and has no other right.
    The session itself can read no credential.
 3. A role that is unfit (credentials/engines) is refused before anything is minted.
@@ -20,16 +21,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import datetime, timedelta
 from typing import TypeVar
 
-from credentials.engines import DEFAULT_MOUNTS, ENGINES, SecretsEngine
+from credentials.engines import ENGINES, SecretsEngine
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
-from credentials.heartbeat import Heartbeat, Keeper
+from credentials.heartbeat import Heartbeat
 from credentials.lease import (
     NO_LEASE,
     UNKNOWN_LEASE,
@@ -43,7 +42,7 @@ from credentials.logins import Login
 from credentials.policies import tool_policy_name
 from credentials.role_check import Finding, RoleCheck
 from credentials.secret import Secret
-from credentials.transport import AsyncTransport, Peer, Transport, VaultFault
+from credentials.transport import Peer, VaultFault
 from credentials.turns import Turns
 from credentials.vault_api import Child, VaultApi
 
@@ -60,67 +59,16 @@ __all__ = [
 
 T = TypeVar("T")
 ROLE_SHAPE = re.compile(r"^[a-z0-9-]{1,63}$")
-FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.2, 5.0
-LOCKED_OUT_PAUSE_SECONDS = 0.25
+SECOND_TRIES_AFTER_SECONDS = (0.25, 1.0)
 """A rotation of Vault's password at a target takes some milliseconds."""
 _log = logging.getLogger(__name__)
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _keep_nothing(call_id: str, owed: Sequence[OwedLease]) -> None:
-    for lease in owed:
-        _log.error("nobody takes over lease %s of call %s", lease.lease_id, call_id)
-
-
-def _ignore() -> None:
-    pass
-
-
-@dataclass(frozen=True, slots=True)
-class SessionTuning:
-    """How a session behaves.
-
-    Attributes:
-        ca_file: PEM of the CA of Vault's certificate; None: the system's.
-        certificate: Ours and its key, for the login by certificate.
-        timeout_seconds: For one request, to connect and to answer.
-        renew_seconds: Between two heartbeats.
-        max_requests: Mints at once, and ends at once. A mint without room within the timeout is refused.
-        role_check_seconds: How long a role that was found safe counts as safe.
-        mounts: Mount path by plugin.
-        transport: Makes the way to Vault.
-        keeper: Makes what keeps the session alive; None: a `Heartbeat`.
-        on_lost: Told when a session ended by itself: its leases are gone.
-        on_owed: Told (call id, leases) what a cancelled mint made and could not end.
-    """
-
-    ca_file: Path | None = None
-    certificate: tuple[Path, Path] | None = None
-    timeout_seconds: float = 5.0
-    renew_seconds: float = 5.0
-    max_requests: int = 16
-    role_check_seconds: float = 60.0
-    mounts: Mapping[str, str] = field(default_factory=lambda: DEFAULT_MOUNTS)
-    transport: Callable[[Peer], Transport] = AsyncTransport
-    keeper: Callable[[VaultApi], Keeper] | None = None
-    on_lost: Callable[[], None] = _ignore
-    on_owed: Callable[[str, Sequence[OwedLease]], None] = _keep_nothing
-    now: Callable[[], datetime] = _utc_now
-
-
 class VaultSession:
-    """The broker's login at Vault. `open` it before use, `close` it at the end.
-
-    Attributes:
-        lost: True while there is no session.
-    """
+    """The broker's login at Vault. `open` it before use, `close` it at the end."""
 
     def __init__(self, address: str, login: Login, tuning: SessionTuning | None = None) -> None:
         self._tuning = tuning = tuning or SessionTuning()
-        self._login = login
         certificate, private_key = tuning.certificate or (None, None)
         peer = Peer(
             address,
@@ -131,18 +79,24 @@ class VaultSession:
             2 * tuning.max_requests + 1,
         )
         self._api = VaultApi(tuning.transport(peer))
-        self._keeper = (
-            tuning.keeper(self._api) if tuning.keeper else Heartbeat(self._api, tuning.renew_seconds)
-        )
+        keeper = tuning.keeper(self._api) if tuning.keeper else Heartbeat(self._api, tuning.renew_seconds)
+        self._session = Session(self._api, login, keeper, self._on_lost, tuning.on_opened)
         self._roles = RoleCheck(self._api, tuning.mounts, tuning.role_check_seconds)
         self._turns = Turns()
-        self._mints = asyncio.Semaphore(tuning.max_requests)
+        self._room = Room(tuning.max_requests, tuning.timeout_seconds)
         self._ends = asyncio.Semaphore(tuning.max_requests)
-        self._token = Secret("")
         self._background: set[asyncio.Task[None]] = set()
         self._live: dict[str, Lease] = {}
-        self._closing = False
-        self.lost = False
+
+    @property
+    def lost(self) -> bool:
+        """True while there is no session in place of one that ended."""
+        return self._session.lost
+
+    @property
+    def is_open(self) -> bool:
+        """True while there is a session, as far as is known."""
+        return self._session.is_open
 
     async def open(self) -> None:
         """Log in, and have the session kept alive.
@@ -151,14 +105,13 @@ class VaultSession:
             CredentialsUnavailable: Vault does not answer, is sealed, or refuses the login.
         """
         try:
-            await self._log_in()
+            await self._session.open()
         except VaultFault as fault:
             await self._api.close()
             raise _unavailable("cannot log in", fault) from fault
 
     async def close(self) -> None:
         """End every live lease, then the session. What fails here ends with the session's period."""
-        self._closing = True
         await asyncio.gather(*self._background, return_exceptions=True)
         ends = await asyncio.gather(
             *(self.end(lease) for lease in list(self._live.values())), return_exceptions=True
@@ -166,13 +119,7 @@ class VaultSession:
         for error in ends:
             if isinstance(error, EndNotConfirmed):
                 _log.error("at close: %s", error)
-        await self._keeper.release()
-        if self._token and not self.lost:
-            try:
-                await self._api.revoke_session(self._token)
-            except VaultFault as fault:
-                _log.error("the session could not be ended and lives until its period is over: %s", fault)
-        self._token = Secret("")
+        await self._session.close()
         await self._api.close()
 
     async def mint(self, tag: CallTag, wanted: Sequence[CredentialWanted], ttl_seconds: int) -> list[Lease]:
@@ -215,9 +162,15 @@ class VaultSession:
             raise
         except VaultFault as fault:
             if fault.cause is Cause.DENIED:
-                self._keeper.look()
+                self._session.look()
             raise EndNotConfirmed(lease.lease_id, str(fault), fault.cause) from fault
         return self._tuning.now()
+
+    async def hold(self, lease: LeaseIds) -> None:
+        """Keep a login that exists once from every call until this lease, of an earlier run, was ended."""
+        engine = ENGINES.get(lease.engine)
+        if engine is not None and engine.exclusive:
+            await self._turns.hold((lease.engine, lease.role), lease.accessor)
 
     async def ask(self, subject: str, work: Callable[[VaultApi, Secret], Awaitable[T]]) -> T:
         """Make a request with the session's own token, for what else this package asks of Vault.
@@ -225,8 +178,8 @@ class VaultSession:
         Raises:
             CredentialsUnavailable: With a cause; the message begins with the subject.
         """
-        async with self._room():
-            session = self._living_session(subject)
+        async with self._room:
+            session = self._session.living(subject)
             try:
                 return await work(self._api, session)
             except VaultFault as fault:
@@ -239,7 +192,7 @@ class VaultSession:
             What is wrong and how to mend it; empty when all is well.
         """
         try:
-            return await self._roles.check(self._token, wanted)
+            return await self._roles.check(self._session.token, wanted)
         except VaultFault as fault:
             remedy = "see that Vault runs, is unsealed and knows the broker's login"
             return [Finding("Vault", str(fault), remedy)]
@@ -248,38 +201,9 @@ class VaultSession:
         """List what this session minted and has not confirmed dead."""
         return [lease.owed() for lease in self._live.values()]
 
-    # --- the session ---
-    async def _log_in(self) -> None:
-        token = await self._login.log_in(self._api)
-        self._token, self.lost = token.value, False
-        await self._keeper.keep(token, self._on_lost)
-
     def _on_lost(self) -> None:
-        """Open a new session in place of one that ended; it took its leases with it."""
-        if self._closing or self.lost:
-            return
-        self.lost = True
         self._roles.forget()
-        _log.error("the session at Vault ended, and its leases with it; logging in again")
-        self._spawn(self._log_in_again())
         self._tuning.on_lost()
-
-    async def _log_in_again(self) -> None:
-        pause = FIRST_PAUSE_SECONDS
-        while not self._closing:
-            try:
-                await self._log_in()
-                return
-            except VaultFault as fault:
-                _log.warning("cannot log in at Vault: %s", fault)
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE_SECONDS)
-
-    def _living_session(self, subject: str) -> Secret:
-        if not self._token or self.lost:
-            text = f"{subject}: the broker's session at Vault ended; it is being opened again"
-            raise CredentialsUnavailable(text, Cause.SESSION_LOST)
-        return self._token
 
     # --- mint ---
     async def _mint_all(
@@ -307,8 +231,8 @@ class VaultSession:
             text = f'credential "{wanted.name}": another call has the login {wanted.role}; try again'
             raise CredentialsUnavailable(text, Cause.OVERLOADED)
         try:
-            async with self._room():
-                lease = await self._mint_again_if_locked_out(engine, tag, wanted, ttl_seconds)
+            async with self._room:
+                lease = await self._mint_patiently(engine, tag, wanted, ttl_seconds)
         except BaseException as error:
             if turn is not None:
                 self._turns.fail(turn, [owed.accessor for owed in getattr(error, "owed", ())])
@@ -318,30 +242,28 @@ class VaultSession:
         self._live[lease.lease_id] = lease
         return lease
 
-    def _room(self) -> _Room:
-        return _Room(self._mints, self._tuning.timeout_seconds, self._tuning.max_requests)
-
-    async def _mint_again_if_locked_out(
+    async def _mint_patiently(
         self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
     ) -> Lease:
-        """Mint; once more, with another child, where the target refused Vault itself.
+        """Mint; again, with another child, where the target refused Vault for a moment.
 
-        It does so in the moment in which Vault's own password there is rotated. Nothing was made and the
-        first child's end is confirmed, so no credential is made twice.
+        It does so while Vault's own password there is rotated. Nothing was made, and the end of the child
+        before is confirmed, so no credential is made twice.
         """
-        try:
-            return await self._mint(engine, tag, wanted, ttl_seconds)
-        except CredentialsUnavailable as error:
-            if error.cause is not Cause.LOCKED_OUT or error.owed:
-                raise
-        await asyncio.sleep(LOCKED_OUT_PAUSE_SECONDS)
+        for pause in SECOND_TRIES_AFTER_SECONDS:
+            try:
+                return await self._mint(engine, tag, wanted, ttl_seconds)
+            except CredentialsUnavailable as error:
+                if error.cause is not Cause.NOTHING_MADE or error.owed:
+                    raise
+            await asyncio.sleep(pause)
         return await self._mint(engine, tag, wanted, ttl_seconds)
 
     async def _mint(
         self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
     ) -> Lease:
         subject = f'credential "{wanted.name}" ({wanted.engine} role {wanted.role})'
-        session = self._living_session(subject)
+        session = self._session.living(subject)
         try:
             problems = await self._roles.find_problems(session, engine, wanted.role)
             if problems:
@@ -392,9 +314,8 @@ class VaultSession:
             return _unavailable(subject, fault)
         with suppress(VaultFault):
             if not await self._api.is_session_alive(session):
-                self._keeper.look()
-                text = f"{subject}: the broker's session at Vault ended; it is being opened again"
-                return CredentialsUnavailable(text, Cause.SESSION_LOST)
+                self._session.look()
+                return gone(subject)
         text = f"{subject}: Vault denies it to the broker; run `toolcrib vault check`"
         return CredentialsUnavailable(text, Cause.DENIED)
 
@@ -402,7 +323,7 @@ class VaultSession:
     async def _end(self, lease: LeaseIds) -> None:
         """End and confirm, in one piece that a cancelled call cannot cut in two."""
         async with self._ends:
-            api, session = self._api, self._token
+            api, session = self._api, self._session.token
             if known := _is_vaults(lease.lease_id):
                 await api.revoke_lease(session, lease.lease_id)
             if (engine := ENGINES.get(lease.engine)) is not None:
@@ -452,24 +373,6 @@ class VaultSession:
         task.add_done_callback(self._background.discard)
 
 
-class _Room:
-    """A place among the requests under way, or a refusal when none ends in time."""
-
-    def __init__(self, places: asyncio.Semaphore, timeout_seconds: float, most: int) -> None:
-        self._places, self._timeout_seconds, self._most = places, timeout_seconds, most
-
-    async def __aenter__(self) -> None:
-        try:
-            async with asyncio.timeout(self._timeout_seconds):
-                await self._places.acquire()
-        except TimeoutError as error:
-            text = f"{self._most} requests to Vault are under way and none ends; try again"
-            raise CredentialsUnavailable(text, Cause.OVERLOADED) from error
-
-    async def __aexit__(self, *_: object) -> None:
-        self._places.release()
-
-
 async def _finish(task: asyncio.Future[None]) -> None:
     """Let an end that was cut off come to its end; whoever owes it tries it again."""
     with suppress(VaultFault):
@@ -501,7 +404,7 @@ def _unavailable(subject: str, fault: VaultFault, owed: Sequence[OwedLease] = ()
         Cause.SEALED: "Vault is sealed: unseal it",
         Cause.BACKEND: "Vault could not make it at the target: see that the target runs and the grants exist",
         Cause.DENIED: "Vault denies it: run `toolcrib vault check`",
-        Cause.LOCKED_OUT: "the target refuses the password that Vault itself has there",
+        Cause.NOTHING_MADE: "the target refused Vault again and again, and nothing was made there",
     }
     text = ": ".join(part for part in (subject, hints.get(fault.cause, ""), str(fault)) if part)
     return CredentialsUnavailable(text, fault.cause, owed)

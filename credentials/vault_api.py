@@ -39,6 +39,10 @@ class VaultApi:
         """Close the connections."""
         await self._transport.close()
 
+    async def reconnect(self) -> None:
+        """Open new connections from now on; see `Transport.reconnect`."""
+        await self._transport.reconnect()
+
     async def ask(
         self,
         method: str,

@@ -10,9 +10,11 @@ from typing import Any
 
 from broker.store.protocol import AuditRecord
 
-OPENED, LEASE_ENDED = "call.reserved", "lease.ended"
-FAILED, ADOPTED = "call.failed", "call.adopted"
-ENDS = frozenset({"call.succeeded", FAILED, ADOPTED})
+LEASE_ENDED, ADOPTED = "lease.ended", "call.adopted"
+# A bundle's vetting reads secrets as a call does (broker/vetting.py).
+OPENED = frozenset({"call.reserved", "vetting.began"})
+FAILED = frozenset({"call.failed", "vetting.failed"})
+ENDS = frozenset({"call.succeeded", "vetting.ended", ADOPTED}) | FAILED
 _ID_DIGITS = slice(1, 13)
 
 
@@ -68,12 +70,12 @@ def read_record(record: AuditRecord) -> tuple[datetime, OurHappening | None]:
     said = json.loads(record.payload)
     at, kind = datetime.fromisoformat(said["at"]), said["kind"]
     call_id, details = said["call_id"], said["details"]
-    if kind == OPENED:
+    if kind in OPENED:
         places = {name: str(said[name]) for name in ("call_id", "tenant", "environment")}
         return at, CallOpened({**places, "digest": str(details.get("digest", ""))})
     if kind in ENDS:
         leases = tuple(_lease(one) for one in details.get("leases", ()))
-        return at, CallEnded(call_id, record.sequence, at, leases, kind == FAILED, kind == ADOPTED)
+        return at, CallEnded(call_id, record.sequence, at, leases, kind in FAILED, kind == ADOPTED)
     if kind == LEASE_ENDED:
         return at, LeaseEnded(call_id, record.sequence, at, str(details["accessor"]))
     return at, None

@@ -72,10 +72,10 @@ class Minter:
         ttl_seconds = math.ceil(max(call.deadline - time.monotonic(), 0)) + MARGIN_SECONDS
         try:
             leases = await self._vault.mint(tag, wanted, ttl_seconds)
-            trail.leases = [_record(lease) for lease in leases]
+            trail.leases = [record_lease(lease) for lease in leases]
             return leases
         except CredentialsUnavailable as error:
-            trail.leases = [_record(lease) for lease in error.owed]  # written down with the call's end
+            trail.leases = [record_lease(lease) for lease in error.owed]  # written down with the call's end
             self._debts.owe(reservation.call_id, trail.leases)
             raise NothingRan(
                 Reason.REASON_CREDENTIALS_UNAVAILABLE,
@@ -108,7 +108,8 @@ async def end_leases(trail: Trail, debts: Debts) -> None:
     trail.leases = list(await asyncio.gather(*map(end, trail.leases)))
 
 
-def _record(lease: Lease | OwedLease) -> LeaseRecord:
+def record_lease(lease: Lease | OwedLease) -> LeaseRecord:
+    """Say what the record knows of a lease."""
     return LeaseRecord(
         lease.lease_id,
         lease.accessor,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from credentials.engines.base import Minted
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted, UsernamePassword
@@ -10,9 +12,14 @@ from credentials.statements import find_statement_problems
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
-_LOCKED_OUT = ("unable to start transaction: failed to connect to", "SQLSTATE 28P01")
-"""What Vault says when the server refused its own password, before any statement. It happens in the moment in
-which that password is rotated: a request that waited for the rotation goes on with the one of before."""
+_NOTHING_MADE = re.compile(
+    r"unable to start transaction: failed to connect to .*SQLSTATE 28P01"
+    r"|failed to execute query: ERROR: (tuple concurrently updated|.*SQLSTATE 40(001|P01))"
+)
+"""What Vault says when the server refused Vault's own password before any statement, or undid the transaction
+of a creation because another one was in its way. The first happens in the moment in which that password is
+rotated: a request that waited goes on with the one of before. The second happens when many logins get grants
+on one table at once. Our creation statements are one transaction."""
 
 
 class DatabaseEngine:
@@ -44,8 +51,8 @@ class DatabaseEngine:
         try:
             answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
         except VaultFault as fault:
-            if all(words in str(fault) for words in _LOCKED_OUT):
-                raise VaultFault(str(fault), Cause.LOCKED_OUT) from fault
+            if _NOTHING_MADE.search(str(fault)):
+                raise VaultFault(str(fault), Cause.NOTHING_MADE) from fault
             raise
         data = take(answer, "data", "username", "password")
         lease_id = str(answer.get("lease_id", ""))

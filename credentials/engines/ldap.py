@@ -20,7 +20,7 @@ from credentials.vault_api import VaultApi, take
 
 MIN_PERIOD_SECONDS = 7200
 """Twice the longest call: Vault's own rotations would come in the middle of calls too often."""
-_LOCKED_OUT = "failed to create user: failed to execute statements: failed to bind with current"
+_NOTHING_MADE = "failed to create user: failed to execute statements: failed to bind with current"
 """What Vault says when the directory refused its own password, before any change. It happens in the moment in
 which that password is rotated."""
 _USER = "cn={{.Username}}"
@@ -97,8 +97,8 @@ class LdapEngine:
         try:
             answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
         except VaultFault as fault:
-            if _LOCKED_OUT in str(fault):
-                raise VaultFault(str(fault), Cause.LOCKED_OUT) from fault
+            if _NOTHING_MADE in str(fault):
+                raise VaultFault(str(fault), Cause.NOTHING_MADE) from fault
             raise
         data = take(answer, "data", "username", "password")
         lease_id = str(answer.get("lease_id", ""))

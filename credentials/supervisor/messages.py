@@ -1,4 +1,4 @@
-"""What broker and supervisor say to each other: one JSON object a packet, on a socket that keeps packets apart.
+"""What broker and supervisor say to each other: one JSON object in each packet of a socket.
 
 The standard library only: the supervisor imports this.
 """

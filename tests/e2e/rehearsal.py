@@ -192,7 +192,8 @@ def _write_settings(folder: Path, vault: DevVault, play: Play) -> None:
     write_private(folder / "server.key", server.key_pem.reveal())
     write_private(folder / "broker.key", secrets.token_hex(32))
     write_private(folder / "role_id", vault.role_id.reveal())
-    write_private(folder / "secret_id", vault.secret_id.reveal())
+    secret_id = vault.write("auth/approle/role/toolcrib-broker/secret-id")["data"]["secret_id"]
+    write_private(folder / "secret_id", secret_id)
     write_private(folder / "token", vault.root_token.reveal())
     vault.install_tenant_key(TENANT)
     engine = f'[engine]\nurl = "{play.engine.base_url}"\n' if play.engine else ""

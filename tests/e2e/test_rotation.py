@@ -84,7 +84,7 @@ def failed(replies: Sequence[Reply]) -> list[str]:
 
 
 async def test_fails_no_call_while_the_databases_password_is_rotated(rehearsal, vault, postgres) -> None:
-    replies = await rotate_under_load(rehearsal, 5, "database", TARGET)
+    replies = await rotate_under_load(rehearsal, 12, "database", TARGET)
     assert (len(replies), failed(replies)) == (PER_SECOND * SECONDS, [])
     with pytest.raises(asyncpg.InvalidPasswordError):
         await asyncpg.connect(**postgres.login(VAULT_ROLE, postgres.vault_password))

@@ -52,7 +52,7 @@ async def rotate_under_load(rehearsal: Rehearsal, times: int, *words: str) -> Se
 async def test_fails_no_call_while_the_password_is_rotated(rehearsal, slapd) -> None:
     before = slapd.vault_password
     assert slapd.can_bind(VAULT_DN, before)
-    replies = await rotate_under_load(rehearsal, 5, "ldap")
+    replies = await rotate_under_load(rehearsal, 12, "ldap")
     failed = [f"{reply.reason}: {reply.message}" for reply in replies if reply.code != "OK"]
     assert (len(replies), failed) == (PER_SECOND * SECONDS, [])
     assert not slapd.can_bind(VAULT_DN, before)

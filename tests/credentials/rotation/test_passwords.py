@@ -8,10 +8,12 @@ import pytest
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
 from credentials.dev_vault import DevVault
 from credentials.engines import DEFAULT_MOUNTS
+from credentials.engines.database import DatabaseEngine
 from credentials.errors import Cause, CredentialsUnavailable
 from credentials.rotation.passwords import rotate_database_user, rotate_directory_user, rotate_shared_login
+from credentials.secret import Secret
 from credentials.vault import CallTag, CredentialWanted, VaultSession
-from credentials.vault_api import VaultFault
+from credentials.vault_api import VaultApi, VaultFault
 from tests.credentials.hooked import open_hooked
 from tests.credentials.rotation.conftest import ROLE, TARGET
 
@@ -94,14 +96,14 @@ async def test_mints_after_all_when_the_database_refused_vault_for_a_moment(vaul
     await session.close()
 
 
-async def test_tries_a_second_time_and_no_third(vault, postgres) -> None:
+async def test_tries_three_times_and_no_more(vault, postgres) -> None:
     refusal = Refusal(vault, postgres, until=0)
     session = await open_hooked(vault, refusal.after)
-    with pytest.raises(CredentialsUnavailable, match="refuses the password that Vault itself has") as caught:
+    with pytest.raises(CredentialsUnavailable, match="refused Vault again and again") as caught:
         await session.mint(TAG, WANTED, 60)
     refusal.end()
     await session.close()
-    assert (caught.value.cause, caught.value.owed, refusal.tries) == (Cause.LOCKED_OUT, [], 2)
+    assert (caught.value.cause, caught.value.owed, refusal.tries) == (Cause.NOTHING_MADE, [], 3)
     assert (postgres.count_v_roles(), vault.count_tokens()) == (0, 0)
 
 
@@ -118,3 +120,31 @@ async def test_does_not_try_again_what_may_have_made_a_login(vault, postgres) ->
         await session.mint(TAG, WANTED, 60)
     await session.close()
     assert len(tries) == 1
+
+
+class Saying(VaultApi):
+    """A Vault that refuses everything with one text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    async def ask(self, *_: object, **__: object) -> dict[str, object]:
+        raise VaultFault(self._text, Cause.BACKEND)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("unable to start transaction: failed to connect to `x`: y (SQLSTATE 28P01)", Cause.NOTHING_MADE),
+        ("failed to execute query: ERROR: tuple concurrently updated (SQLSTATE XX000)", Cause.NOTHING_MADE),
+        ("failed to execute query: ERROR: deadlock detected (SQLSTATE 40P01)", Cause.NOTHING_MADE),
+        ("failed to execute query: ERROR: relation is missing (SQLSTATE 42P01)", Cause.BACKEND),
+        ("unable to start transaction: failed to connect to `x`: refused", Cause.BACKEND),
+        ("failed to commit: password authentication failed (SQLSTATE 28P01)", Cause.BACKEND),
+        ("internal error", Cause.BACKEND),
+    ],
+)
+async def test_tries_again_only_where_vault_says_that_nothing_was_made(text, cause) -> None:
+    with pytest.raises(VaultFault) as caught:
+        await DatabaseEngine().read(Saying(text), Secret("child"), MOUNT, WANTED[0], 60)
+    assert caught.value.cause is cause
