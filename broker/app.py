@@ -31,6 +31,7 @@ from broker.path import Stages
 from broker.recovery import adopt_unfinished
 from broker.resolution import PATIENT, Resolution, Tuning
 from broker.server import Doors, Server
+from broker.session_watch import SessionWatch
 from broker.settings import Settings, SettingsInvalid
 from broker.stages.admit import Admission
 from broker.stages.authenticate import Authenticator
@@ -48,13 +49,13 @@ from broker.store.protocol import Epoch, Store, StoreError
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
+from broker.vault_login import find_mounts, make_login, make_tuning
 from broker.vetting import Vetting
-from credentials.engines import DEFAULT_MOUNTS
 from credentials.lease import OwedLease
-from credentials.logins import AppRole
 from credentials.secret import Secret
+from credentials.supervisor.keeper import Supervisor
 from credentials.transit import Transit
-from credentials.vault import SessionTuning, VaultSession
+from credentials.vault import VaultSession
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.egress.addresses import TargetAddress
 from sandboxes.egress.process import EgressProcess
@@ -187,7 +188,7 @@ class Broker:
         await grants.load()
         stages = self._stages(keys, catalogue, grants)
         self._parts.push_async_callback(stages.reserve.close)
-        self.path = CallPath(stages)
+        self.path = self._session_watch.running = CallPath(stages)
         fence = self._start_resolution(keys, catalogue)
         doors = Doors(
             path=self.path,
@@ -203,7 +204,7 @@ class Broker:
                 catalogue,
                 self._hooks.clock,
             ),
-            vetting=Vetting(self.vault, DEFAULT_MOUNTS, self.store.append_audit),
+            vetting=Vetting(self.vault, find_mounts(settings.vault), self.store.append_audit),
             platform_operators=frozenset(settings.server.platform_operators),
             tenure=self.tenure,
             metrics=self.metrics,
@@ -276,15 +277,16 @@ class Broker:
 
     async def _open_vault(self) -> VaultSession:
         vault = self.settings.vault
-        session = VaultSession(
-            vault.address,
-            AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
-            SessionTuning(
-                ca_file=vault.ca_file,
-                timeout_seconds=vault.timeout_seconds,
-                on_owed=self._owe,
-            ),
+        self._session_watch = watch = SessionWatch(self.store, self._hooks.clock)
+        self._parts.push_async_callback(watch.close)
+        tuning = make_tuning(
+            vault,
+            keeper=lambda api: Supervisor(api, vault.renew_seconds, watch.supervisor_died),
+            on_lost=watch.lost,
+            on_opened=watch.opened,
+            on_owed=self._owe,
         )
+        session = VaultSession(vault.address, make_login(vault), tuning)
         await session.open()
         self._parts.push_async_callback(session.close)
         return session
@@ -335,6 +337,7 @@ class Broker:
             ("calls_in_flight", "Calls that hold a place", lambda: admission.calls_in_flight),
             ("leases_owed", "Leases whose end is not confirmed", lambda: self.debts.count),
             ("calls_in_doubt", "Calls in doubt that are being resolved", lambda: self._doubts.count),
+            ("vault_session", "0 while the session at Vault is lost", lambda: int(self.vault.is_open)),
             ("taken_over", "1 when another broker has taken over", lambda: int(self.tenure.over.is_set())),
         ):
             self.metrics.watch(f"toolcrib_{name}", text, read)

@@ -268,6 +268,9 @@ retention_seconds = {options.retention_seconds}
 
 [vault]
 address = "{self.vault.address}"
+
+[vault.login]
+method = "approle"
 role_id_file = "role_id"
 secret_id_file = "secret_id"
 

@@ -172,6 +172,20 @@ class Path:
                 task.cancel()
         return {task: trail for task, trail in found.items() if Mark.STOPPED in trail.marks}
 
+    def tell_running(self, reason: str) -> int:
+        """Tell every call that has credentials that they are gone, and mark it; its tool may stop early.
+
+        Returns:
+            How many were told.
+        """
+        bereft = [trail for trail in self.running if trail.leases and not trail.settled]
+        for trail in bereft:
+            if Mark.SESSION_LOST not in trail.marks:
+                trail.marks.append(Mark.SESSION_LOST)
+            if trail.tell is not None:
+                trail.tell(reason)
+        return len(bereft)
+
     async def _walk_own(self, call: Call, trail: Trail) -> Answer:
         async with self._stages.recorder.open(trail), stoppable(trail):
             grant = self._stages.authorize.allow_own(call, trail)

@@ -67,14 +67,90 @@ class State(_Section):
     )
 
 
+Mount = Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]+(/[a-zA-Z0-9_-]+)*$")]
+"""Where something stands in Vault, without the slash at the end."""
+
+
+class _Login(_Section):
+    """How the broker proves to Vault who it is. `mount` is where the method is, below auth/."""
+
+    @property
+    def files(self) -> Mapping[str, Path]:
+        """What is read at each login, by its key."""
+        found = {name: getattr(self, name) for name in type(self).model_fields}
+        return {name: value for name, value in found.items() if isinstance(value, Path)}
+
+
+class AppRoleLogin(_Login):
+    """The broker shows a role id and a secret id."""
+
+    method: Literal["approle"]
+    role_id_file: Path
+    secret_id_file: Path
+    role: str = Field("toolcrib-broker", description="its name, for `toolcrib vault bootstrap`")
+    mount: Mount = "approle"
+
+
+class JwtLogin(_Login):
+    """The broker shows a token that an identity provider signed."""
+
+    method: Literal["jwt"]
+    role: str = Field(min_length=1)
+    token_file: Path
+    mount: Mount = "jwt"
+
+
+class KubernetesLogin(_Login):
+    """The broker shows the token of its pod's service account."""
+
+    method: Literal["kubernetes"]
+    role: str = Field(min_length=1)
+    token_file: Path = Path("/var/run/secrets/kubernetes.io/serviceaccount/token")
+    mount: Mount = "kubernetes"
+
+
+class CertificateLogin(_Login):
+    """The broker shows a client certificate."""
+
+    method: Literal["cert"]
+    role: str = Field(min_length=1)
+    certificate: Path
+    private_key: Path
+    mount: Mount = "cert"
+
+
+class TokenLogin(_Login):
+    """The broker makes its session with a token that is there. For development: it may be root's."""
+
+    method: Literal["token"]
+    token_file: Path
+
+
+LoginSection = AppRoleLogin | JwtLogin | KubernetesLogin | CertificateLogin | TokenLogin
+_LOGINS: Mapping[str, type[LoginSection]] = {
+    "approle": AppRoleLogin,
+    "jwt": JwtLogin,
+    "kubernetes": KubernetesLogin,
+    "cert": CertificateLogin,
+    "token": TokenLogin,
+}
+Plugin = Literal["database", "kv", "pki", "ssh", "transit", "ldap"]
+
+
 class VaultServer(_Section):
     """The Vault whose short-lived credentials the tools get."""
 
     address: str = Field(pattern=r"^https?://")
-    role_id_file: Path
-    secret_id_file: Path
+    login: LoginSection = Field(discriminator="method")
     ca_file: Path | None = None
     timeout_seconds: float = Field(5.0, gt=0, le=60)
+    renew_seconds: float = Field(
+        5.0, gt=0, le=60, description="how often the session is renewed; a third of its period at most"
+    )
+    max_requests: int = Field(16, ge=1, le=256, description="mints at once, and ends at once")
+    mounts: Mapping[Plugin, Mount] = Field(
+        default_factory=dict, description="where the secrets engines are, if not where they usually are"
+    )
 
 
 class Engine(_Section):
@@ -122,6 +198,13 @@ class Settings(_Section):
     targets: Mapping[Name, Target] = Field(default_factory=dict)
     tenants: Mapping[Name, Tenant] = Field(min_length=1)
 
+    @model_validator(mode="after")
+    def _check_login(self) -> Settings:
+        """See that a static token, which may be root's and does not end, stays out of production."""
+        if self.vault.login.method == "token" and not self.development:
+            raise ValueError('vault.login: method "token" is for development only; see docs/operating.md')
+        return self
+
     @property
     def default_environment(self) -> str:
         """The environment of a call that names none: the first one."""
@@ -166,6 +249,8 @@ def _explain(path: Path, item: Any) -> str:
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    if location[:2] == ("vault", "login"):
+        return list(_LOGINS[location[2]].model_fields) if len(location) > 3 else []
     sections: dict[str, type[BaseModel]] = {
         "server": Server,
         "state": State,
@@ -192,4 +277,7 @@ def _resolve(settings: Settings, base: Path) -> Settings:
     for name in ("server", "state", "vault"):
         section = getattr(settings, name)
         changes[name] = section.model_copy(update=absolute(section))
+    login = settings.vault.login
+    login = login.model_copy(update=absolute(login))
+    changes["vault"] = changes["vault"].model_copy(update={"login": login})
     return settings.model_copy(update=changes)

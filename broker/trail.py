@@ -69,6 +69,7 @@ class Trail:
         marks: What was noticed about the call and has to be looked into.
         failure: What the call was recorded as having failed with, once it was.
         stopped_by: The operator's brake that stopped the call; None: none did.
+        tell: Tells the tool that runs that it may stop early, and why; None while there is none.
     """
 
     def __init__(self, method: str, boundary: Boundary) -> None:
@@ -96,6 +97,7 @@ class Trail:
         self.marks: list[Mark] = []
         self.failure: CallError | None = None
         self.stopped_by: Brake | None = None
+        self.tell: Callable[[str], None] | None = None
         self._boundary = boundary
         self._began = time.monotonic_ns()
         self._passed: list[tuple[str, int]] = []

@@ -7,14 +7,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.app import read_secret_file
-from broker.settings import Settings
+from broker.settings import Settings, TokenLogin
+from broker.vault_login import find_mounts, make_login, make_tuning
 from credentials.bootstrap.blueprint import LoginRole, Role, Wish
 from credentials.bootstrap.roles import RoleDefinition
 from credentials.engines import DEFAULT_MOUNTS, ENGINES
-from credentials.logins import AppRole
 from credentials.transport import Peer
-from credentials.vault import SessionTuning, VaultSession
+from credentials.vault import VaultSession
 from tools.errors import BundleInvalid
 from tools.manifest import Manifest, read_manifest
 
@@ -71,8 +70,8 @@ def make_wish(
         roles=frozenset(role for need in needs for role in need.roles),
         definitions=tuple(definitions),
         tenants=tuple(sorted(settings.tenants)) if settings else (),
-        login=LoginRole(cidrs=tuple(cidrs)),
-        mounts=DEFAULT_MOUNTS,
+        login=_login_role(settings, tuple(cidrs)),
+        mounts=find_mounts(settings.vault) if settings else DEFAULT_MOUNTS,
     )
 
 
@@ -91,16 +90,21 @@ async def open_session(settings: Settings) -> AsyncIterator[VaultSession]:
         CredentialsUnavailable: Vault does not answer, or refuses the login.
     """
     vault = settings.vault
-    session = VaultSession(
-        vault.address,
-        AppRole(read_secret_file(vault.role_id_file), read_secret_file(vault.secret_id_file)),
-        SessionTuning(ca_file=vault.ca_file, timeout_seconds=vault.timeout_seconds),
-    )
+    session = VaultSession(vault.address, make_login(vault), make_tuning(vault))
     try:
         await session.open()
         yield session
     finally:
         await session.close()
+
+
+def _login_role(settings: Settings | None, cidrs: tuple[str, ...]) -> LoginRole:
+    if settings is None:
+        return LoginRole(cidrs=cidrs)
+    login = settings.vault.login
+    if isinstance(login, TokenLogin):
+        return LoginRole(method=login.method, mount="", role="", cidrs=cidrs)
+    return LoginRole(method=login.method, mount=login.mount, role=login.role, cidrs=cidrs)
 
 
 def _need(tenant: str, manifest: Manifest) -> Need:

@@ -1,4 +1,4 @@
-"""The broker's token at Vault: logged in, vetted, kept alive by a `Keeper`, and opened again when it was lost."""
+"""The broker's token at Vault: logged in, vetted, kept alive by a `Keeper`, opened again when it was lost."""
 
 from __future__ import annotations
 

@@ -62,3 +62,10 @@ class SessionTuning:
     on_opened: Callable[[], None] = _ignore
     on_owed: Callable[[str, Sequence[OwedLease]], None] = _keep_nothing
     now: Callable[[], datetime] = _utc_now
+
+    def peer(self, address: str) -> Peer:
+        """Say which Vault is asked, and how it is known."""
+        certificate, private_key = self.certificate or (None, None)
+        # Mints and ends have their own places, and the keeper has one.
+        connections = 2 * self.max_requests + 1
+        return Peer(address, self.ca_file, certificate, private_key, self.timeout_seconds, connections)

@@ -42,8 +42,10 @@ from credentials.logins import Login
 from credentials.policies import tool_policy_name
 from credentials.role_check import Finding, RoleCheck
 from credentials.secret import Secret
-from credentials.transport import Peer, VaultFault
-from credentials.turns import Turns
+from credentials.session import Session, gone
+from credentials.transport import VaultFault
+from credentials.tuning import SessionTuning
+from credentials.turns import Room, Turns
 from credentials.vault_api import Child, VaultApi
 
 __all__ = [
@@ -69,16 +71,7 @@ class VaultSession:
 
     def __init__(self, address: str, login: Login, tuning: SessionTuning | None = None) -> None:
         self._tuning = tuning = tuning or SessionTuning()
-        certificate, private_key = tuning.certificate or (None, None)
-        peer = Peer(
-            address,
-            tuning.ca_file,
-            certificate,
-            private_key,
-            tuning.timeout_seconds,
-            2 * tuning.max_requests + 1,
-        )
-        self._api = VaultApi(tuning.transport(peer))
+        self._api = VaultApi(tuning.transport(tuning.peer(address)))
         keeper = tuning.keeper(self._api) if tuning.keeper else Heartbeat(self._api, tuning.renew_seconds)
         self._session = Session(self._api, login, keeper, self._on_lost, tuning.on_opened)
         self._roles = RoleCheck(self._api, tuning.mounts, tuning.role_check_seconds)
@@ -324,7 +317,8 @@ class VaultSession:
         """End and confirm, in one piece that a cancelled call cannot cut in two."""
         async with self._ends:
             api, session = self._api, self._session.token
-            if known := _is_vaults(lease.lease_id):
+            # Ours begin with one of these; Vault knows no others.
+            if known := not lease.lease_id.startswith((UNKNOWN_LEASE, NO_LEASE)):
                 await api.revoke_lease(session, lease.lease_id)
             if (engine := ENGINES.get(lease.engine)) is not None:
                 await engine.retire(api, session, self._tuning.mounts[engine.plugin], lease.role)
@@ -377,11 +371,6 @@ async def _finish(task: asyncio.Future[None]) -> None:
     """Let an end that was cut off come to its end; whoever owes it tries it again."""
     with suppress(VaultFault):
         await task
-
-
-def _is_vaults(lease_id: str) -> bool:
-    """Tell whether Vault made this id."""
-    return bool(lease_id) and not lease_id.startswith((UNKNOWN_LEASE, NO_LEASE))
 
 
 def _own_id(wanted: CredentialWanted, accessor: str) -> str:

@@ -15,12 +15,12 @@ from typing import Any, TypeVar
 
 import click
 
-from broker.app import read_secret_file
 from broker.cli.administrator import ask_vault, config_option, read_config, read_token, token_option
 from broker.cli.output import UNHEALTHY, USAGE, CommandFailed, output_option, progress, to_json, to_printable
-from broker.settings import Settings, SettingsInvalid
+from broker.settings import AppRoleLogin, Settings
 from broker.vault_wish import make_wish
 from credentials.engines import ENGINES
+from credentials.logins import LoginInvalid, read_source
 from credentials.rotation import Rotation
 from credentials.rotation.passwords import (
     name_database_user,
@@ -187,11 +187,15 @@ def _mount(settings: Settings, engine: str) -> str:
 
 
 def _read_login(settings: Settings) -> BrokerLogin:
+    login = settings.vault.login
+    if not isinstance(login, AppRoleLogin):
+        text = f'the broker logs in by "{login.method}": only the method "approle" has a secret id'
+        raise CommandFailed(text, USAGE)
     try:
-        role_id = read_secret_file(settings.vault.role_id_file)
-    except SettingsInvalid as error:
+        role_id = read_source(login.role_id_file)
+    except LoginInvalid as error:
         raise CommandFailed(str(error), USAGE) from error
-    return BrokerLogin(role_id, settings.vault.secret_id_file)
+    return BrokerLogin(role_id, login.secret_id_file, login.mount, login.role)
 
 
 def _confirm(text: str, yes: bool) -> None:

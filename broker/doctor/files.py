@@ -14,6 +14,9 @@ from broker.doctor.finding import Finding, bad, fine, warn
 from broker.keys import read_key_file
 from broker.settings import Settings, SettingsInvalid
 
+# What of a login is no secret; and Kubernetes itself says who may read a service account's token.
+_OPEN_KEYS = {"approle": ("role_id_file",), "cert": ("certificate",), "kubernetes": ("token_file",)}
+
 
 def check_files(settings: Settings) -> Iterator[Finding]:
     """Look at the files that hold keys."""
@@ -25,13 +28,13 @@ def check_files(settings: Settings) -> Iterator[Finding]:
         yield bad(
             "key file", str(error), "restore it from its backup; without it the audit cannot be checked"
         )
-    for file in (vault.role_id_file, vault.secret_id_file):
+    for key, file in vault.login.files.items():
         try:
             read_secret_file(file)
         except SettingsInvalid as error:
-            yield bad("Vault", str(error), "put the AppRole's value there, mode 0600")
+            yield bad("Vault", str(error), f"correct vault.login.{key}, or put there what belongs there")
             continue
-        if file == vault.secret_id_file and is_open_to_others(file):
+        if key not in _OPEN_KEYS.get(vault.login.method, ()) and is_open_to_others(file):
             yield bad("Vault", f"{file}: others may read it", f"chmod 600 {file}")
 
 

@@ -99,7 +99,8 @@ class Runner:
             async with AsyncExitStack() as stack:
                 sandbox, egress = await self._prepare(call, stack)
                 made.append(sandbox)
-                _check_time_left(call)
+                trail.tell = sandbox.cancel
+                _check_fit(call, trail)
                 start = start_frame(call, reservation, leases, egress)
                 trail.committed = call.is_write
                 await trail.at("dispatch")
@@ -115,6 +116,7 @@ class Runner:
             if outcome is None:
                 raise
         finally:
+            trail.tell = None
             trail.sandboxes = _records(made)
         return outcome
 
@@ -140,12 +142,19 @@ def _records(made: Sequence[Sandbox]) -> list[SandboxRecord]:
     return [SandboxRecord(s.container_id, s.image_id, s.made, s.gone) for s in made]
 
 
-def _check_time_left(call: Call) -> None:
-    """See that a tool is not started only to be ended at once: for a write that would be a doubt."""
+def _check_fit(call: Call, trail: Trail) -> None:
+    """See that no tool is started only to fail: for a write that would be a doubt."""
     if call.deadline - time.monotonic() < MIN_RUN_SECONDS:
         raise NothingRan(
             Reason.REASON_DEADLINE_EXCEEDED,
             "the time was up before the tool could start, nothing ran; ask again with the same key",
+            retry_after_seconds=1.0,
+        )
+    if Mark.SESSION_LOST in trail.marks:
+        raise NothingRan(
+            Reason.REASON_CREDENTIALS_UNAVAILABLE,
+            "Vault ended the broker's session and with it the call's credentials, nothing ran; ask again "
+            "with the same key",
             retry_after_seconds=1.0,
         )
 

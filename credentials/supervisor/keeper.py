@@ -82,6 +82,7 @@ class Supervisor:
             except SupervisorGone as error:
                 if first:
                     self._token = None
+                    await self._end_process()
                     text = f"the supervisor of the session does not start: {error}"
                     raise VaultFault(text, Cause.INVALID) from error
                 await self._renew_here(str(error))
@@ -137,11 +138,14 @@ class Supervisor:
         )
         await self._own.release()
 
-    async def _renew_here(self, reason: str) -> None:
-        """Renew in this process, from now on, and look for another supervisor."""
+    async def _end_process(self) -> None:
         process, self._process = self._process, None
         if process is not None:
             await process.kill()
+
+    async def _renew_here(self, reason: str) -> None:
+        """Renew in this process, from now on, and look for another supervisor."""
+        await self._end_process()
         if self._token is None:
             return
         self.restarts += 1

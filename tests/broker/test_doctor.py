@@ -51,6 +51,8 @@ path = "state.db"
 key_file = "broker.key"
 [vault]
 address = "http://127.0.0.1:1"
+[vault.login]
+method = "approle"
 role_id_file = "role_id"
 secret_id_file = "secret_id"
 [engine]
@@ -130,7 +132,7 @@ async def test_finds_a_key_that_belongs_to_another_certificate(settings: Setting
 
 async def test_finds_keys_that_others_may_read(settings: Settings):
     settings.state.key_file.chmod(0o644)
-    settings.vault.secret_id_file.chmod(0o640)
+    settings.vault.login.secret_id_file.chmod(0o640)
     texts = [finding.text for finding in await examine(settings) if "others may read it" in finding.text]
     assert len(texts) == 2
 
@@ -223,7 +225,7 @@ def test_says_nothing_of_role_patterns_before_there_are_tools(settings: Settings
 def at_vault(settings: Settings, dev_vault: DevVault) -> Settings:
     """The same installation, with a Vault that is there."""
     write_private(settings.vault.role_id_file, dev_vault.role_id.reveal().encode())
-    write_private(settings.vault.secret_id_file, dev_vault.secret_id.reveal().encode())
+    write_private(settings.vault.login.secret_id_file, dev_vault.secret_id.reveal().encode())
     dev_vault.install_role("doctor-read", TARGET, [])
     dev_vault.install_tenant_key("shop")
     return settings.model_copy(

@@ -21,6 +21,8 @@ path = "state.db"
 key_file = "broker.key"
 [vault]
 address = "http://127.0.0.1:8200"
+[vault.login]
+method = "approle"
 role_id_file = "role_id"
 secret_id_file = "secret_id"
 [targets.orders-db]

@@ -193,6 +193,9 @@ epoch_seconds = {EPOCH_SECONDS}
 
 [vault]
 address = "{stage.vault.address}"
+
+[vault.login]
+method = "approle"
 role_id_file = "role_id"
 secret_id_file = "secret_id"
 

@@ -216,6 +216,9 @@ epoch_seconds = 15
 
 [vault]
 address = "{vault.address}"
+
+[vault.login]
+method = "approle"
 role_id_file = "role_id"
 secret_id_file = "secret_id"
 

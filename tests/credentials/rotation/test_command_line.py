@@ -117,3 +117,13 @@ def test_names_what_is_not_known(administrator) -> None:
     said = administrator.run("database", "nowhere", "--yes")
     assert said.exit_code == 3
     assert "no database target nowhere" in said.stderr
+
+
+def test_has_no_secret_id_to_rotate_where_the_broker_logs_in_otherwise(administrator, tmp_path) -> None:
+    config = tmp_path / "toolcrib.toml"
+    text = config.read_text().replace('method = "approle"', 'method = "jwt"\nrole = "broker"')
+    text = text.replace('role_id_file = "role_id"\n', "").replace("secret_id_file", "token_file")
+    config.write_text(text)
+    said = administrator.run("secret-id", "--yes")
+    assert said.exit_code == 2
+    assert 'only the method "approle" has a secret id' in said.stderr
