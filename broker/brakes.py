@@ -50,8 +50,9 @@ class Brakes:
         self._in_force[_key(brake)] = brake
 
     def take(self, brake: Brake) -> None:
-        """Let go again, and wake whoever waits for it."""
-        self._in_force.pop(_key(brake), None)
+        """Let go again, and wake whoever waits for it; another brake that is like it stays."""
+        if self.find_same(brake) == brake:
+            del self._in_force[_key(brake)]
         self._lifted.set()
         self._lifted = asyncio.Event()
 
@@ -63,6 +64,10 @@ class Brakes:
     def find(self, brake_id: str) -> Brake | None:
         """Find a brake in force by its id."""
         return next((brake for brake in self._in_force.values() if brake.brake_id == brake_id), None)
+
+    def find_same(self, brake: Brake) -> Brake | None:
+        """Find the brake in force that holds the same back as a brake."""
+        return self._in_force.get(_key(brake))
 
     def check_caller(self, caller: Caller) -> None:
         """See that nobody blocked the caller.
@@ -153,7 +158,8 @@ def _caller_keys(caller: Caller) -> Iterator[Key]:
     if caller.role is Role.AGENT:  # a person of the same name is somebody else
         yield BrakeKind.AGENT, caller.tenant, caller.name
     if caller.certificate:
-        yield BrakeKind.CERTIFICATE, caller.tenant, caller.certificate
+        for fingerprint in (caller.certificate, *caller.twins):
+            yield BrakeKind.CERTIFICATE, caller.tenant, fingerprint
 
 
 def _tool_keys(tenant: str, method: str) -> Iterator[Key]:

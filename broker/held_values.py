@@ -2,12 +2,16 @@
 
 Values come in the order of the fields' numbers, at any depth: strings, bytes, numbers as text, keys of maps
 before what they lead to. Only strings and bytes can be taken out: a number that holds a secret cannot say
-that it does.
+that it does. A list of numbers is one value.
+
+A hostile result has a value for every few bytes. So values are made one by one, only their texts are kept
+while they are searched, and each step is linear in their number.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,6 +32,8 @@ _NUMBERS = frozenset(
 )
 
 
+# Beyond this a double is written by its own digits; all of it would be up to 309, made of 8 bytes.
+_LONGEST_WHOLE = 1e24
 _MANY = 100
 """Values are not looked for one by one where more of them than this hold a secret."""
 
@@ -44,9 +50,9 @@ class HoldsSecret(Exception):
         self.found = found
 
 
-@dataclass(frozen=True, slots=True, repr=False)
+@dataclass(slots=True, repr=False, eq=False)
 class HeldValue:
-    """One value of a message.
+    """One value of a message. Not frozen: there are many, and that costs.
 
     Attributes:
         field: The field that it is in, or the key or the value of a map's entry.
@@ -75,14 +81,10 @@ class HeldValue:
             return redaction.find_bytes(self.content)
         return redaction.find(self.content)
 
-    def take_out(self) -> None:
-        """Replace the value; a number stays as it is."""
-        if self.is_number:
-            return
+    def replace(self) -> None:
+        """Put what says that there was a secret in the place of a value that is no key."""
         new = REDACTED if isinstance(self.content, str) else REDACTED.encode()
-        if self.is_key:
-            _rename(self.holder, self.place)
-        elif isinstance(self.holder, Message):
+        if isinstance(self.holder, Message):
             setattr(self.holder, self.place, new)
         else:
             self.holder[self.place] = new
@@ -100,15 +102,13 @@ def redact_message(message: Message, redaction: Redaction) -> Found:
     Raises:
         HoldsSecret: It still holds one.
     """
-    values = list(list_values(message))
-    found = find_across(values, redaction)
+    found = find_across(list_values(message), redaction)
     if not found:
         return NOTHING
-    _take_out(_find_guilty(values, redaction))
-    values = list(list_values(message))
-    if find_across(values, redaction):
-        _take_out(values)
-        if find_across(list(list_values(message)), redaction):
+    take_out(_find_guilty(list(list_values(message)), redaction))
+    if find_across(list_values(message), redaction):
+        take_out(list(list_values(message)))
+        if find_across(list_values(message), redaction):
             raise HoldsSecret(found)
     return found
 
@@ -118,6 +118,9 @@ def list_values(message: Message) -> Iterator[HeldValue]:
     for field, value in message.ListFields():
         if field.message_type is not None and field.message_type.GetOptions().map_entry:
             yield from _list_map(field, value)
+        elif field.is_repeated and field.cpp_type in _NUMBERS:
+            text = "".join(map(_write_number, value))
+            yield HeldValue(field, text, message, field.name, is_key=False, is_number=True)
         elif field.is_repeated:
             for index, inner in enumerate(value):
                 yield from _list_one(field, inner, value, index)
@@ -125,23 +128,31 @@ def list_values(message: Message) -> Iterator[HeldValue]:
             yield from _list_one(field, value, message, field.name)
 
 
-def find_across(values: list[HeldValue], redaction: Redaction) -> Found:
+def find_across(values: Iterable[HeldValue], redaction: Redaction) -> Found:
     """Name the credentials whose secrets values hold alone, or together in several orders.
 
     One after the other, with and without a gap (an escape ends with its field, or goes on in the next one),
     without numbers, and field by field: the same field of each element of a list, the values of a map.
     """
     columns: dict[FieldDescriptor, list[str]] = {}
+    texts: list[str] = []
+    words: list[str] = []
+    raw: list[bytes] = []
     for value in values:
-        columns.setdefault(value.field, []).append(value.text)
-    texts = [value.text for value in values]
+        text = value.text
+        columns.setdefault(value.field, []).append(text)
+        texts.append(text)
+        if not value.is_number:
+            words.append(text)
+        if isinstance(value.content, bytes):
+            raw.append(value.content)
     joined = {
         "\n".join(texts),
         "".join(texts),
-        "".join(value.text for value in values if not value.is_number),
+        "".join(words),
         "\n".join("".join(column) for column in columns.values()),
     }
-    return redaction.find_bytes(_join_bytes(values)).union(*(redaction.find(text) for text in joined))
+    return redaction.find_bytes(b"".join(raw)).union(*(redaction.find(text) for text in joined))
 
 
 def _find_guilty(values: list[HeldValue], redaction: Redaction) -> list[HeldValue]:
@@ -151,7 +162,8 @@ def _find_guilty(values: list[HeldValue], redaction: Redaction) -> list[HeldValu
     while waiting and len(guilty) < _MANY:
         group = waiting.pop()
         text = "\n".join(value.text for value in group)
-        if not (redaction.find(text) or redaction.find_bytes(_join_bytes(group))):
+        raw = b"".join(value.content for value in group if isinstance(value.content, bytes))
+        if not (redaction.find(text) or redaction.find_bytes(raw)):
             continue
         if len(group) > 1:
             middle = len(group) // 2
@@ -159,10 +171,6 @@ def _find_guilty(values: list[HeldValue], redaction: Redaction) -> list[HeldValu
         elif group[0].find(redaction):
             guilty += group
     return values if waiting else guilty
-
-
-def _join_bytes(values: list[HeldValue]) -> bytes:
-    return b"".join(value.content for value in values if isinstance(value.content, bytes))
 
 
 def _list_map(field: FieldDescriptor, entries: Any) -> Iterator[HeldValue]:
@@ -183,22 +191,32 @@ def _list_one(field: FieldDescriptor, value: Any, holder: Any, place: Any) -> It
 
 
 def _write_number(value: float) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+    if not isinstance(value, float):
+        return str(value)
+    if abs(value) < _LONGEST_WHOLE:
+        return str(int(value)) if value.is_integer() else str(value)
+    return str(value).replace(".", "")
 
 
-def _take_out(values: list[HeldValue]) -> None:
-    """Replace values; keys last and inner ones first, because a new key gets a copy of what it leads to."""
-    for value in values:
+def take_out(values: Sequence[HeldValue]) -> None:
+    """Replace values; keys last and inner ones first, because a new key gets a copy of what it leads to.
+
+    A number stays as it is.
+    """
+    words = [value for value in values if not value.is_number]
+    for value in words:
         if not value.is_key:
-            value.take_out()
-    for value in reversed(values):
+            value.replace()
+    names: Counter[int] = Counter()  # how many new names were tried, by map
+    for value in reversed(words):
         if value.is_key:
-            value.take_out()
+            name = id(value.holder)
+            names[name] = _rename(value.holder, value.place, names[name])
 
 
-def _rename(entries: Any, key: str) -> None:
-    """Give an entry another key."""
-    number = 1
+def _rename(entries: Any, key: str, number: int) -> int:
+    """Give an entry another key, with the next number that is free; return it."""
+    number += 1
     while (new := REDACTED if number == 1 else f"{REDACTED} {number}") in entries:
         number += 1
     held = entries[key]
@@ -207,3 +225,4 @@ def _rename(entries: Any, key: str) -> None:
     else:
         entries[new] = held
     del entries[key]
+    return number

@@ -6,7 +6,8 @@
     4  end         what earlier calls still owe, and what a hung engine keeps its call from ending
     5  say         which calls were stopped, how many leases are confirmed dead, how many are owed
 
-A brake that is in force already is carried out again. Lifting it is durable before anything is let in.
+A brake that is in force already is carried out again; one that the platform sets on a tenant replaces the
+tenant's own, which its operators could lift. Lifting it is durable before anything is let in.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from broker.errors import Failed, Refused
 from broker.ids import make_brake_id
 from broker.lease_book import LeaseBook, ListedLease
 from broker.model import Brake, BrakeKind, Caller, Role
+from broker.stages.authenticate import tenant_of
 from broker.store.protocol import AuditEvent, StaleEpoch, Store, StoreError
 from broker.trail import Trail
 from toolcrib.v1.reasons_pb2 import Reason
@@ -129,8 +131,9 @@ class Lever:
             by.spiffe_id,
             self._clock(),
         )
+        event = self._event("brake.set", brake, by, order.reason)
         try:
-            return await self._store.set_brake(brake, self._event("brake.set", brake, by, order.reason))
+            return await self._store.set_brake(brake, event, self._find_weaker(brake))
         except StaleEpoch:
             raise
         except StoreError as error:
@@ -140,6 +143,12 @@ class Lever:
                 "state and try again; to stop everything at once, end the broker",
                 retry_after_seconds=1.0,
             ) from error
+
+    def _find_weaker(self, brake: Brake) -> str:
+        """Find what a tenant's own operator set, and could lift, where the same is now set from outside."""
+        own = self.brakes.find_same(brake)
+        is_weaker = own is not None and tenant_of(own.set_by) == brake.tenant != tenant_of(brake.set_by)
+        return own.brake_id if own is not None and is_weaker else ""
 
     def _event(self, kind: str, brake: Brake, by: Caller, reason: str) -> AuditEvent:
         facts = {"kind": brake.kind.value, "value": brake.value, "reason": reason, "brake": brake.brake_id}

@@ -38,6 +38,7 @@ class Caller:
         subject: The user on whose behalf an agent acts; empty when none.
         spiffe_id: The identity as it stands in the certificate.
         certificate: SHA-256 of the certificate's DER form, lower-case hex; empty for the broker itself.
+        twins: Of other forms of it that TLS takes as well (broker/certificates.py).
     """
 
     tenant: str
@@ -46,6 +47,7 @@ class Caller:
     subject: str
     spiffe_id: str
     certificate: str = ""
+    twins: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

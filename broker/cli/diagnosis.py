@@ -10,7 +10,15 @@ from pathlib import Path
 
 import click
 
-from broker.cli.output import UNHEALTHY, USAGE, CommandFailed, output_option, progress, to_json
+from broker.cli.output import (
+    UNHEALTHY,
+    USAGE,
+    CommandFailed,
+    output_option,
+    progress,
+    to_json,
+    to_printable,
+)
 from broker.doctor import Finding, Level, examine
 from broker.settings import SettingsInvalid, read_settings
 
@@ -65,6 +73,7 @@ def _print(finding: Finding) -> None:
     text = f"{finding.subject}: {finding.text}"
     if finding.remedy:
         text += f" → {finding.remedy}"
+    text = to_printable(text)
     if sys.stdout.isatty():
         width = shutil.get_terminal_size((80, 24)).columns - 9
         text = click.formatting.wrap_text(text, max(width, 30)).replace("\n", "\n" + " " * 9)

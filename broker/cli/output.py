@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import shutil
 import sys
 import time
@@ -30,6 +31,8 @@ NARROWEST = 8
 FORMULA_SIGNS = "=+-@\t\r\n\uff1d\uff0b\uff0d\uff20"
 """A spreadsheet takes a cell that begins with one of these for a formula, which may run a program or send
 data away; what stands in a cell was often chosen by an agent or a tool."""
+LATER_CELL = re.compile(rf"(;\s*)(?=[{re.escape(FORMULA_SIGNS)}])")
+"""Where a spreadsheet whose country separates by semicolons would begin another such cell."""
 
 Row = Mapping[str, object]
 Command = TypeVar("Command", bound=Callable[..., Any] | click.Command)
@@ -48,6 +51,10 @@ class CommandFailed(click.ClickException):
         self.details = dict(details or {})
         context = click.get_current_context(silent=True)
         self._form = context.params.get("form", "table") if context else "table"
+
+    def format_message(self) -> str:
+        """Say it without what a terminal would obey: a tool or another server may have worded it."""
+        return to_printable(self.message)
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it on stderr: as JSON where the command was asked for JSON."""
@@ -139,7 +146,8 @@ def to_csv(rows: Sequence[Row], headings: Sequence[str] = ()) -> str:
     """Write rows as CSV with a line of headings (RFC 4180: CRLF, doubled quotes).
 
     Several values in one cell are joined with "; ". Text that a spreadsheet would take for a formula gets an
-    apostrophe in front (OWASP, "CSV Injection"); what a terminal would obey is escaped.
+    apostrophe in front, after a semicolon too (OWASP, "CSV Injection"); what a terminal would obey is
+    escaped.
     """
     names = list(rows[0]) if rows else list(headings)
     page = io.StringIO()
@@ -159,6 +167,7 @@ def _to_cell(value: object) -> str | int | float:
         return _to_cell("; ".join(map(_to_text, value)))
     text = _to_text(value)
     risky = text[:1] in FORMULA_SIGNS or text.lstrip()[:1] in FORMULA_SIGNS
+    text = LATER_CELL.sub(r"\1'", text)
     return to_printable(f"'{text}" if text and risky else text)
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
 from broker.app import read_secret_file
@@ -81,7 +82,7 @@ def _check_private_key(settings: Settings) -> Iterator[Finding]:
             subject, f"{error.filename}: cannot be read ({error.strerror})", "correct the [server] section"
         )
         return
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         yield bad(
             subject,
             f"{path}: is no PEM key without a passphrase, or has no certificate",

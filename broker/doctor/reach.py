@@ -58,7 +58,7 @@ async def check_target(name: str, target: Target) -> list[Finding]:
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(target.host, target.port)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):  # the last: a host that is no name in the DNS, "a..b"
         return [bad(subject, f"{where} takes no connection", f"start it, or correct targets.{name}")]
     writer.close()
     return [fine(subject, f"{where} takes connections")]

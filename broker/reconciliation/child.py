@@ -68,7 +68,9 @@ class Child:
     def is_given_up(self) -> bool:
         """A failed mint explains it: made for that call, at that time, and no lease of its role was kept."""
         call, made = self.failed, self.made
-        if call is None or made is None or call.adopted or made.at > call.at + CLOCKS:
+        if call is None or made is None or not call.may_have_given_up or made.at > call.at + CLOCKS:
+            return False
+        if made.label != call.label:
             return False
         roles = set(map(name_role, made.policies))
         return not any((lease.engine, lease.role) in roles for lease in call.leases)
@@ -85,7 +87,7 @@ class Child:
 
     def differs(self, kind: Kind, detail: str) -> Difference:
         """Make a difference about it."""
-        seen = self.made or self.used
+        seen = self.made or self.used or next(iter(self.leases.values()), None)
         lease_id = self.ours.lease_id if self.ours else next(iter(self.leases), "")
         return Difference(
             kind, detail, self.call_id, lease_id, self.accessor, seen.line if seen else 0, self.record
@@ -121,9 +123,9 @@ class Child:
     def explain_unrecorded(self) -> Difference:
         """Say what Vault's log has and our record has not."""
         seen = self.made or self.used
-        assert seen is not None, "Vault's log has it"
         what = "was made" if self.made else "was used, and its making is not in the log"
-        whose = ", ".join(seen.policies) or "a policy that a wrapped answer hides"
+        named = ", ".join(seen.policies) if seen else "a policy that no line shows"
+        whose = named or "a policy that a wrapped answer hides"
         text = f"a token for {whose} {what}; it got {', '.join(self.leases) or 'no lease'}"
         return self.differs(Kind.NOT_IN_OUR_RECORD, f"{text}. {self._hint()}")
 

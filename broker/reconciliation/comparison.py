@@ -81,23 +81,28 @@ class LogLines:
 
     def __init__(self, files: Sequence[BinaryIO]) -> None:
         self._files = files
+        self._at = 0
         self._begun = b""
         self._counts = [0] * len(files)
 
     def read(self) -> Iterator[bytes]:
         """Read the complete lines that are there now; of one that is too long only the beginning."""
-        for number, file in enumerate(self._files):
-            while piece := file.readline(MAX_LINE_BYTES + 1):
+        while self._at < len(self._files):
+            while piece := self._files[self._at].readline(MAX_LINE_BYTES + 1):
                 self._begun = (self._begun + piece)[: MAX_LINE_BYTES + 1]
                 if piece.endswith(b"\n"):
-                    yield self._take_begun(number)
-            if self._begun and number + 1 < len(self._files):
-                yield self._take_begun(number)
+                    yield self._take_begun()
+            if self._at + 1 == len(self._files):
+                return
+            if self._begun:  # nobody writes on there: without its end it is a line that was cut off
+                self._begun += b"\n"
+                yield self._take_begun()
+            self._at += 1
 
     def read_rest(self) -> Iterator[bytes]:
         """Read a last line that has no end."""
         if self._begun:
-            yield self._take_begun(len(self._files) - 1)
+            yield self._take_begun()
 
     def locate(self, line: int) -> tuple[int, int]:
         """Find, for a line counted over all files, the file's number and the line in it, from 1."""
@@ -107,9 +112,9 @@ class LogLines:
             line -= count
         raise ValueError("no such line was read")
 
-    def _take_begun(self, number: int) -> bytes:
+    def _take_begun(self) -> bytes:
         line, self._begun = self._begun, b""
-        self._counts[number] += 1
+        self._counts[self._at] += 1
         return line
 
 

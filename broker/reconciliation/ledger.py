@@ -42,11 +42,21 @@ class Window:
 
     def is_past(self, at: datetime | None) -> bool:
         """Tell whether something made then cannot reach into the window."""
-        return at is not None and self.since is not None and at < self.since - LONGEST_CALL
+        return at is not None and self.since is not None and at < _shift(self.since, -LONGEST_CALL)
 
     def narrowed(self) -> Window:
         """The window that is certain where the other side's clock is not known exactly."""
-        return Window(self.since and self.since + CLOCKS, self.until and self.until - CLOCKS)
+        return Window(
+            self.since and _shift(self.since, CLOCKS), self.until and _shift(self.until, -CLOCKS)
+        )
+
+
+def _shift(moment: datetime, by: timedelta) -> datetime:
+    """Move a moment; one at the edge of what a datetime can say stays where it is."""
+    try:
+        return moment + by
+    except OverflowError:
+        return moment
 
 
 @dataclass(slots=True)
@@ -93,7 +103,7 @@ class Ledger:
             child.ours, child.label, child.record = lease, label, call.sequence
             self._settle(child)
         if call.failed or call.adopted:
-            self._failed[call.call_id] = call
+            self._failed[call.call_id] = call = replace(call, label=label)
             for accessor in tuple(self._made_for.get(call.call_id, ())):
                 self._children[accessor].failed = call
                 self._settle(self._children[accessor])
@@ -124,6 +134,10 @@ class Ledger:
 
     def _take_making(self, said: Happening) -> Child:
         child, call_id = self._child(said.accessor), said.label.get("call_id", "")
+        if child.made is not None:  # Vault gives an accessor once: the second line was put in
+            text = f"a token with the accessor of the one that was made on line {child.made.line}"
+            self._report(replace(child.differs(Kind.CHANGED, text), line=said.line))
+            return child
         child.made, child.failed = said, self._failed.get(call_id)
         self._made_for[call_id].add(said.accessor)
         return child
@@ -212,7 +226,7 @@ class Ledger:
 
     def _explain_unrecorded(self, child: Child) -> Iterator[Difference]:
         seen = child.made or child.used
-        if seen is None or not self._window.holds(seen.at):
+        if not (seen or child.leases) or not self._window.holds(seen.at if seen else None):
             return
         if child.made is None or self._running.get(child.call_id) != child.made.label:
             yield child.explain_unrecorded()

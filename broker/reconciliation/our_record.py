@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,6 +15,10 @@ LEASE_ENDED, ADOPTED = "lease.ended", "call.adopted"
 OPENED = frozenset({"call.reserved", "vetting.began"})
 FAILED = frozenset({"call.failed", "vetting.failed"})
 ENDS = frozenset({"call.succeeded", "vetting.ended", ADOPTED}) | FAILED
+AFTER_MINT = frozenset(
+    {"IN_DOUBT", "OUTPUT_TOO_LARGE", "RESULT_INVALID", "SECRET_IN_RESULT", "TOOL_CRASHED", "TOOL_FAILED"}
+)
+"""Reasons of calls whose tool ran: every credential was there, and the record names each."""
 _ID_DIGITS = slice(1, 13)
 
 
@@ -42,6 +46,8 @@ class CallEnded:
     Attributes:
         failed: It had no answer.
         adopted: Another run of the broker ended it, as the one before could not.
+        reason: Why it failed.
+        label: Of the call, when it was opened.
     """
 
     call_id: str
@@ -50,6 +56,13 @@ class CallEnded:
     leases: tuple[OurLease, ...]
     failed: bool
     adopted: bool
+    reason: str = ""
+    label: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def may_have_given_up(self) -> bool:
+        """It can have made tokens that it does not name: its mint failed half way."""
+        return self.failed and self.reason not in AFTER_MINT
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +88,8 @@ def read_record(record: AuditRecord) -> tuple[datetime, OurHappening | None]:
         return at, CallOpened({**places, "digest": str(details.get("digest", ""))})
     if kind in ENDS:
         leases = tuple(_lease(one) for one in details.get("leases", ()))
-        return at, CallEnded(call_id, record.sequence, at, leases, kind in FAILED, kind == ADOPTED)
+        reason = str(details.get("reason", ""))
+        return at, CallEnded(call_id, record.sequence, at, leases, kind in FAILED, kind == ADOPTED, reason)
     if kind == LEASE_ENDED:
         return at, LeaseEnded(call_id, record.sequence, at, str(details["accessor"]))
     return at, None

@@ -30,6 +30,8 @@ MAX_LINE_BYTES = 8 * 1024 * 1024
 IN_FLIGHT = timedelta(seconds=15)
 """A request that is younger than this at the end of the log may still be answered."""
 _SAME = ("operation", "path", "data", "client_token_accessor", "remote_address", "remote_port")
+_SAME_AUTH = ("accessor", "policies", "metadata")
+"""Of a child's own requests: which it is, what it may do, and for which call."""
 _REVOKE_LEASE, _LOOKUP_LEASE = ("sys/leases/revoke", "sys/revoke"), ("sys/leases/lookup",)
 _REVOKE_TOKEN, _LOOKUP_TOKEN = "auth/token/revoke-accessor", "auth/token/lookup-accessor"
 _MAKE_CHILD = f"auth/token/create/{TOKEN_ROLE}"
@@ -227,7 +229,8 @@ class _Entry:
     @property
     def digest(self) -> bytes:
         """Name what both lines of a request must say alike."""
-        said = json.dumps([self.request.get(name) for name in _SAME], sort_keys=True)
+        whose = _tool_policies(self.auth) and [self.auth.get(name) for name in _SAME_AUTH]
+        said = json.dumps([whose, *(self.request.get(name) for name in _SAME)], sort_keys=True)
         return hashlib.blake2b(said.encode(), digest_size=16).digest()
 
 

@@ -13,12 +13,13 @@ from __future__ import annotations
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes
 
 from broker.brakes import Brakes
+from broker.certificates import find_fingerprints
 from broker.errors import Refused
 from broker.model import Caller, Role
 from broker.request import Peer
@@ -73,16 +74,16 @@ class Authenticator:
         try:
             certificate = x509.load_pem_x509_certificate(peer.unverified_pem)
             spiffe_id = _spiffe_id(certificate)
-            fingerprint = certificate.fingerprint(hashes.SHA256()).hex()
+            fingerprint, *twins = find_fingerprints(certificate)
         except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
             raise _unknown("the client certificate cannot be read; get a new one") from error
         return (
-            self._caller(spiffe_id, fingerprint),
+            replace(self._caller(spiffe_id), certificate=fingerprint, twins=tuple(twins)),
             certificate.not_valid_before_utc,
             certificate.not_valid_after_utc,
         )
 
-    def _caller(self, spiffe_id: str, fingerprint: str) -> Caller:
+    def _caller(self, spiffe_id: str) -> Caller:
         path = spiffe_id.removeprefix(self._prefix)
         match = _PATH.fullmatch(path) if path != spiffe_id else None
         if match is None:
@@ -100,7 +101,6 @@ class Authenticator:
             Role(match["role"]),
             match["subject"] or "",
             spiffe_id,
-            fingerprint,
         )
 
 

@@ -41,23 +41,19 @@ class Sanitizer:
         """
         contract, redaction = call.contract, Redaction(leases)
         try:
-            message = contract.parse_result(raw_output)
+            cleaned = await off_loop(len(raw_output), lambda: _clean(contract, raw_output))
         except ContractError as error:
             raise await self._explain(call, error, redaction, trail) from error
-        cleaned, _ = contract.sanitize_result(message)
-        await self._redact(call, cleaned, redaction, trail)
-        return Answer(
-            call.call_id, contract, contract.canonical(cleaned), make_labels(contract, call.version)
-        )
+        result = await self._redact(call, cleaned, redaction, trail)
+        return Answer(call.call_id, contract, result, make_labels(contract, call.version))
 
-    async def _redact(self, call: Call, message: Message, redaction: Redaction, trail: Trail) -> None:
-        """Take the secrets out of a result, in place, and check what is left."""
-        contract = call.contract
+    async def _redact(self, call: Call, message: Message, redaction: Redaction, trail: Trail) -> bytes:
+        """Take the secrets out of a result, in place, check what is left, and encode it."""
+        contract, size = call.contract, message.ByteSize()
         try:
-            found = await off_loop(message.ByteSize(), lambda: redact_message(message, redaction))
+            found = await off_loop(size, lambda: redact_message(message, redaction))
             await self._alarm.sound(trail, Mark.SECRET_IN_RESULT, found)
-            if found:
-                contract.parse_result(contract.canonical(message))
+            return await off_loop(size, lambda: _encode(contract, message, is_changed=bool(found)))
         except HoldsSecret as error:
             await self._alarm.sound(trail, Mark.SECRET_IN_RESULT, error.found)
             raise _secret_in_result(call) from error
@@ -67,8 +63,9 @@ class Sanitizer:
 
     async def _explain(self, call: Call, error: ContractError, redaction: Redaction, trail: Trail) -> Failed:
         """Name the fields of a result that is none; a map's key in a field's path is the tool's own text."""
-        fields = ", ".join(dict.fromkeys(violation.field for violation in error.violations))
-        cleaned = await off_loop(len(fields), lambda: redaction.clean(fields))
+        fields = dict.fromkeys(violation.field for violation in error.violations)
+        size = sum(map(len, fields))
+        cleaned = await off_loop(size, lambda: redaction.clean(", ".join(fields)))
         await self._alarm.sound(trail, Mark.SECRET_IN_ERROR, cleaned.found)
         where = cleaned.text[:500] or "its bytes"
         return Failed(
@@ -76,6 +73,20 @@ class Sanitizer:
             f"the tool's result breaks its contract at {where}; it was thrown away",
             details=_effect(call),
         )
+
+
+def _clean(contract: Contract, raw_output: bytes) -> Message:
+    """Read a result and clean it; a few hundred kilobytes of many small messages take half a second."""
+    message, _ = contract.sanitize_result(contract.parse_result(raw_output))
+    return message
+
+
+def _encode(contract: Contract, message: Message, *, is_changed: bool) -> bytes:
+    """Write a result; one from which something was taken has to satisfy its contract still."""
+    result = contract.canonical(message)
+    if is_changed:
+        contract.parse_result(result)
+    return result
 
 
 def _secret_in_result(call: Call) -> Failed:

@@ -136,13 +136,15 @@ class MemoryRegistry(MemoryPart):
         self._sealing.forget(tenant)
 
     # --- brakes ------------------------------------------------------------------------------------------
-    async def set_brake(self, brake: Brake, audit: AuditEvent) -> Brake:
-        """Add a brake; one that is in force stays."""
+    async def set_brake(self, brake: Brake, audit: AuditEvent, replaces: str = "") -> Brake:
+        """Add a brake; one that is in force stays, unless it is to be replaced."""
         await self._begin_write()
-        name, brakes = (brake.tenant, brake.kind, brake.value), self.state.brakes
+        brakes = {name: one for name, one in self.state.brakes.items() if one.brake_id != replaces}
+        name = brake.tenant, brake.kind, brake.value
         if name not in brakes and brake.brake_id in (one.brake_id for one in brakes.values()):
             raise StoreError(f"brake {brake.brake_id}: another one has this id")
         self._append(audit)
+        self.state.brakes = brakes
         return brakes.setdefault(name, brake)
 
     async def lift_brake(self, brake_id: str, audit: AuditEvent) -> None:

@@ -318,8 +318,8 @@ class Store(Protocol):
     async def grant_uses(self, tenant: str) -> Sequence[GrantUse]:
         """Count what each grant of a tenant allowed, by environment, agent and method. Any order."""
 
-    async def set_brake(self, brake: Brake, audit: AuditEvent) -> Brake:
-        """Add a brake. One of the same kind, tenant and value that is in force stays, and is returned."""
+    async def set_brake(self, brake: Brake, audit: AuditEvent, replaces: str = "") -> Brake:
+        """Add a brake. One of its kind, tenant, value, but the one with id `replaces`, stays: returned then."""
 
     async def lift_brake(self, brake_id: str, audit: AuditEvent) -> None:
         """Take a brake away. One that is not there is no error, and is not recorded."""

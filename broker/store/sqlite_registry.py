@@ -128,10 +128,11 @@ class SqliteRegistry(SqlitePart):
         """Tenants that have a version or grants."""
         return await self._database.read(registry_tables.select_tenants)
 
-    async def set_brake(self, brake: Brake, audit: AuditEvent) -> Brake:
-        """Add a brake; one that is in force stays."""
+    async def set_brake(self, brake: Brake, audit: AuditEvent, replaces: str = "") -> Brake:
+        """Add a brake; one that is in force stays, unless it is to be replaced."""
 
         def change(connection: sqlite3.Connection) -> Brake:
+            registry_tables.remove_brake(connection, replaces)
             in_force = registry_tables.add_brake(connection, brake)
             self._audit(connection, audit)
             return in_force

@@ -34,6 +34,8 @@ class Item:
         expected: What must stand there too, and is Vault's default in a new one.
         is_fixed: It is made when it is missing, and never changed.
         is_shared: Its values are lists in which others have entries too: ours are added to theirs.
+        is_whole: A write puts Vault's defaults for what it does not name: what else is there is written too.
+        kept: Entries of a mapping that narrow it, by field: where somebody set one, it stays.
     """
 
     subject: str
@@ -42,6 +44,8 @@ class Item:
     expected: Mapping[str, Any] = field(default_factory=dict)
     is_fixed: bool = False
     is_shared: bool = False
+    is_whole: bool = False
+    kept: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     async def read(self, api: VaultApi, token: Secret) -> Mapping[str, Any] | None:
         """Read what stands there; None when nothing does.
@@ -62,12 +66,19 @@ class Item:
 
     def merge(self, current: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what to write over what is there."""
-        if not self.is_shared:
-            return self.values
-        return {
-            name: list(dict.fromkeys([*(current.get(name) or ()), *value]))
-            for name, value in self.values.items()
+        if self.is_shared:
+            return {
+                name: list(dict.fromkeys([*(current.get(name) or ()), *value]))
+                for name, value in self.values.items()
+            }
+        kept = {
+            name: {key: value for key, value in (current.get(name) or {}).items() if key in keys}
+            for name, keys in self.kept.items()
         }
+        ours = {
+            name: {**kept[name], **value} if name in kept else value for name, value in self.values.items()
+        }
+        return {**current, **ours} if self.is_whole else ours
 
 
 async def read_if_there(api: VaultApi, token: Secret, path: str) -> Mapping[str, Any] | None:

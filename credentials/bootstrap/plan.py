@@ -21,7 +21,7 @@ from credentials.engines import ENGINES
 from credentials.policies import TOOL_POLICY_PREFIX
 from credentials.role_check import Finding
 from credentials.secret import Secret
-from credentials.vault_api import VaultApi
+from credentials.vault_api import VaultApi, take
 
 _BUILT_IN = "database"
 """Vault does not list the type of the database engine; every Vault has it."""
@@ -82,8 +82,13 @@ async def make_plan(api: VaultApi, token: Secret, wish: Wish) -> Plan:
         for plugin in sorted(lacking)
     ]
     possible = _without(wish, lacking)
+    taken: tuple[str, ...] = ()  # where another engine is mounted: what stands there is not ours
     for item in list_items(possible):
-        await _compare(api, token, item, changes, problems)
+        if item.path.startswith(taken):
+            continue
+        differences = await _compare(api, token, item, changes, problems)
+        if item.is_fixed and "type" in differences:
+            taken += _places_below(item)
     problems += await _check_undefined(api, token, possible)
     problems += await find_missing(api, token, possible)
     problems += await _check_other_login(api, token, wish.login)
@@ -117,7 +122,7 @@ async def find_installed_engines(api: VaultApi, token: Secret) -> frozenset[str]
 
 async def list_policy_names(api: VaultApi, token: Secret) -> list[str]:
     """List the names of Vault's policies."""
-    return list((await api.ask("list", "sys/policies/acl", token))["data"]["keys"])
+    return list(take(await api.ask("list", "sys/policies/acl", token), "data", "keys")["keys"])
 
 
 def engine_of(policy: str) -> str:
@@ -130,22 +135,29 @@ def engine_of(policy: str) -> str:
 
 async def _compare(
     api: VaultApi, token: Secret, item: Item, changes: list[Change], problems: list[Finding]
-) -> None:
+) -> Mapping[str, tuple[Any, Any]]:
+    """Add to the changes, or to the problems; returns what differs from what is there."""
     current = await item.read(api, token)
     if current is None:
         fields = {name: (None, value) for name, value in item.values.items()}
         changes.append(Change(Kind.ADD, item, fields, item.values))
-        return
+        return {}
     differences = item.compare(current)
-    if not differences:
-        return
-    if not item.is_fixed and set(differences) <= set(item.values):
+    if differences and not item.is_fixed and set(differences) <= set(item.values):
         changes.append(Change(Kind.CHANGE, item, differences, item.merge(current)))
-        return
+        return differences
     for name, (before, after) in differences.items():
         text = f"{name} is {before!r} and should be {after!r}"
         remedy = f"bootstrap does not change it: look at {item.path} and decide"
         problems.append(Finding(item.subject, text, remedy))
+    return differences
+
+
+def _places_below(item: Item) -> tuple[str, ...]:
+    """Say where what is mounted by an item can be reached; nowhere for what is no mount."""
+    if item.path.startswith("sys/mounts/"):
+        return (f"{item.path.removeprefix('sys/mounts/')}/",)
+    return (f"{item.path.removeprefix('sys/')}/",) if item.path.startswith("sys/auth/") else ()
 
 
 async def _find_lacking_plugins(api: VaultApi, token: Secret, wish: Wish) -> set[str]:
@@ -153,7 +165,7 @@ async def _find_lacking_plugins(api: VaultApi, token: Secret, wish: Wish) -> set
     if not wanted:
         return set()
     answer = await api.ask("list", "sys/plugins/catalog/secret", token)
-    return wanted - set(answer["data"]["keys"])
+    return wanted - set(take(answer, "data", "keys")["keys"])
 
 
 def _without(wish: Wish, lacking: set[str]) -> Wish:

@@ -32,13 +32,14 @@ TTL_SECONDS = 900
 ROTATION_SECONDS = 86_400
 """How often Vault changes a static login's password that no call has changed meanwhile."""
 
-_ROLE_SHAPE = re.compile(r"^[a-z0-9-]{1,63}$")
+_ROLE_SHAPE = re.compile(r"[a-z0-9-]{1,63}")
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 EntryName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z][A-Za-z0-9-]*=[^\x00-\x1f\x7f{}]{1,500}$")]
 """A distinguished name; no braces, because Vault takes what holds it for a template."""
-Domain = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?$")]
+Domain = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?$")]
+"""It becomes a certificate's common name: `pki.MAX_NAME_LENGTH`."""
 
 
 class RolesInvalid(ValueError):
@@ -118,7 +119,7 @@ class CertificateRole(_Role):
     def write(self, mount: str, role: str) -> Item:
         """Let the role give client certificates, of which Vault keeps a lease."""
         fields = pki.role_fields(self.name, self.ttl_seconds)
-        return Item(f"pki role {role}", f"{mount}/roles/{role}", fields)
+        return Item(f"pki role {role}", f"{mount}/roles/{role}", fields, is_whole=True)
 
 
 class SshRole(_Role):
@@ -132,7 +133,8 @@ class SshRole(_Role):
     def write(self, mount: str, role: str) -> Item:
         """Let the role sign keys of users, for this principal and this command."""
         fields = ssh.role_fields(self.principal, self.force_command, self.ttl_seconds)
-        return Item(f"ssh role {role}", f"{mount}/roles/{role}", fields)
+        kept = {"default_critical_options": (ssh.SOURCE_ADDRESS,)}
+        return Item(f"ssh role {role}", f"{mount}/roles/{role}", fields, is_whole=True, kept=kept)
 
 
 class SigningKey(_Role):
@@ -260,7 +262,7 @@ def define_role(role: str, fields: Mapping[str, Any], source: str = "") -> RoleD
         RolesInvalid: With every field that is wrong.
     """
     where = f"{source}: roles.{role}" if source else f"roles.{role}"
-    if not _ROLE_SHAPE.match(role):
+    if not _ROLE_SHAPE.fullmatch(role):
         raise RolesInvalid(f'{where}: is no role name; use a-z, 0-9 and "-"')
     if not isinstance(fields, dict):
         raise RolesInvalid(f"{where}: must be a table of fields")

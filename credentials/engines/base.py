@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from credentials.errors import Cause
-from credentials.lease import CredentialWanted, Payload
+from credentials.lease import CredentialWanted, Payload, UsernamePassword
 from credentials.secret import Secret
 from credentials.vault_api import VaultApi, VaultFault, take
 
@@ -104,6 +104,18 @@ async def read_definition(api: VaultApi, session: Secret, path: str) -> dict[str
         if fault.cause is Cause.UNKNOWN:
             return None
         raise
+
+
+def read_login(data: Mapping[str, Any]) -> UsernamePassword:
+    """Take a login out of an answer.
+
+    Raises:
+        VaultFault: User name or password is no text.
+    """
+    username, password = data["username"], data["password"]
+    if not (isinstance(username, str) and isinstance(password, str) and username and password):
+        raise VaultFault("Vault's answer has no user name and password", Cause.INVALID)
+    return UsernamePassword(username, Secret(password))
 
 
 def find_ttl_problems(definition: Mapping[str, Any]) -> list[str]:

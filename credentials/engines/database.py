@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from credentials.engines.base import Minted
+from credentials.engines.base import Minted, find_ttl_problems, read_definition, read_login
 from credentials.errors import Cause
-from credentials.lease import CredentialWanted, UsernamePassword
+from credentials.lease import CredentialWanted
 from credentials.secret import Secret
 from credentials.statements import find_statement_problems
 from credentials.transport import VaultFault
@@ -54,27 +54,24 @@ class DatabaseEngine:
             if _NOTHING_MADE.search(str(fault)):
                 raise VaultFault(str(fault), Cause.NOTHING_MADE) from fault
             raise
-        data = take(answer, "data", "username", "password")
+        payload = read_login(take(answer, "data", "username", "password"))
         lease_id = str(answer.get("lease_id", ""))
         if not lease_id:
             raise VaultFault(
                 "Vault made a login without a lease: its end could not be confirmed", Cause.INVALID
             )
         duration_seconds = int(answer.get("lease_duration", 0))
-        payload = UsernamePassword(data["username"], Secret(data["password"]))
         return Minted(lease_id, payload, min(ttl_seconds, duration_seconds))
 
     async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
         """Nothing: the lease's revocation ends the login."""
 
     async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
-        """See that the role carries our statements, so that its logins can be ended."""
-        try:
-            definition = take(await api.ask("get", f"{mount}/roles/{role}", session), "data")
-        except VaultFault as fault:
-            if fault.cause is Cause.UNKNOWN:
-                return [f"Vault has no database role {role}; write it with `toolcrib vault bootstrap`"]
-            raise
-        return find_statement_problems(
+        """See that its logins can be ended, by our statements, and end by themselves soon enough."""
+        definition = await read_definition(api, session, f"{mount}/roles/{role}")
+        if definition is None:
+            return [f"Vault has no database role {role}; write it with `toolcrib vault bootstrap`"]
+        problems = find_statement_problems(
             definition.get("creation_statements") or (), definition.get("revocation_statements") or ()
         )
+        return problems + find_ttl_problems(definition)

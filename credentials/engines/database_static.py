@@ -6,9 +6,9 @@ on. So a role has to carry our statements (credentials/statements.py), and the e
 
 from __future__ import annotations
 
-from credentials.engines.base import MIN_SECRET_LENGTH, Minted, read_definition
+from credentials.engines.base import MIN_SECRET_LENGTH, Minted, read_definition, read_login
 from credentials.errors import Cause
-from credentials.lease import CredentialWanted, UsernamePassword
+from credentials.lease import CredentialWanted
 from credentials.secret import Secret
 from credentials.statements import find_rotation_problems
 from credentials.transport import VaultFault
@@ -49,6 +49,7 @@ class StaticDatabaseEngine:
         """Read the password; it is good until the end of this call."""
         answer = await api.ask("get", f"{mount}/static-creds/{wanted.role}", child)
         data = take(answer, "data", "username", "password", "ttl")
+        login = read_login(data)
         if len(data["password"]) < MIN_SECRET_LENGTH:
             text = f"the password is shorter than {MIN_SECRET_LENGTH} characters: set a password policy"
             raise VaultFault(text, Cause.ROLE_UNSAFE)
@@ -56,7 +57,7 @@ class StaticDatabaseEngine:
             # The caller ends what failed here, which rotates it now: the next call has the whole period.
             text = "Vault would change the password during the call, so it is changed now; try again"
             raise VaultFault(text, Cause.OVERLOADED)
-        return Minted("", UsernamePassword(data["username"], Secret(data["password"])), ttl_seconds)
+        return Minted("", login, ttl_seconds)
 
     async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
         """Have the password changed and the sessions ended. Vault's success means that all statements ran."""

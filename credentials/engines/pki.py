@@ -24,6 +24,8 @@ from credentials.secret import Secret
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
+MAX_NAME_LENGTH = 64
+"""Of a common name (X.520, ub-common-name)."""
 _WIDER = "it would allow other names"
 _USES = "the certificate is for clients"
 REQUIRED: Mapping[str, tuple[object, str]] = {
@@ -89,7 +91,7 @@ class PkiEngine:
         """Make a key and have it signed; the signing makes the lease, so it is never sent twice."""
         definition = take(await api.ask("get", f"{mount}/roles/{wanted.role}", child), "data")
         names = definition.get("allowed_domains") or []
-        if len(names) != 1:
+        if len(names) != 1 or len(names[0]) > MAX_NAME_LENGTH:
             raise VaultFault("its allowed_domains must be exactly one name", Cause.ROLE_UNSAFE)
         name, key = str(names[0]), ec.generate_private_key(ec.SECP256R1())
         body = {"csr": make_request(key, name), "common_name": name, "ttl": f"{ttl_seconds}s"}
@@ -114,8 +116,9 @@ class PkiEngine:
             return [f"Vault has no pki role {role}; write it with `toolcrib vault bootstrap`"]
         problems = find_differences(definition, REQUIRED) + find_ttl_problems(definition)
         names = definition.get("allowed_domains") or []
-        if len(names) != 1 or "*" in names[0]:
-            problems.append("its allowed_domains must be exactly one name: it is the certificate's")
+        if len(names) != 1 or "*" in names[0] or len(names[0]) > MAX_NAME_LENGTH:
+            text = f"exactly one name of at most {MAX_NAME_LENGTH} characters: it is the certificate's"
+            problems.append(f"its allowed_domains must be {text}")
         return problems
 
 

@@ -27,6 +27,8 @@ from credentials.vault_api import VaultApi, take
 
 MAX_BACKDATE_SECONDS = 300
 """How long before now a certificate may begin, for targets whose clock is late."""
+SOURCE_ADDRESS = "source-address"
+"""The critical option that an operator may add: from where the certificate is good."""
 _ONE_USER = "the certificate is for one user name"
 REQUIRED: Mapping[str, tuple[object, str]] = {
     "key_type": ("ca", "certificates are wanted, no passwords"),
@@ -98,7 +100,7 @@ class SshEngine:
         if not user or set(user) & set(",*") or definition.get("allowed_users") != user:
             problems.append("its allowed_users must be its default_user, exactly one name")
         options = definition.get("default_critical_options") or {}
-        if set(options) - {"source-address"} != {"force-command"} or not options.get("force-command"):
+        if set(options) - {SOURCE_ADDRESS} != {"force-command"} or not options.get("force-command"):
             problems.append(
                 "its default_critical_options must force one command, and nothing else but addresses"
             )

@@ -18,12 +18,13 @@ from broker.brakes import Brakes, holds
 from broker.errors import CallError, Failed, Refused
 from broker.lease_book import LeaseBook, LeaseState
 from broker.lever import Halt, Lever, Order
-from broker.model import Brake, BrakeKind, Caller, CallState, Mark, Role
+from broker.model import Brake, BrakeKind, Caller, CallRecord, CallState, Mark, Role
 from broker.store.protocol import StoreError
 from broker.trail import Trail
 from credentials.errors import Cause, EndNotConfirmed
-from sandboxes.outcome import RawOutcome
+from sandboxes.outcome import OutcomeKind, RawOutcome
 from tests.broker.workshop import DESK, EMPTY, LOOKUP, Workshop
+from toolcrib.handler.v1 import handler_pb2
 
 OLGA = Caller("shop", "olga", Role.OPERATOR, "", "spiffe://x/tenant/shop/operator/olga")
 DRAFT = "shop.v1.Orders/CreateRefundDraft"
@@ -94,6 +95,10 @@ async def ask(station: Station, request: Any) -> str:
     except CallError as error:
         return error.reason_name
     return "OK"
+
+
+async def answer(outcome: RawOutcome) -> RawOutcome:
+    return outcome
 
 
 def at(stage: str) -> Callable[[Trail], bool]:
@@ -259,6 +264,68 @@ async def test_stops_what_runs_again_when_it_is_set_again(station: Station):
     assert len(halt.call_ids) == 1
     assert await reason_of(task) == "CALL_STOPPED"
     assert len(await station.shop.store.brakes()) == 1
+
+
+@pytest.mark.parametrize("kind", [LOOKUP, DRAFT])
+async def test_tells_what_was_recorded_when_it_stops_the_very_end(
+    station: Station, kind: str, monkeypatch: pytest.MonkeyPatch
+):
+    async def stall(_call: CallRecord) -> None:
+        await station.go_on.wait()
+
+    failure = handler_pb2.Failure(code="NO", message="sold", effect=handler_pb2.EFFECT_APPLIED)
+    station.shop.tool = lambda _start: answer(RawOutcome(OutcomeKind.FAILURE, failure=failure))
+    monkeypatch.setattr(station.shop.store, "amend", stall)
+    request = station.shop.lookup() if kind == LOOKUP else station.shop.draft()
+    task, trail = await station.begin(request, lambda trail: trail.failure is not None)
+    await asyncio.sleep(0.01)
+    await station.pull(AGENT)
+    assert await reason_of(task) == "TOOL_FAILED"
+    record = await station.shop.store.get_call("shop", trail.call_id)
+    assert record is not None
+    assert record.state == CallState.FAILED
+
+
+async def test_records_a_refusal_whose_caller_hangs_up_or_is_stopped(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+):
+    refuse = station.shop.store.refuse
+
+    async def stall(*arguments: Any) -> None:
+        await station.go_on.wait()
+        await refuse(*arguments)
+
+    monkeypatch.setattr(station.shop.store, "refuse", stall)
+    await station.pull(TOOL)
+    hung_up, _ = await station.begin(station.shop.draft("k1"), at("authorize"))
+    stopped, _ = await station.begin(station.shop.draft("k2"), at("authorize"))
+    await asyncio.sleep(0.01)
+    hung_up.cancel()
+    pulling = asyncio.create_task(station.pull(AGENT))
+    await asyncio.sleep(0.01)
+    station.go_on.set()
+    await asyncio.gather(hung_up, pulling, return_exceptions=True)
+    assert await reason_of(stopped) in ("CALLER_BLOCKED", "BRAKE_SET")
+    assert await station.shop.states() == [CallState.REFUSED] * 2
+
+
+async def test_is_the_platforms_when_one_of_the_platform_sets_it_again(station: Station):
+    (own,) = [(await station.pull(TENANT)).brake]
+    pia = Caller("platform", "pia", Role.OPERATOR, "", "spiffe://x/tenant/platform/operator/pia")
+    outside = (await station.lever.set(TENANT, pia)).brake
+    assert (own.set_by, outside.set_by) == (OLGA.spiffe_id, pia.spiffe_id)
+    assert station.lever.brakes.in_force == [outside] == list(await station.shop.store.brakes())
+    again = (await station.pull(TENANT)).brake
+    assert again == outside  # nobody inside takes it back
+
+
+async def test_keeps_a_brake_that_is_set_while_the_one_before_is_lifted_twice(station: Station):
+    first = (await station.pull(AGENT)).brake
+    await station.lever.lift(first, "over", OLGA)
+    second = (await station.pull(AGENT)).brake
+    await station.lever.lift(first, "over, said another one", OLGA)
+    assert station.lever.brakes.in_force == [second]
+    assert await ask(station, station.shop.draft()) == "CALLER_BLOCKED"
 
 
 # --- the order -------------------------------------------------------------------------------------------

@@ -103,6 +103,14 @@ async def test_names_every_part_that_is_missing(settings: Settings):
     assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
 
 
+@pytest.mark.parametrize("host", ["a..b", f"{'a' * 64}.example", "a\0b"])
+async def test_goes_on_after_a_target_whose_host_is_no_name(settings: Settings, host: str):
+    target = settings.targets["orders-db"].model_copy(update={"host": host})
+    odd = settings.model_copy(update={"targets": {"orders-db": target}})
+    [finding] = await find(odd, "target orders-db")
+    assert finding.level is Level.PROBLEM
+
+
 async def test_finds_nothing_wrong_with_a_state_that_is_still_to_be_made(settings: Settings):
     assert [finding.level for finding in await find(settings, "state")] == [Level.WARNING]
 

@@ -13,7 +13,7 @@ import pytest
 from google.protobuf import json_format
 from google.protobuf.message_factory import GetMessageClass
 
-from broker.held_values import HoldsSecret, redact_message
+from broker.held_values import HoldsSecret, find_across, list_values, redact_message, take_out
 from broker.redaction import Redaction
 from credentials.lease import Lease, UsernamePassword
 from credentials.secret import Secret
@@ -189,6 +189,50 @@ def test_searches_a_large_result_in_many_values():
     message = make(lines=[f"line {number} of many" for number in range(50_000)], more=SECRET)
     assert redact_message(message, make_redaction()) == {"db"}
     assert (message.lines[0], message.more) == ("line 0 of many", GONE)
+
+
+class CountedMap(dict[str, str]):
+    """Counts how often it is asked for a key."""
+
+    asked = 0
+
+    def __contains__(self, key: object) -> bool:
+        self.asked += 1
+        return super().__contains__(key)
+
+
+def test_looks_for_a_new_name_of_very_many_keys_but_once_each():
+    message = make(notes={str(number): "a" for number in range(1_000)})
+    entries = CountedMap(message.notes)
+    values = [value for value in list_values(message) if value.is_key]
+    for value in values:
+        value.holder = entries
+    take_out(values)
+    assert len(entries) == 1_000
+    assert entries.asked < 2_000
+
+
+def test_names_a_key_anew_beside_the_new_names_of_others():
+    left = redact(notes={f"{GONE} 2": "kept", SECRET: "a", SECRET[::-1]: "b"})
+    assert left == {"notes": {f"{GONE} 2": "kept", GONE: "a", f"{GONE} 3": "b"}}
+
+
+@pytest.mark.parametrize("number", [1e308, -1.7e308, 1.234567890123456e30, 5e-324, 0.1])
+def test_writes_no_number_at_greater_length_than_a_secret_can_have(number: float):
+    (value,) = list_values(make(share=number))
+    assert len(value.text) <= 26
+
+
+def test_finds_a_secret_in_the_digits_of_a_huge_number():
+    with pytest.raises(HoldsSecret):
+        redact_message(make(share=1.234567890123456e30), make_redaction("1234567890123456"))
+
+
+def test_takes_a_list_of_numbers_as_one_value():
+    message = make(numbers=list(range(1, 1_001)))
+    (value,) = list_values(message)
+    assert value.text.startswith("12345678910")
+    assert find_across([value], make_redaction("9989991000")) == {"db"}
 
 
 def test_takes_all_text_out_when_very_many_values_hold_a_secret():

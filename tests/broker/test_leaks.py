@@ -24,7 +24,7 @@ from broker.errors import CallError, Failed
 from broker.held_values import list_values
 from broker.leaks import LeakAlarm
 from broker.model import Answer, CallRecord, CallState, Mark
-from broker.redaction import OFF_LOOP_CHARACTERS, off_loop
+from broker.redaction import LONG_CHARACTERS, OFF_LOOP_CHARACTERS, off_loop
 from broker.request import Request
 from broker.stages.sanitize import Sanitizer
 from broker.store.protocol import AuditEvent, StoreError
@@ -346,3 +346,24 @@ async def test_goes_on_with_other_calls_while_a_large_result_is_searched():
     answer, _ = await searching
     assert isinstance(answer, Answer)
     assert turns > 10
+
+
+async def test_goes_on_with_other_calls_while_a_result_of_many_messages_is_read():
+    raw = make(inners=[{"id": 1}] * 100_000).SerializeToString()
+    reading = asyncio.create_task(sanitize(raw))
+    turns = 0
+    while not reading.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    await reading
+    assert turns > 5
+
+
+async def test_keeps_no_short_result_waiting_for_many_long_ones():
+    go_on = threading.Event()
+    long = [asyncio.create_task(off_loop(LONG_CHARACTERS, go_on.wait)) for _ in range(40)]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        assert await off_loop(OFF_LOOP_CHARACTERS, lambda: "done") == "done"
+    go_on.set()
+    assert all(await asyncio.gather(*long))

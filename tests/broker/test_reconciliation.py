@@ -379,7 +379,7 @@ async def test_asks_an_older_copy_of_the_log_for_nothing_newer(logs: TwoLogs):
 
 def test_reads_several_files_and_knows_the_place_of_a_line():
     lines = LogLines([io.BytesIO(b"a\nb"), io.BytesIO(b"c\nd")])
-    assert [*lines.read(), *lines.read_rest()] == [b"a\n", b"b", b"c\n", b"d"]
+    assert [*lines.read(), *lines.read_rest()] == [b"a\n", b"b\n", b"c\n", b"d"]
     assert [lines.locate(number) for number in (2, 3)] == [(0, 2), (1, 1)]
 
 

@@ -135,6 +135,36 @@ def test_leaves_alone_what_is_not_its_own(bare) -> None:
     assert bare.read("auth/approle/role/toolcrib-broker")["data"]["secret_id_ttl"] == 7_776_000
 
 
+@pytest.mark.parametrize(
+    ("path", "broken", "theirs"),
+    [
+        ("toolcrib-ssh/roles/b-ssh", {"allowed_extensions": "permit-pty"}, {"key_id_format": "call-{{x}}"}),
+        ("toolcrib-pki/roles/b-pki", {"server_flag": True}, {"organization": ["Example"]}),
+        ("auth/token/roles/toolcrib-call", {"orphan": True}, {"token_bound_cidrs": ["127.0.0.1"]}),
+        ("database/roles/b-db", {"max_ttl": 86_400}, {"credential_config": {"password_policy": "long"}}),
+    ],
+)
+def test_keeps_what_somebody_added_to_what_it_changes_back(bare, path: str, broken, theirs) -> None:
+    before = bare.read(path)["data"]
+    bare.write(path, **{**before, **broken, **theirs})
+    apply(bare)
+    after = bare.read(path)["data"]
+    assert {name: after[name] for name in (*broken, *theirs)} == {**{n: before[n] for n in broken}, **theirs}
+    bare.write(path, **before)
+
+
+def test_keeps_the_addresses_to_which_somebody_bound_a_certificate(bare) -> None:
+    path = "toolcrib-ssh/roles/b-ssh"
+    before = bare.read(path)["data"]
+    narrowed = {"force-command": "git-shell", "source-address": "10.0.0.0/8"}
+    bare.write(path, **{**before, "default_critical_options": narrowed})
+    assert plan(bare).changes == ()
+    bare.write(path, **{**before, "default_critical_options": narrowed | {"force-command": "sh"}})
+    apply(bare)
+    assert bare.read(path)["data"]["default_critical_options"] == narrowed
+    bare.write(path, **before)
+
+
 def test_keeps_the_brokers_rights_for_a_bundle_that_was_bootstrapped_before(bare) -> None:
     made = plan(bare, Wish(tenants=("acme",), login=LOGIN))
     assert "policy toolcrib-broker" not in subjects(made)
@@ -173,6 +203,13 @@ def test_takes_no_mount_for_another_engine(bare) -> None:
     made = plan(bare, replace(WISH, mounts={**WISH.mounts, "kv": "pki"}))
     said = [problem.problem for problem in made.problems if problem.subject == "engine kv at pki/"]
     assert "type is 'pki' and should be 'kv'" in said
+
+
+def test_writes_nothing_below_a_mount_of_another_engine(bare) -> None:
+    """A role's definition would become a secret there, perhaps in the place of somebody's."""
+    made = plan(bare, replace(WISH, mounts={**WISH.mounts, "ssh": "toolcrib-kv"}))
+    assert "type is 'kv' and should be 'ssh'" in [problem.problem for problem in made.problems]
+    assert [one.item.path for one in made.changes if one.item.path.startswith("toolcrib-kv/")] == []
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
+from dataclasses import replace
+from datetime import UTC, datetime
 
 import asyncpg
 import pytest
 
 from credentials.errors import Cause, EndNotConfirmed
-from credentials.lease import UNKNOWN_LEASE
+from credentials.lease import UNKNOWN_LEASE, OwedLease
 from credentials.vault import VaultSession
 from tests.credentials.conftest import TAG, wanted
 
@@ -49,14 +50,14 @@ async def test_ends_a_lease_from_its_ids_alone_in_another_session(session, vault
     [lease] = await session.mint(TAG, wanted(), 60)
     other = VaultSession(vault.address, vault.login)
     await other.open()
-    await other.end(SimpleNamespace(lease_id=lease.lease_id, accessor=lease.accessor))
+    await other.end(lease.owed())
     await other.close()
     assert (vault.count_leases(), notes.count_v_roles()) == (0, 0)
 
 
 async def test_ends_a_lease_whose_id_was_never_told(session, vault) -> None:
     [lease] = await session.mint(TAG, wanted(), 60)
-    await session.end(SimpleNamespace(lease_id=UNKNOWN_LEASE + lease.accessor, accessor=lease.accessor))
+    await session.end(replace(lease.owed(), lease_id=UNKNOWN_LEASE + lease.accessor))
     assert vault.count_tokens() == 0
 
 
@@ -79,8 +80,9 @@ async def test_does_not_confirm_while_the_statements_fail(session, locked_roles,
 
 
 async def test_does_not_confirm_a_lease_that_it_may_not_look_up(session) -> None:
+    other = OwedLease("", "pki/issue/identity/x", "", "", "", "", datetime.now(UTC))
     with pytest.raises(EndNotConfirmed) as caught:
-        await session.end(SimpleNamespace(lease_id="pki/issue/identity/x", accessor=""))
+        await session.end(other)
     assert caught.value.cause is Cause.DENIED
 
 

@@ -11,7 +11,7 @@ import pytest
 from credentials.errors import Cause, CredentialsUnavailable, PartUnavailable
 from credentials.secret import Secret
 from credentials.vault import CallTag, CredentialWanted, VaultSession
-from tests.credentials.conftest import BROKEN, READ, TAG, WRITE, wanted
+from tests.credentials.conftest import BROKEN, GRANTS, READ, TAG, WRITE, wanted
 
 
 async def test_mints_a_login_that_works(session, log_in) -> None:
@@ -91,6 +91,15 @@ async def test_refuses_a_role_with_vaults_default_statements(session, vault) -> 
     with pytest.raises(CredentialsUnavailable, match="a login could outlive its call") as caught:
         await session.mint(TAG, wanted("notes-default"), 60)
     assert caught.value.cause is Cause.ROLE_UNSAFE
+
+
+async def test_refuses_a_role_whose_logins_would_not_end_by_themselves(session, vault) -> None:
+    """Vault's own default is 32 days: so long a login would live on where broker and Vault both died."""
+    vault.install_role("notes-endless", "orders-db", GRANTS[READ])
+    assert await session.check(wanted("notes-endless")) == []
+    vault.write("database/roles/notes-endless", default_ttl=0, max_ttl=0)
+    found = await session.check(wanted("notes-endless"))
+    assert "its max_ttl must be set, to 3600 s at most" in found[0].problem
 
 
 async def test_names_the_policy_that_is_missing(session, vault) -> None:

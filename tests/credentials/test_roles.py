@@ -70,6 +70,8 @@ def test_adds_our_statements_which_a_file_cannot_name(tmp_path: Path) -> None:
         ("[roles.a]\nengine = 'mysql'", "roles.a.engine: must be one of database"),
         ("[roles.a]\nengine = ['kv']", "roles.a.engine: must be one of database"),
         ("[roles.'../x']\nengine = 'kv'", "is no role name"),
+        ('[roles."a\\n"]\nengine = "kv"', "is no role name"),
+        (f"[roles.a]\nengine = 'pki'\nname = '{'a' * 65}'", "roles.a: name"),
         ("[roles.a]\ntarget = 'x'\ngrant = []\ngrants = []", "did you mean grants"),
         ("[roles.a]\ntarget = '../config/y'\ngrants = []", "roles.a: target"),
         ("[roles.a]\ntarget = 'x'\ngrants = ['DROP TABLE t']", "is not one GRANT"),

@@ -5,14 +5,31 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Callable
 
 import pytest
 
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
-from credentials.logins import AppRole
+from credentials.logins import AppRole, Token
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
 from tests.credentials.conftest import READ, TAG, wanted
+
+
+class UnsafeNoKeeper:
+    """Keeps nothing alive, as a broker and a supervisor that both died."""
+
+    async def keep(self, token: Token, on_lost: Callable[[], None]) -> None:
+        """Do nothing."""
+
+    def look(self) -> None:
+        """Do nothing."""
+
+    async def release(self) -> None:
+        """Do nothing."""
+
+    async def abandon(self) -> None:
+        """Do nothing."""
 
 
 async def test_keeps_its_session_longer_than_its_period(own_session, own_vault) -> None:
@@ -23,7 +40,8 @@ async def test_keeps_its_session_longer_than_its_period(own_session, own_vault) 
 
 
 async def test_loses_its_leases_when_nobody_renews_it(own_vault, notes) -> None:
-    session = VaultSession(own_vault.address, own_vault.login, SessionTuning(renew_seconds=600))
+    tuning = SessionTuning(keeper=lambda _: UnsafeNoKeeper())
+    session = VaultSession(own_vault.address, own_vault.login, tuning)
     await session.open()
     await session.mint(TAG, wanted(), 60)
     await _wait_for(lambda: own_vault.count_leases() == 0 and notes.count_v_roles() == 0)

@@ -32,6 +32,8 @@ def test_refuses_another_create_role(creation: list[str]) -> None:
     [
         'ALTER ROLE "{{name}}" SUPERUSER',
         "GRANT SELECT ON orders TO PUBLIC",
+        'GRANT SELECT ON orders TO somebody -- TO "{{name}}"',
+        'GRANT SELECT ON orders TO somebody /* TO */ TO "{{name}}"',
         'GRANT SELECT ON orders TO "{{name}}" WITH GRANT OPTION',
         'GRANT SELECT ON orders TO "{{name}}"; DROP TABLE orders; GRANT SELECT ON orders TO "{{name}}"',
     ],

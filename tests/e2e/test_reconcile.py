@@ -195,7 +195,7 @@ def test_finds_a_child_that_was_made_with_a_stolen_session(crib: Crib, evidence:
 
 def make_foreign_child(crib: Crib, label: dict[str, str]) -> dict[str, str]:
     """Do what a thief of the broker's session can: make a child, read a login with it, end both."""
-    session = {"X-Vault-Token": crib.stack.broker.vault._token.reveal()}
+    session = {"X-Vault-Token": crib.stack.broker.vault._session.token.reveal()}
     base = f"{crib.stack.vault.address}/v1"
     wanted = {
         "policies": [tool_policy_name("database", "shop-orders-read")],

@@ -1,7 +1,7 @@
 """Fixtures for the real parts: Docker Engine, OpenBao, PostgreSQL, nginx, OpenSSH.
 
 A part that is missing makes the tests fail, unless it is named in TOOLCRIB_WITHOUT (comma-separated:
-engine, openbao, postgres, node, nginx, sshd); then the tests that need it are skipped.
+engine, openbao, postgres, node, nginx, sshd, ldap); then the tests that need it are skipped.
 """
 
 from __future__ import annotations

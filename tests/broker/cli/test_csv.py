@@ -37,6 +37,12 @@ def test_defuses_a_formula_in_a_list_of_values():
     assert cell == "'=1; x"
 
 
+def test_defuses_a_formula_after_a_semicolon():
+    """A spreadsheet set up for a country that writes 1,5 separates cells by semicolons."""
+    (_, cells) = read_back(to_csv([{"a": "x;=1", "b": ["y", "@SUM(1)"], "c": "z; -"}]))
+    assert cells == ["x;'=1", "y; '@SUM(1)", "z; '-"]
+
+
 def test_leaves_numbers_and_plain_words_alone():
     rows = read_back(to_csv([{"a": -5, "b": "a-b", "c": True, "d": None, "e": ""}]))
     assert rows[1] == ["-5", "a-b", "true", "", ""]

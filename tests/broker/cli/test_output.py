@@ -62,6 +62,13 @@ def fails(form: str) -> None:
     raise CommandFailed("no such thing", 3, details={"reason": "TOOL_UNKNOWN"})
 
 
+def test_sends_no_escape_sequence_to_the_terminal_in_an_error(capsys):
+    CommandFailed("TOOL_FAILED: \x1b]0;pwned\x07 \u202e\nnext line", 1).show()
+    printed = capsys.readouterr().err
+    assert all(sign.isprintable() or sign == "\n" for sign in printed)
+    assert printed.endswith("\nnext line\n")
+
+
 def test_prints_an_error_as_text_with_its_exit_code():
     result = CliRunner().invoke(fails, [])
     assert (result.exit_code, result.stdout, result.stderr) == (3, "", "Error: no such thing\n")

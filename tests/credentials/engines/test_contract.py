@@ -88,7 +88,7 @@ async def cut_session(engines_vault) -> AsyncIterator[VaultSession]:
     session = VaultSession(engines_vault.address, engines_vault.login, tuning)
     await session.open()
     yield session
-    token = session._token
+    token = session._session.token
     await session.close()
     engines_vault.write("auth/token/revoke", token=token.reveal())
 

@@ -168,6 +168,7 @@ async def test_finds_a_role_that_is_too_broad(session, engines_vault, field) -> 
         ({"allowed_domains": []}, "its allowed_domains must be exactly one name"),
         ({"allowed_domains": [NAME, "b.tools.test"]}, "its allowed_domains must be exactly one name"),
         ({"allowed_domains": ["*.tools.test"]}, "its allowed_domains must be exactly one name"),
+        ({"allowed_domains": [f"{'a' * 63}.b"]}, "its allowed_domains must be exactly one name"),
     ],
 )
 async def test_finds_a_role_of_too_many_names_or_too_long_a_life(
