@@ -176,7 +176,7 @@ class Broker:
         self.vault = await self._open_vault()
         self._cipher.connect(self.store, Transit(self.vault))
         await self._fetch_keys()
-        await adopt_unfinished(self.store)
+        await adopt_unfinished(self.store, self._brakes)
         self.debts = Debts(self.vault, self.store)
         await self.debts.start()
         for debt in self.debts.owed:

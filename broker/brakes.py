@@ -20,7 +20,7 @@ import asyncio
 from collections.abc import Iterator, Sequence
 
 from broker.errors import CallError, Failed, Refused
-from broker.model import Brake, BrakeKind, Call, Caller, Role
+from broker.model import Brake, BrakeKind, Call, Caller, CallRecord, Role
 from broker.store.protocol import Store
 from toolcrib.v1.reasons_pb2 import Reason
 
@@ -101,6 +101,10 @@ class Brakes:
         """Find what holds a tool of a tenant back."""
         return self._find(_tool_keys(tenant, method))
 
+    def holds_back(self, call: CallRecord) -> bool:
+        """Tell whether anything holds a recorded call back."""
+        return bool(self.find_block(caller_of(call)) or self.find_hold(call.tenant, call.method))
+
     async def wait_until_released(self, tenant: str, method: str) -> None:
         """Return when nothing holds a tool of a tenant back any more; at once when nothing does."""
         while self.find_hold(tenant, method) is not None:
@@ -118,6 +122,11 @@ def holds(brake: Brake, caller: Caller, method: str) -> bool:
     """Tell whether a brake holds back a call of a caller with a tool."""
     keys = _caller_keys(caller) if brake.kind in AT_AUTHENTICATE else _tool_keys(caller.tenant, method)
     return _key(brake) in keys
+
+
+def caller_of(call: CallRecord) -> Caller:
+    """Say who made a recorded call, as far as the record knows: the certificate is not in it."""
+    return Caller(call.tenant, call.agent, Role.AGENT, call.subject, "")
 
 
 def refused_by(brake: Brake) -> Refused:

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
-from broker.model import CallState, LeaseRecord
+from broker.model import CallState, LeaseRecord, LiveLease
 from broker.store.protocol import Store, StoreError
 from credentials.errors import EndNotConfirmed
 from credentials.lease import LeaseIds, OwedLease
@@ -65,6 +65,7 @@ class Debt:
     last_error: str = ""
     _attempt: asyncio.Task[datetime | None] | None = field(default=None, repr=False)
     _timer: asyncio.TimerHandle | None = field(default=None, repr=False)
+    _queued: asyncio.Task[None] | None = field(default=None, repr=False)
 
 
 class Debts:
@@ -110,6 +111,8 @@ class Debts:
                 await self._sweeping
         for debt in self.owed:
             _stop_timer(debt)
+            if debt._queued is not None:
+                debt._queued.cancel()
         running = [self._attempt(debt) for debt in self.owed]
         if running:
             _, late = await asyncio.wait(running, timeout=LAST_TRY_SECONDS)
@@ -141,18 +144,27 @@ class Debts:
         if self._paying and debt.lease.lease_id in self._owed:
             pause = min(FIRST_PAUSE_SECONDS * 2 ** min(debt.tries, 10), LONGEST_PAUSE_SECONDS)
             pause *= 1 - SCATTER * random.random()  # noqa: S311 - nothing secret hangs on it
-            debt._timer = asyncio.get_running_loop().call_later(pause, self._attempt, debt, True)
+            debt._timer = asyncio.get_running_loop().call_later(pause, self._queue, debt)
 
-    def _attempt(self, debt: Debt, again: bool = False) -> asyncio.Task[datetime | None]:
+    def _queue(self, debt: Debt) -> None:
+        """Have a debt wait for a place among the later tries; whoever asks for its end now does not wait."""
+        if debt._queued is None or debt._queued.done():
+            debt._queued = asyncio.create_task(self._try_in_turn(debt))
+
+    async def _try_in_turn(self, debt: Debt) -> None:
+        async with self._retries:
+            if debt.lease.lease_id in self._owed:
+                await asyncio.wait((self._attempt(debt),))
+
+    def _attempt(self, debt: Debt) -> asyncio.Task[datetime | None]:
         """Begin to try, or join the try that is under way."""
         if debt._attempt is None or debt._attempt.done():
-            debt._attempt = asyncio.create_task(self._try(debt, again))
+            debt._attempt = asyncio.create_task(self._try(debt))
         return debt._attempt
 
-    async def _try(self, debt: Debt, again: bool) -> datetime | None:
+    async def _try(self, debt: Debt) -> datetime | None:
         _stop_timer(debt)
-        async with self._retries if again else contextlib.nullcontext():
-            dead = await self._end(debt)
+        dead = await self._end(debt)
         if dead is None:
             self._schedule(debt)
         else:
@@ -174,14 +186,21 @@ class Debts:
         return None
 
     async def _sweep_for_ever(self) -> None:
+        """Take up what nobody tries; only at the second look, because one may end while the store is read."""
+        seen: set[str] = set()
         while True:
             await asyncio.sleep(SWEEP_SECONDS)
             try:
-                for live in await self._store.live_leases():
-                    if live.call.state not in _RUNNING and live.lease.lease_id not in self._owed:
+                idle = [live for live in await self._store.live_leases() if self._is_idle(live)]
+                for live in idle:
+                    if live.lease.lease_id in seen:
                         self.owe(live.call.call_id, (live.lease,))
+                seen = {live.lease.lease_id for live in idle}
             except StoreError as error:
                 log.warning("owed leases not listed", extra={"cause": str(error)})
+
+    def _is_idle(self, live: LiveLease) -> bool:
+        return live.call.state not in _RUNNING and live.lease.lease_id not in self._owed
 
 
 def _stop_timer(debt: Debt) -> None:

@@ -16,10 +16,11 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from broker.cipher import KeyUnavailable
 from broker.debts import Debt, Debts
 from broker.model import CallRecord, CallState, LeaseRecord
 from broker.path import Path
-from broker.store.protocol import Store, StoreError
+from broker.store.protocol import Store
 from broker.trail import Trail
 from credentials.lease import OwedLease
 
@@ -70,10 +71,13 @@ class LeaseBook:
             StoreError: The state cannot be read.
         """
         before = {trail.call_id for trail in self.path.running}
-        found = {
-            live.lease.lease_id: (live.call, live.lease) for live in await self._store.live_leases(tenant)
+        written = await self._store.live_leases()  # of all: only few debts are not among them
+        kept: dict[str, tuple[CallRecord, AnyLease]] = {
+            live.lease.lease_id: (live.call, live.lease)
+            for live in written
+            if tenant in ("", live.call.tenant)
         }
-        kept: dict[str, tuple[CallRecord, AnyLease]] = {**found, **await self._find_unwritten(tenant, found)}
+        kept |= await self._find_unwritten(tenant, {live.lease.lease_id for live in written})
         # From here on nothing is awaited: what is said of one lease is said of the same moment.
         debts = {debt.lease.lease_id: debt for debt in self._debts.owed}
         running = {trail.call_id: trail for trail in self.path.running}
@@ -105,7 +109,7 @@ class LeaseBook:
     async def _find_call(self, tenant: str, debt: Debt) -> CallRecord | None:
         try:
             return await self._store.get_call(tenant, debt.call_id)
-        except StoreError:  # it is there, and sealed by a Vault that does not answer: that is when one looks
+        except KeyUnavailable:  # it is there, and sealed by a Vault that does not answer: so one looks
             return _name_call(tenant, debt)
 
 

@@ -19,12 +19,12 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from broker.brakes import Brakes, holds
+from broker.brakes import Brakes, caller_of, holds
 from broker.catalogue import Catalogue
 from broker.errors import Failed, Refused
 from broker.ids import make_brake_id
 from broker.lease_book import LeaseBook, ListedLease
-from broker.model import Brake, BrakeKind, Caller, Role
+from broker.model import Brake, BrakeKind, Caller
 from broker.stages.authenticate import tenant_of
 from broker.store.protocol import AuditEvent, StaleEpoch, Store, StoreError
 from broker.trail import Trail
@@ -205,7 +205,7 @@ def _is_of(one: ListedLease, brake: Brake, stopped: Collection[str]) -> bool:
     call = one.call
     if call.call_id in stopped:
         return True
-    return holds(brake, Caller(call.tenant, call.agent, Role.AGENT, call.subject, ""), call.method)
+    return holds(brake, caller_of(call), call.method)
 
 
 def _check_reason(reason: str) -> Iterator[Violation]:

@@ -4,6 +4,9 @@ RESERVED              nothing ran: FAILED, key and budgets given back
 DISPATCHED, a read    FAILED
 DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess (resolution.py)
 DISPATCHED, sent again by a resolution: FAILED; the call that it was about is still in doubt, by itself
+
+What a brake in force holds back ran when it was set, and the broker ended before it had stopped it: it is
+marked as stopped, so that it is not sent again when the brake is lifted.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ import logging
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from broker.model import CallRecord, CallState
+from broker.brakes import Brakes
+from broker.model import CallRecord, CallState, Mark
 from broker.stages.reserve import UNKNOWN_OUTCOME
 from broker.store.protocol import AuditEvent, Store
 from toolcrib.v1.reasons_pb2 import Reason
@@ -21,11 +25,18 @@ from tools.contract import Effect
 log = logging.getLogger(__name__)
 
 
-async def adopt_unfinished(store: Store) -> list[CallRecord]:
-    """End every call of an earlier epoch; returns them as they are now."""
+async def adopt_unfinished(store: Store, brakes: Brakes) -> list[CallRecord]:
+    """End every call of an earlier epoch; returns them as they are now.
+
+    Args:
+        store: Has the calls.
+        brakes: Those in force, loaded.
+    """
     adopted = []
     for call in await store.unfinished():
         ended = _end(call)
+        if brakes.holds_back(call):
+            ended = replace(ended, marks=(*ended.marks, Mark.STOPPED))
         event = AuditEvent(
             "call.adopted",
             call.tenant,

@@ -24,7 +24,8 @@ from credentials.lease import Lease
 
 REDACTED = "[redacted]"
 OFF_LOOP_CHARACTERS = 4_096
-"""What is longer is searched in a thread: the event loop is everybody's, and so much can be a thousand values."""
+"""What is longer is searched in a thread: the event loop is everybody's, and so much can be a thousand
+values."""
 LONG_CHARACTERS = 256 * 1024
 """What is longer waits for its own kind, so that one tool's long results keep nobody else's waiting."""
 

@@ -63,10 +63,11 @@ class DevPostgres:
         vault_password: Password of `VAULT_ROLE`.
     """
 
-    def __init__(self, run_dir: Path, database: str = "tools") -> None:
+    def __init__(self, run_dir: Path, database: str = "tools", max_connections: int = 100) -> None:
         self.host, self.port, self.database = HOST, 0, database
         self.vault_password = Secret(secrets.token_urlsafe(24))
         self._folder = run_dir / "postgres"
+        self._max_connections = max_connections
         self._password = Secret(secrets.token_urlsafe(24))
         self._process: subprocess.Popen[bytes] | None = None
         self._programs = Path()
@@ -187,7 +188,7 @@ class DevPostgres:
         raise PartUnavailable(f"PostgreSQL did not start: {log}")
 
     def _try_to_serve(self) -> bool:
-        settings = _SETTINGS | {"port": str(self.port)}
+        settings = _SETTINGS | {"port": str(self.port), "max_connections": str(self._max_connections)}
         options = [item for name, value in settings.items() for item in ("-c", f"{name}={value}")]
         root = child_process.is_root()
         self._process = child_process.start(

@@ -25,6 +25,7 @@ from typing import Any, Protocol
 
 import aiohttp
 import requests
+import urllib3
 from hvac.adapters import RawAdapter
 from requests.adapters import HTTPAdapter
 
@@ -238,11 +239,11 @@ class HvacTransport:
                 if isinstance(error, requests.exceptions.Timeout) or not repeatable:
                     raise
                 return self._send(method, path, token, body)
-        except requests.exceptions.Timeout as error:
+        except (requests.exceptions.Timeout, urllib3.exceptions.ReadTimeoutError) as error:
             raise _silent(self.peer) from error
         except requests.exceptions.SSLError as error:
             raise _untrusted(self.peer) from error
-        except (requests.exceptions.RequestException, OSError) as error:
+        except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
             raise _absent(self.peer) from error
 
     def _send(
@@ -259,7 +260,8 @@ class HvacTransport:
         late = time.monotonic() + self.peer.timeout_seconds
         with adapter.request(method, f"v1/{path}", raise_exception=False, json=body, stream=True) as response:
             text = bytearray()
-            for chunk in response.iter_content(65_536):
+            # As it comes: a piece that is waited for until it is full would be waited for for ever.
+            while chunk := response.raw.read1(65_536, decode_content=True):
                 text += chunk
                 _check_size(text)
                 if time.monotonic() > late:
@@ -276,7 +278,9 @@ def _tls_context(peer: Peer) -> ssl.SSLContext:
 
 def _check_size(text: bytearray) -> None:
     if len(text) > MAX_ANSWER_BYTES:
-        raise VaultFault("the answer is too large: is this a Vault?", Cause.INVALID)
+        raise VaultFault(
+            f"the answer is larger than {MAX_ANSWER_BYTES} bytes: is this a Vault?", Cause.INVALID
+        )
 
 
 def _read_answer(status: int, text: bytes) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from credentials.engines import ENGINES, SecretsEngine
+from credentials.engines import ENGINES, SecretsEngine, explain_unusable
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
 from credentials.heartbeat import Heartbeat
 from credentials.lease import (
@@ -281,7 +281,7 @@ class VaultSession:
         try:
             made = await engine.read(self._api, child.token, mount, wanted, ttl_seconds)
         except Exception as error:
-            fault = error if isinstance(error, VaultFault) else _unusable(error)
+            fault = error if isinstance(error, VaultFault) else explain_unusable(error)
             leased = bool(engine.lease_prefixes(mount))
             lease_id = UNKNOWN_LEASE + child.accessor if leased else _own_id(wanted, child.accessor)
             lost = OwedLease(wanted.name, lease_id, child.accessor, wanted.engine, wanted.role, "", minted)
@@ -372,11 +372,6 @@ async def _finish(task: asyncio.Future[None]) -> None:
     """Let an end that was cut off come to its end; whoever owes it tries it again."""
     with suppress(VaultFault):
         await task
-
-
-def _unusable(error: Exception) -> VaultFault:
-    """Say that an answer lacks what it has to have; its text may hold the secret and is not repeated."""
-    return VaultFault(f"Vault's answer cannot be used ({type(error).__name__})", Cause.INVALID)
 
 
 def _own_id(wanted: CredentialWanted, accessor: str) -> str:

@@ -15,6 +15,7 @@ the handler asks on the way, one at a time: a handler that does not read its ans
 from __future__ import annotations
 
 import asyncio
+import re
 import struct
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -148,9 +149,9 @@ class Transcript:
 
     def log(self) -> str:
         """The log as text: control and other invisible characters escaped, and a note where it was cut."""
-        text = bytes(self._log).decode("utf-8", errors="backslashreplace")
+        text = bytes(self._log).decode("utf-8", errors="surrogateescape")
         note = f"\n[{self._cut} bytes more were dropped]" if self._cut else ""
-        return "".join(_escape(character) for character in text) + note
+        return _NOT_ASCII.sub(_escape_run, text.translate(_ESCAPES)) + note
 
     def _keep(self, data: bytes) -> None:
         kept = data[: self._log_left]
@@ -239,3 +240,14 @@ def _escape(character: str) -> str:
     if character in "\n\t" or character.isprintable():
         return character
     return character.encode("unicode_escape").decode("ascii")
+
+
+def _escape_run(found: re.Match[str]) -> str:
+    return found[0] if found[0].isprintable() else "".join(map(_escape, found[0]))
+
+
+# A log of a megabyte must not keep the event loop: what a flood is made of goes by one table. Bytes that are
+# no UTF-8 stand as surrogates until then.
+_ESCAPES = {code: _escape(chr(code)) for code in range(0xA1)}
+_ESCAPES |= {0xDC00 + byte: f"\\x{byte:02x}" for byte in range(0x80, 0x100)}
+_NOT_ASCII = re.compile("[^\x00-\x7f]+")

@@ -98,7 +98,7 @@ def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, 
     """
     _check_files(files)
     key = _bundle_key(base_id, bundle, files)
-    repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower())}"
+    repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower()).strip('-')}"
     with _engine_errors(f"the image of bundle {bundle}"):
         found = _find(engine, repository, LABEL_BUNDLE, key)
         if found is not None:

@@ -74,7 +74,7 @@ def content_key(extras: Collection[str] = ()) -> str:
     _check_extras(extras)
     digest = hashlib.sha256()
     parts = [_VERSION, ",".join(PACKAGES), _release(), _REQUIREMENTS.read_text()]
-    parts += [f"{name}={EXTRAS[name]}" for name in sorted(extras)]
+    parts += [f"{name}={EXTRAS[name]}" for name in sorted(set(extras))]
     parts += [text for name, data in sorted(_own_code().items()) for text in (name, data.decode())]
     parts += [f"{name}={text}" for name, text in sorted(_OWN_FILES.items())]
     for part in parts:
@@ -96,7 +96,7 @@ def write_rootfs(target: Path, cache_dir: Path, on_step: OnStep, extras: Collect
     """
     _check_extras(extras)
     debian = _debian(cache_dir, on_step)
-    more = [_extra(name, cache_dir, on_step) for name in sorted(extras)]
+    more = [_extra(name, cache_dir, on_step) for name in sorted(set(extras))]
     wheels = _wheels(cache_dir, on_step)
     with tarfile.open(target, "w") as archive:
         for folder in _FOLDERS:

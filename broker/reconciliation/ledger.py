@@ -46,9 +46,7 @@ class Window:
 
     def narrowed(self) -> Window:
         """The window that is certain where the other side's clock is not known exactly."""
-        return Window(
-            self.since and _shift(self.since, CLOCKS), self.until and _shift(self.until, -CLOCKS)
-        )
+        return Window(self.since and _shift(self.since, CLOCKS), self.until and _shift(self.until, -CLOCKS))
 
 
 def _shift(moment: datetime, by: timedelta) -> datetime:

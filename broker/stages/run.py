@@ -210,5 +210,5 @@ def _clean_failure(failure: handler_pb2.Failure, redaction: Redaction) -> tuple[
     code, message = (redaction.clean(clean_text(text)[0]) for text in (failure.code, failure.message))
     # Cut only now: what is cut before could be the end of a secret whose beginning stays.
     if across := redaction.find(code.text + message.text):  # a half in each
-        return REDACTED, REDACTED, across
+        return REDACTED, REDACTED, across | code.found | message.found
     return code.text[:64], message.text[:1000], code.found | message.found

@@ -319,7 +319,7 @@ class Store(Protocol):
         """Count what each grant of a tenant allowed, by environment, agent and method. Any order."""
 
     async def set_brake(self, brake: Brake, audit: AuditEvent, replaces: str = "") -> Brake:
-        """Add a brake. One of its kind, tenant, value, but the one with id `replaces`, stays: returned then."""
+        """Add a brake, in place of the one with id `replaces`. Another that is like it stays, is returned."""
 
     async def lift_brake(self, brake_id: str, audit: AuditEvent) -> None:
         """Take a brake away. One that is not there is no error, and is not recorded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from credentials.engines.base import DEFAULT_MOUNTS, Minted, SecretsEngine
+from credentials.engines.base import DEFAULT_MOUNTS, Minted, SecretsEngine, explain_unusable
 from credentials.engines.database import DatabaseEngine
 from credentials.engines.database_static import StaticDatabaseEngine
 from credentials.engines.kv import KeyValueEngine
@@ -13,7 +13,7 @@ from credentials.engines.pki import PkiEngine
 from credentials.engines.ssh import SshEngine
 from credentials.engines.transit import TransitEngine
 
-__all__ = ["DEFAULT_MOUNTS", "ENGINES", "Minted", "SecretsEngine"]
+__all__ = ["DEFAULT_MOUNTS", "ENGINES", "Minted", "SecretsEngine", "explain_unusable"]
 
 _ALL: tuple[SecretsEngine, ...] = (
     DatabaseEngine(),

@@ -118,6 +118,11 @@ def read_login(data: Mapping[str, Any]) -> UsernamePassword:
     return UsernamePassword(username, Secret(password))
 
 
+def explain_unusable(error: Exception) -> VaultFault:
+    """Say that an answer lacks what it has to have; the error's text may hold the secret: it is not told."""
+    return VaultFault(f"Vault's answer cannot be used ({type(error).__name__})", Cause.INVALID)
+
+
 def find_ttl_problems(definition: Mapping[str, Any]) -> list[str]:
     """Say whether a role's `max_ttl` could outlast every call; Vault's 0 stands for weeks."""
     if 0 < int(definition.get("max_ttl") or 0) <= MAX_TTL_SECONDS:

@@ -133,7 +133,15 @@ def push(sshd: SshdTarget, key: Path, tmp_path: Path, address: str, refspec: str
 
 
 @pytest.mark.parametrize(
-    "refspec", ["HEAD:refs/heads/main", ":refs/heads/main", "HEAD:refs/tags/v1", "HEAD:refs/heads/agentsx"]
+    "refspec",
+    [
+        "HEAD:refs/heads/main",
+        ":refs/heads/main",
+        "HEAD:refs/tags/v1",
+        "HEAD:refs/heads/agentsx",
+        "HEAD:refs/heads/agents",  # nothing could lie below it any more
+        "HEAD:refs/toolcrib/keys",
+    ],
 )
 def test_changes_nothing_but_branches_of_agents(sshd: SshdTarget, narrow: Path, tmp_path: Path, refspec: str):
     before = sshd.git("notes", "for-each-ref")
@@ -144,6 +152,53 @@ def test_changes_nothing_but_branches_of_agents(sshd: SshdTarget, narrow: Path, 
 def test_adds_a_branch_of_agents(sshd: SshdTarget, narrow: Path, tmp_path: Path):
     assert push(sshd, narrow, tmp_path, url("notes"), "HEAD:refs/heads/agents/mine") == 0
     assert sshd.git("notes", "log", "-1", "--format=%s", "agents/mine") == "mine"
+
+
+def push_more(sshd: SshdTarget, key: Path, tmp_path: Path, address: str, refspec: str) -> int:
+    """Add a commit to what `push` pushed, and push again."""
+    who = ["-c", "user.name=x", "-c", "user.email=x@x.invalid"]
+    git(sshd, key, *who, "commit", "--allow-empty", "-m", "more", cwd=tmp_path / "clone")
+    return git(sshd, key, "push", address, refspec, cwd=tmp_path / "clone").returncode
+
+
+@pytest.mark.parametrize("ref", ["refs/heads/agents/reviewed", "refs/toolcrib/keys/k1"])
+def test_adds_no_commit_to_what_is_there(sshd: SshdTarget, narrow: Path, tmp_path: Path, ref: str):
+    """People look at a branch and merge it later; a key says what was pushed under it."""
+    assert push(sshd, narrow, tmp_path, url("notes"), f"HEAD:{ref}") == 0
+    assert push_more(sshd, narrow, tmp_path, url("notes"), f"HEAD:{ref}") != 0
+    assert sshd.git("notes", "log", "-1", "--format=%s", ref) == "mine"
+
+
+def test_control_an_unrestricted_certificate_adds_a_commit(sshd: SshdTarget, wide: Path, tmp_path: Path):
+    address = f"ssh://{USER}@{HOST}{sshd.repositories}/notes.git"
+    assert push(sshd, wide, tmp_path, address, "HEAD:refs/heads/agents/reviewed") == 0
+    assert push_more(sshd, wide, tmp_path, address, "HEAD:refs/heads/agents/reviewed") == 0
+
+
+@pytest.mark.parametrize("hook", [None, "#!/bin/sh\nexit 0\n"])
+def test_pushes_to_no_repository_without_the_hook(
+    sshd: SshdTarget, narrow: Path, tmp_path: Path, hook: str | None
+):
+    place = sshd.repositories / "notes.git" / "hooks" / "update"
+    place.unlink()
+    if hook is not None:
+        place.write_text(hook)
+        place.chmod(0o755)
+    assert push(sshd, narrow, tmp_path, url("notes"), "HEAD:refs/heads/agents/mine") != 0
+    assert "agents" not in sshd.git("notes", "for-each-ref")
+
+
+def test_runs_a_hook_of_the_operators_too(sshd: SshdTarget, narrow: Path, tmp_path: Path):
+    local = sshd.repositories / "notes.git" / "hooks" / "update.local"
+    local.write_text('#!/bin/sh\ntest "$1" = refs/heads/agents/fine\n')
+    local.chmod(0o755)
+    assert push(sshd, narrow, tmp_path, url("notes"), "HEAD:refs/heads/agents/bad") != 0
+    assert (
+        git(
+            sshd, narrow, "push", url("notes"), "HEAD:refs/heads/agents/fine", cwd=tmp_path / "clone"
+        ).returncode
+        == 0
+    )
 
 
 def test_control_an_unrestricted_certificate_changes_main(sshd: SshdTarget, wide: Path, tmp_path: Path):

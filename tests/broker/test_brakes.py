@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from broker.brakes import Brakes, holds
+from broker.cipher import KeyUnavailable
 from broker.errors import CallError, Failed, Refused
 from broker.lease_book import LeaseBook, LeaseState
 from broker.lever import Halt, Lever, Order
@@ -278,8 +279,10 @@ async def test_tells_what_was_recorded_when_it_stops_the_very_end(
     monkeypatch.setattr(station.shop.store, "amend", stall)
     request = station.shop.lookup() if kind == LOOKUP else station.shop.draft()
     task, trail = await station.begin(request, lambda trail: trail.failure is not None)
+    pulling = asyncio.create_task(station.pull(AGENT))
     await asyncio.sleep(0.01)
-    await station.pull(AGENT)
+    station.go_on.set()
+    assert (await pulling).call_ids == (trail.call_id,)
     assert await reason_of(task) == "TOOL_FAILED"
     record = await station.shop.store.get_call("shop", trail.call_id)
     assert record is not None
@@ -425,7 +428,7 @@ async def test_says_that_an_end_was_tried_in_vain(station: Station):
 
 async def test_lists_what_a_cancelled_mint_could_not_end(station: Station, monkeypatch: pytest.MonkeyPatch):
     async def sealed(*_: object) -> None:
-        raise StoreError("the tenant's key cannot be had")
+        raise KeyUnavailable("the tenant's key cannot be had")
 
     trail = station.shop.path.begin(station.shop.lookup())
     await station.shop.path.answer(station.shop.lookup(), trail)
@@ -436,6 +439,40 @@ async def test_lists_what_a_cancelled_mint_could_not_end(station: Station, monke
     (unopened,) = await station.book.read("shop")
     assert (listed.call.method, unopened.call.method) == (LOOKUP, "")
     assert listed.state is unopened.state is LeaseState.ENDING
+
+
+async def test_shows_nobody_a_debt_whose_call_cannot_be_read(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+):
+    async def fail(*_: object) -> None:
+        raise StoreError("the disk cannot be read")
+
+    trail = station.shop.path.begin(station.shop.lookup())
+    await station.shop.path.answer(station.shop.lookup(), trail)
+    lease = replace(trail.leases[0], lease_id="l9", confirmed_dead=None)
+    station.shop.debts.owe(trail.call_id, [lease])
+    assert await station.book.read("rival") == []
+    monkeypatch.setattr(station.shop.store, "get_call", fail)
+    with pytest.raises(StoreError, match="cannot be read"):
+        await station.book.read("rival")
+
+
+async def test_looks_no_debt_up_that_is_written_down_already(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[str] = []
+
+    async def note(tenant: str, _call_id: str) -> None:
+        asked.append(tenant)
+
+    task, trail = await station.begin_slow(station.shop.lookup())
+    station.shop.debts.owe(trail.call_id, trail.leases)
+    monkeypatch.setattr(station.shop.store, "get_call", note)
+    assert await station.book.read("rival") == []
+    assert len(await station.book.read("shop")) == 1
+    assert asked == []
+    station.go_on.set()
+    await task
 
 
 async def test_ends_a_lease_although_its_sandbox_hangs(station: Station, monkeypatch: pytest.MonkeyPatch):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -11,7 +11,7 @@ import pytest
 
 from broker import debts
 from broker.debts import Debts
-from broker.model import CallRecord, CallState, LeaseRecord
+from broker.model import CallRecord, CallState, LeaseRecord, LiveLease
 from broker.store.memory import MemoryStore
 from broker.store.protocol import AuditEvent, StoreError
 from credentials.errors import Cause, EndNotConfirmed
@@ -66,6 +66,10 @@ async def end_a_call(store: MemoryStore, lease: LeaseRecord) -> None:
     call, event = await dispatch_a_call(store, lease)
     ended = replace(call, state=CallState.FAILED, ended=datetime.now(UTC), leases=(lease,))
     await store.complete(ended, event)
+
+
+async def live_leases_of_nobody() -> list[tuple[str, LeaseRecord]]:
+    return []
 
 
 @pytest.fixture
@@ -135,7 +139,7 @@ async def test_waits_longer_after_each_try_and_up_to_a_limit(monkeypatch: pytest
     call_later = loop.call_later
 
     def note(delay, callback, *arguments):
-        if callback.__name__ == "_attempt":
+        if callback.__name__ == "_queue":
             pauses.append(delay)
         return call_later(delay, callback, *arguments)
 
@@ -201,6 +205,50 @@ async def test_takes_up_what_died_before_its_call_was_written_down():
     await wait_until(lambda: vault.ended == ["l1", "l1"] and owed.count == 0)
     assert not await store.owed_leases()
     await owed.close()
+
+
+@pytest.mark.usefixtures("quick")
+async def test_ends_what_is_asked_for_now_before_the_tries_that_wait(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(debts, "RETRIES_AT_ONCE", 1)
+    vault = MoodyVault()
+
+    async def hang(lease: LeaseIds) -> None:
+        if lease.lease_id == "l0":
+            await asyncio.sleep(60)
+
+    vault.before = hang
+    owed = Debts(vault, MemoryStore())
+    await owed.start()
+    owed.owe("c1", [make_lease("l0")])
+    await wait_until(lambda: vault.tried == ["l0"])
+    owed.owe("c2", [make_lease("l1")])
+    await asyncio.sleep(0.05)  # waits behind l0 now
+    assert vault.tried == ["l0"]
+    assert await owed.end("c2", make_lease("l1"))
+    await owed.close()
+    assert vault.tried == ["l0", "l1"]
+
+
+@pytest.mark.usefixtures("quick")
+async def test_ends_no_lease_again_that_ended_while_the_store_was_read(monkeypatch: pytest.MonkeyPatch):
+    store, vault = MemoryStore(), MoodyVault()
+    owed, lease, reads = Debts(vault, store), make_lease("l1"), []
+    await end_a_call(store, lease)
+    live_leases = store.live_leases
+
+    async def read(tenant: str = "") -> Sequence[LiveLease]:
+        found = await live_leases(tenant)
+        if not reads:
+            assert await owed.end("c1", lease)
+        reads.append(found)
+        return found
+
+    monkeypatch.setattr(store, "owed_leases", live_leases_of_nobody)
+    monkeypatch.setattr(store, "live_leases", read)
+    await owed.start()
+    await wait_until(lambda: len(reads) > 4)
+    await owed.close()
+    assert (len(reads[0]), vault.ended) == (1, ["l1"])
 
 
 @pytest.mark.usefixtures("quick")

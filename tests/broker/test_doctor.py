@@ -232,7 +232,7 @@ def test_says_nothing_of_role_patterns_before_there_are_tools(settings: Settings
 @pytest.fixture
 def at_vault(settings: Settings, dev_vault: DevVault) -> Settings:
     """The same installation, with a Vault that is there."""
-    write_private(settings.vault.role_id_file, dev_vault.role_id.reveal().encode())
+    write_private(settings.vault.login.role_id_file, dev_vault.role_id.reveal().encode())
     write_private(settings.vault.login.secret_id_file, dev_vault.secret_id.reveal().encode())
     dev_vault.install_role("doctor-read", TARGET, [])
     dev_vault.install_tenant_key("shop")

@@ -325,5 +325,26 @@ async def test_adopts_what_was_being_sent_again_as_no_doubt_of_its_own(
 
     monkeypatch.setattr(lab.shop.store, "unfinished", unfinished)
     monkeypatch.setattr(lab.shop.store, "adopt", adopt)
-    await adopt_unfinished(lab.shop.store)
+    await adopt_unfinished(lab.shop.store, lab.shop.brakes)
     assert [record.state for record in adopted] == [CallState.FAILED]
+
+
+@pytest.mark.parametrize("kind", [BrakeKind.AGENT, BrakeKind.TOOL])
+async def test_marks_what_a_brake_would_have_stopped_had_the_broker_not_ended(
+    lab: Lab, kind: BrakeKind, monkeypatch: pytest.MonkeyPatch
+):
+    lost = replace(await lab.lose(DRAFT), state=CallState.DISPATCHED)
+    adopted: list[CallRecord] = []
+
+    async def unfinished() -> list[CallRecord]:
+        return [lost]
+
+    async def adopt(record: CallRecord, _event: AuditEvent) -> None:
+        adopted.append(record)
+
+    monkeypatch.setattr(lab.shop.store, "unfinished", unfinished)
+    monkeypatch.setattr(lab.shop.store, "adopt", adopt)
+    await adopt_unfinished(lab.shop.store, lab.shop.brakes)
+    lab.shop.brakes.put(make_brake(kind, lost.agent if kind is BrakeKind.AGENT else lost.method))
+    await adopt_unfinished(lab.shop.store, lab.shop.brakes)
+    assert [record.marks for record in adopted] == [(), (Mark.STOPPED,)]

@@ -57,6 +57,17 @@ async def test_leaves_the_brake_that_is_in_force(store: Store) -> None:
     assert list(await store.brakes()) == [brake]
 
 
+async def test_replaces_the_brake_that_is_named_and_no_other(place: StorePlace) -> None:
+    older, other = make_brake("b1"), make_brake("b2", tenant="other")
+    newer = make_brake("b3", set_by="spiffe://x/other", set_at=LATER)
+    store = place.open()
+    await store.set_brake(older, SET)
+    await store.set_brake(other, SET)
+    assert await store.set_brake(newer, SET, "b9") == older
+    assert await store.set_brake(newer, SET, "b1") == newer
+    assert [brake.brake_id for brake in await place.open().brakes()] == ["b2", "b3"]
+
+
 async def test_records_each_order_to_brake_though_it_is_in_force_already(store: Store) -> None:
     await store.set_brake(make_brake("b1"), SET)
     await store.set_brake(make_brake("b2"), SET)

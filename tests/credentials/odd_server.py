@@ -27,6 +27,7 @@ class OddServer:
     address: str
     act: Callable[[socket.socket], bool]
     got: list[str] = field(default_factory=list)
+    connections: list[socket.socket] = field(default_factory=list)
 
 
 def answer(status: int = 200, body: object = None, *, head: str = "") -> Callable[[socket.socket], bool]:
@@ -51,6 +52,16 @@ def answer_and_close(connection: socket.socket) -> bool:
     """Answer as if the connection would stay, and close it."""
     answer()(connection)
     return False
+
+
+def in_turn(*acts: Callable[[socket.socket], bool]) -> Callable[[socket.socket], bool]:
+    """Do one after the other."""
+    left = iter(acts)
+
+    def act(connection: socket.socket) -> bool:
+        return next(left)(connection)
+
+    return act
 
 
 def say_nothing(connection: socket.socket) -> bool:
@@ -79,36 +90,37 @@ def run_odd_server(
     listener = socket.create_server((HOST, 0))
     scheme = "https" if context else "http"
     server = OddServer(f"{scheme}://{HOST}:{listener.getsockname()[1]}", act)
-    open_ones: list[socket.socket] = []
-
-    def serve(connection: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            if context is not None:
-                connection = context.wrap_socket(connection, server_side=True)
-            open_ones.append(connection)
-            while (head := _read_request(connection)) is not None:
-                server.got.append(head)
-                if not server.act(connection):
-                    break
-        connection.close()
+    threads: list[threading.Thread] = []
 
     def accept() -> None:
         with contextlib.suppress(OSError):
             while True:
                 connection, _ = listener.accept()
                 connection.settimeout(20)
-                threads.append(threading.Thread(target=serve, args=(connection,)))
+                threads.append(threading.Thread(target=_serve, args=(server, connection, context)))
                 threads[-1].start()
 
-    threads = [threading.Thread(target=accept)]
+    threads.append(threading.Thread(target=accept))
     threads[0].start()
     yield server
-    for one in (listener, *open_ones):
+    for one in (listener, *server.connections):
         with contextlib.suppress(OSError):
             one.shutdown(socket.SHUT_RDWR)
         one.close()
     for thread in threads:
         thread.join()
+
+
+def _serve(server: OddServer, connection: socket.socket, context: ssl.SSLContext | None) -> None:
+    with contextlib.suppress(OSError):
+        if context is not None:
+            connection = context.wrap_socket(connection, server_side=True)
+        server.connections.append(connection)
+        while (head := _read_request(connection)) is not None:
+            server.got.append(head)
+            if not server.act(connection):
+                break
+    connection.close()
 
 
 def _read_request(connection: socket.socket) -> str | None:

@@ -105,7 +105,9 @@ async def test_refuses_a_role_whose_logins_would_not_end_by_themselves(session, 
 async def test_names_the_policy_that_is_missing(session, vault) -> None:
     vault.install_role("notes-bare", "orders-db", ['GRANT SELECT ON notes TO "{{name}}"'])
     vault.delete("sys/policies/acl/toolcrib-tool-database-notes-bare")
-    with pytest.raises(CredentialsUnavailable, match="write the policy toolcrib-tool-database-notes-bare") as caught:
+    with pytest.raises(
+        CredentialsUnavailable, match="write the policy toolcrib-tool-database-notes-bare"
+    ) as caught:
         await session.mint(TAG, wanted("notes-bare"), 60)
     assert (caught.value.cause, caught.value.owed) == (Cause.DENIED, [])
 

@@ -19,6 +19,7 @@ from tests.credentials.odd_server import (
     answer_and_close,
     close,
     drip,
+    in_turn,
     run_odd_server,
     say_nothing,
 )
@@ -120,8 +121,7 @@ async def test_sends_again_what_may_be_sent_again(connect: Connect) -> None:
     with run_odd_server(answer()) as server:
         transport = connect(server.address)
         await transport.ask("get", "x", TOKEN)
-        acts = iter((close, answer()))
-        server.act = lambda connection: next(acts)(connection)
+        server.act = in_turn(close, answer())
         assert await transport.ask("get", "y", TOKEN) == {}
         assert [head.split()[1] for head in server.got] == ["/v1/x", "/v1/y", "/v1/y"]
 
@@ -155,7 +155,7 @@ async def test_asks_no_proxy_that_the_environment_names(connect: Connect, monkey
 
 async def test_takes_no_answer_that_is_too_large(connect: Connect) -> None:
     with run_odd_server(answer(body={"data": "x" * 5_000_000})) as server:
-        with pytest.raises(VaultFault, match="too large") as caught:
+        with pytest.raises(VaultFault, match="is larger than") as caught:
             await connect(server.address).ask("get", "x", TOKEN)
     assert caught.value.cause is Cause.INVALID
 

@@ -29,6 +29,7 @@ from tests.parts import REAL_PARTS, without
 ROOT = Path(__file__).parents[2]
 SSHD = Path("/usr/sbin/sshd")
 WRAPPER = ROOT / "tools" / "bundles" / "git" / "server" / "toolcrib-git-only"
+HOOK = WRAPPER.with_name("toolcrib-git-update")
 USER = "git"
 _UID = 65433
 
@@ -186,7 +187,8 @@ class SshdTarget:
             _keygen("-q", "-t", "ed25519", "-N", "", "-C", name, "-f", str(self._folder / name))
         self.host_key = " ".join((self._folder / "host_key.pub").read_text().split()[:2])
         shutil.copyfile(self._folder / "ca.pub", self._folder / "trusted.pub")
-        shutil.copy(WRAPPER, self._folder)
+        for program in (WRAPPER, HOOK):
+            shutil.copy(program, self._folder)
         uid = self._uid
         (self._folder / "principals").write_text(f"{USER}\n")
         (self._folder / "passwd").write_text(f"{USER}:x:{uid}:{uid}::{self._folder}:/bin/sh\n")
@@ -200,6 +202,7 @@ class SshdTarget:
             path = self.repositories / f"{name}.git"
             command = ["git", "init", "--quiet", "--bare", "--initial-branch=main", str(path)]
             subprocess.run(command, check=True, env=_git_environment())
+            shutil.copy(HOOK, path / "hooks" / "update")
             stream = (
                 "commit refs/heads/main\ncommitter Ann <ann@example.org> 1700000000 +0000\ndata 5\nfirst\n"
                 f"M 100644 inline README.md\ndata {len(name) + 3}\n# {name}\n\n"
