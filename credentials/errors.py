@@ -45,12 +45,14 @@ class CredentialsUnavailable(CredentialsError):
     Attributes:
         cause: What kind of trouble it is.
         owed: Leases that were made for the call and whose end is not confirmed: journal and end them.
+        ended: What was tried for the call and is confirmed dead.
     """
 
     def __init__(self, message: str, cause: Cause, owed: Sequence[OwedLease] = ()) -> None:
         super().__init__(message)
         self.cause = cause
         self.owed = list(owed)
+        self.ended: list[OwedLease] = []
 
 
 class EndNotConfirmed(CredentialsError):

@@ -186,6 +186,7 @@ class Lease:
         accessor: Accessor of the child token under which it was read.
         payload: What the tool gets.
         expires: When Vault ends it by itself.
+        given_up: What was tried before it, and is confirmed dead.
     """
 
     credential: str
@@ -196,6 +197,7 @@ class Lease:
     payload: Payload
     minted: datetime
     expires: datetime
+    given_up: tuple[OwedLease, ...] = ()
 
     @property
     def username(self) -> str:

@@ -20,9 +20,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -40,6 +40,7 @@ from credentials.lease import (
 )
 from credentials.logins import Login
 from credentials.policies import tool_policy_name
+from credentials.refusals import check_wanted, unavailable
 from credentials.role_check import Finding, RoleCheck
 from credentials.secret import Secret
 from credentials.session import Session, gone
@@ -60,7 +61,6 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-ROLE_SHAPE = re.compile(r"[a-z0-9-]{1,63}")
 SECOND_TRIES_AFTER_SECONDS = (0.25, 1.0)
 """A rotation of Vault's password at a target takes some milliseconds."""
 _log = logging.getLogger(__name__)
@@ -101,7 +101,7 @@ class VaultSession:
             await self._session.open()
         except VaultFault as fault:
             await self._api.close()
-            raise _unavailable("cannot log in", fault) from fault
+            raise unavailable("cannot log in", fault) from fault
 
     async def close(self) -> None:
         """End every live lease, then the session. What fails here ends with the session's period."""
@@ -128,7 +128,7 @@ class VaultSession:
                 that is cancelled tells `on_owed` instead.
         """
         for item in wanted:
-            _check_wanted(item)
+            check_wanted(item)
         task = asyncio.ensure_future(self._mint_all(tag, wanted, ttl_seconds))
         try:
             return await asyncio.shield(task)
@@ -243,14 +243,18 @@ class VaultSession:
         It does so while Vault's own password there is rotated. Nothing was made, and the end of the child
         before is confirmed, so no credential is made twice.
         """
+        given_up: list[OwedLease] = []
         for pause in SECOND_TRIES_AFTER_SECONDS:
             try:
-                return await self._mint(engine, tag, wanted, ttl_seconds)
+                lease = await self._mint(engine, tag, wanted, ttl_seconds)
+                return replace(lease, given_up=tuple(given_up))
             except CredentialsUnavailable as error:
                 if error.cause is not Cause.NOTHING_MADE or error.owed:
                     raise
+                given_up += error.ended
             await asyncio.sleep(pause)
-        return await self._mint(engine, tag, wanted, ttl_seconds)
+        lease = await self._mint(engine, tag, wanted, ttl_seconds)
+        return replace(lease, given_up=tuple(given_up))
 
     async def _mint(
         self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
@@ -290,7 +294,9 @@ class VaultSession:
                 name = tool_policy_name(engine.name, wanted.role)
                 text = f"{subject}: Vault has no policy for it; write the policy {name}"
                 raise CredentialsUnavailable(text, Cause.DENIED, owed) from fault
-            raise _unavailable(subject, fault, owed) from fault
+            refusal = unavailable(subject, fault, owed)
+            refusal.ended = [] if owed else [lost]
+            raise refusal from fault
         return Lease(
             credential=wanted.name,
             lease_id=made.lease_id or _own_id(wanted, child.accessor),
@@ -305,7 +311,7 @@ class VaultSession:
     async def _explain(self, subject: str, session: Secret, fault: VaultFault) -> CredentialsUnavailable:
         """Tell a session that ended from one that may not do what was asked."""
         if fault.cause is not Cause.DENIED:
-            return _unavailable(subject, fault)
+            return unavailable(subject, fault)
         with suppress(VaultFault):
             if not await self._api.is_session_alive(session):
                 self._session.look()
@@ -377,24 +383,3 @@ async def _finish(task: asyncio.Future[None]) -> None:
 def _own_id(wanted: CredentialWanted, accessor: str) -> str:
     """Name what the engine makes no lease for."""
     return f"{NO_LEASE}{wanted.engine}/{wanted.role}/{accessor}"
-
-
-def _check_wanted(wanted: CredentialWanted) -> None:
-    if wanted.engine not in ENGINES:
-        known = ", ".join(ENGINES)
-        text = f'credential "{wanted.name}": the engine "{wanted.engine}" is not known; known: {known}'
-        raise CredentialsUnavailable(text, Cause.UNKNOWN)
-    if not ROLE_SHAPE.fullmatch(wanted.role):
-        text = f'credential "{wanted.name}": "{wanted.role}" is no role name; use a-z, 0-9 and "-"'
-        raise CredentialsUnavailable(text, Cause.INVALID)
-
-
-def _unavailable(subject: str, fault: VaultFault, owed: Sequence[OwedLease] = ()) -> CredentialsUnavailable:
-    hints = {
-        Cause.SEALED: "Vault is sealed: unseal it",
-        Cause.BACKEND: "Vault could not make it at the target: see that the target runs and the grants exist",
-        Cause.DENIED: "Vault denies it: run `toolcrib vault check`",
-        Cause.NOTHING_MADE: "the target refused Vault again and again, and nothing was made there",
-    }
-    text = ": ".join(part for part in (subject, hints.get(fault.cause, ""), str(fault)) if part)
-    return CredentialsUnavailable(text, fault.cause, owed)

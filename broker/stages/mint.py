@@ -72,7 +72,7 @@ class Minter:
         ttl_seconds = math.ceil(max(call.deadline - time.monotonic(), 0)) + MARGIN_SECONDS
         try:
             leases = await self._vault.mint(tag, wanted, ttl_seconds)
-            trail.leases = [record_lease(lease) for lease in leases]
+            trail.leases = [record for lease in leases for record in _records(lease)]
             return leases
         except CredentialsUnavailable as error:
             trail.leases = [record_lease(lease) for lease in error.owed]  # written down with the call's end
@@ -106,6 +106,12 @@ async def end_leases(trail: Trail, debts: Debts) -> None:
         return replace(lease, confirmed_dead=await debts.end(trail.call_id, lease))
 
     trail.leases = list(await asyncio.gather(*map(end, trail.leases)))
+
+
+def _records(lease: Lease) -> list[LeaseRecord]:
+    """Say what the record knows of a credential: also what was tried for it, so that both audits agree."""
+    tried = [replace(record_lease(one), confirmed_dead=lease.minted) for one in lease.given_up]
+    return [*tried, record_lease(lease)]
 
 
 def record_lease(lease: Lease | OwedLease) -> LeaseRecord:

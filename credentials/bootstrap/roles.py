@@ -11,7 +11,6 @@ said. The list of fields is closed for each engine: what cannot be said cannot b
 from __future__ import annotations
 
 import difflib
-import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from credentials.engines import pki, ssh
 from credentials.engines.base import MAX_TTL_SECONDS
 from credentials.engines.ldap import creation_ldif, deletion_ldif
 from credentials.engines.transit import ALGORITHMS
+from credentials.refusals import ROLE_SHAPE
 from credentials.statements import REVOCATION, ROTATION, creation_statements
 
 TTL_SECONDS = 900
@@ -32,7 +32,7 @@ TTL_SECONDS = 900
 ROTATION_SECONDS = 86_400
 """How often Vault changes a static login's password that no call has changed meanwhile."""
 
-_ROLE_SHAPE = re.compile(r"[a-z0-9-]{1,63}")
+
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=r"^[^\x00-\x1f\x7f]*$")]
 Principal = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
@@ -262,7 +262,7 @@ def define_role(role: str, fields: Mapping[str, Any], source: str = "") -> RoleD
         RolesInvalid: With every field that is wrong.
     """
     where = f"{source}: roles.{role}" if source else f"roles.{role}"
-    if not _ROLE_SHAPE.fullmatch(role):
+    if not ROLE_SHAPE.fullmatch(role):
         raise RolesInvalid(f'{where}: is no role name; use a-z, 0-9 and "-"')
     if not isinstance(fields, dict):
         raise RolesInvalid(f"{where}: must be a table of fields")

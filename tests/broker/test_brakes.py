@@ -7,7 +7,6 @@ taken on trust.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,95 +14,32 @@ from typing import Any
 import pytest
 
 from broker.brakes import Brakes, holds
-from broker.cipher import KeyUnavailable
-from broker.errors import CallError, Failed, Refused
-from broker.lease_book import LeaseBook, LeaseState
-from broker.lever import Halt, Lever, Order
+from broker.errors import Failed, Refused
+from broker.lever import Order
 from broker.model import Brake, BrakeKind, Caller, CallRecord, CallState, Mark, Role
 from broker.store.protocol import StoreError
-from broker.trail import Trail
-from credentials.errors import Cause, EndNotConfirmed
 from sandboxes.outcome import OutcomeKind, RawOutcome
-from tests.broker.workshop import DESK, EMPTY, LOOKUP, Workshop
+from tests.broker.station import (
+    AGENT,
+    ALL,
+    DRAFT,
+    EVERY,
+    OLGA,
+    TENANT,
+    TOOL,
+    Station,
+    answer,
+    ask,
+    at,
+    reason_of,
+)
+from tests.broker.workshop import DESK, LOOKUP, Workshop
 from toolcrib.handler.v1 import handler_pb2
-
-OLGA = Caller("shop", "olga", Role.OPERATOR, "", "spiffe://x/tenant/shop/operator/olga")
-DRAFT = "shop.v1.Orders/CreateRefundDraft"
-AGENT = Order(BrakeKind.AGENT, "shop", "refund-desk", "drill")
-TOOL = Order(BrakeKind.TOOL, "shop", DRAFT, "drill")
-SERVICE = Order(BrakeKind.TOOL, "shop", "shop.v1.Orders", "drill")
-TENANT = Order(BrakeKind.TENANT, "shop", "", "drill")
-ALL = Order(BrakeKind.ALL, "", "", "drill")
-EVERY = [AGENT, TOOL, SERVICE, TENANT, ALL]
-
-
-class Station:
-    """A workshop with a lever."""
-
-    def __init__(self, shop: Workshop) -> None:
-        self.shop, self.go_on = shop, asyncio.Event()
-        self.book = LeaseBook(shop.store, shop.path, shop.debts, ["shop", "rival"])
-        self.lever = Lever(shop.brakes, shop.store, self.book, shop.catalogue, lambda: datetime.now(UTC))
-
-    async def stall(self, _start: Any = None) -> RawOutcome:
-        await self.go_on.wait()
-        return EMPTY
-
-    async def begin(self, request: Any, stage: Callable[[Trail], bool]) -> tuple[asyncio.Task[Any], Trail]:
-        return await self.shop.begin(request, stage)
-
-    async def begin_slow(self, request: Any) -> tuple[asyncio.Task[Any], Trail]:
-        """Start a call whose tool does not end by itself."""
-        self.shop.tool = self.stall
-        return await self.begin(request, lambda trail: trail.ran)
-
-    async def pull(self, order: Order) -> Halt:
-        return await self.lever.set(order, OLGA)
-
-    async def pull_after(self, steps: int, order: Order) -> tuple[asyncio.Task[Any], Trail] | None:
-        """Start a write, let it take some steps, and pull; None when it was answered before that."""
-        request, held = self.shop.draft(f"k{steps}"), []
-        trail = self.shop.path.begin(request)
-        task = asyncio.create_task(self.shop.path.answer(request, trail))
-        put = self.shop.brakes.put
-        self.shop.brakes.put = lambda brake: (held.append(not task.done()), put(brake))  # type: ignore
-        for _ in range(steps):
-            await asyncio.sleep(0)
-        await self.pull(order)
-        self.shop.brakes.put = put  # type: ignore[method-assign]
-        return (task, trail) if all(held) else None
-
-    async def lift(self) -> None:
-        for brake in self.lever.brakes.in_force:
-            await self.lever.lift(brake, "over", OLGA)
 
 
 @pytest.fixture
 async def station() -> Station:
     return Station(await Workshop.open())
-
-
-async def reason_of(task: asyncio.Task[Any]) -> str:
-    with pytest.raises(CallError) as error:
-        await task
-    return error.value.reason_name
-
-
-async def ask(station: Station, request: Any) -> str:
-    """Make a call; "OK" or the reason."""
-    try:
-        await station.shop.path.answer(request)
-    except CallError as error:
-        return error.reason_name
-    return "OK"
-
-
-async def answer(outcome: RawOutcome) -> RawOutcome:
-    return outcome
-
-
-def at(stage: str) -> Callable[[Trail], bool]:
-    return lambda trail: bool(trail.stages) and trail.stages[-1].stage == stage
 
 
 # --- what is new -----------------------------------------------------------------------------------------
@@ -396,99 +332,3 @@ async def test_takes_no_order_that_would_hold_nothing_back(station: Station, ord
         await station.pull(order)
     assert [violation.field for violation in refusal.value.violations] == fields
     assert not station.lever.brakes.in_force
-
-
-# --- what is alive ---------------------------------------------------------------------------------------
-async def test_lists_a_lease_from_its_mint_on(station: Station):
-    station.shop.engine.creating = station.go_on.wait
-    task, trail = await station.begin(station.shop.draft(), lambda trail: bool(trail.leases))
-    (listed,) = await station.book.read("shop")
-    assert await station.book.read("rival") == []
-    assert (listed.state, listed.call.call_id) == (LeaseState.LIVE, trail.call_id)
-    station.go_on.set()
-    await task
-    assert await station.book.read() == []
-
-
-async def test_says_that_an_end_was_tried_in_vain(station: Station):
-    async def refuse() -> None:
-        raise EndNotConfirmed("l1", "Vault is sealed", Cause.SEALED)
-
-    task, _ = await station.begin_slow(station.shop.lookup())
-    station.shop.vault.ending = refuse
-    halt = await station.pull(AGENT)
-    (listed,) = await station.book.read("shop")
-    assert (halt.leases_ended, halt.leases_owed) == (0, 1)
-    assert (listed.state, listed.tries) == (LeaseState.NOT_CONFIRMED, 2)
-    assert "Vault is sealed" in listed.last_error
-    assert await reason_of(task) == "CALL_STOPPED"
-    station.shop.vault.ending = None
-    await station.shop.debts.close()
-
-
-async def test_lists_what_a_cancelled_mint_could_not_end(station: Station, monkeypatch: pytest.MonkeyPatch):
-    async def sealed(*_: object) -> None:
-        raise KeyUnavailable("the tenant's key cannot be had")
-
-    trail = station.shop.path.begin(station.shop.lookup())
-    await station.shop.path.answer(station.shop.lookup(), trail)
-    lease = replace(trail.leases[0], lease_id="l9", confirmed_dead=None)
-    station.shop.debts.owe(trail.call_id, [lease])
-    (listed,) = await station.book.read("shop")
-    monkeypatch.setattr(station.shop.store, "get_call", sealed)
-    (unopened,) = await station.book.read("shop")
-    assert (listed.call.method, unopened.call.method) == (LOOKUP, "")
-    assert listed.state is unopened.state is LeaseState.ENDING
-
-
-async def test_shows_nobody_a_debt_whose_call_cannot_be_read(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-):
-    async def fail(*_: object) -> None:
-        raise StoreError("the disk cannot be read")
-
-    trail = station.shop.path.begin(station.shop.lookup())
-    await station.shop.path.answer(station.shop.lookup(), trail)
-    lease = replace(trail.leases[0], lease_id="l9", confirmed_dead=None)
-    station.shop.debts.owe(trail.call_id, [lease])
-    assert await station.book.read("rival") == []
-    monkeypatch.setattr(station.shop.store, "get_call", fail)
-    with pytest.raises(StoreError, match="cannot be read"):
-        await station.book.read("rival")
-
-
-async def test_looks_no_debt_up_that_is_written_down_already(
-    station: Station, monkeypatch: pytest.MonkeyPatch
-):
-    asked: list[str] = []
-
-    async def note(tenant: str, _call_id: str) -> None:
-        asked.append(tenant)
-
-    task, trail = await station.begin_slow(station.shop.lookup())
-    station.shop.debts.owe(trail.call_id, trail.leases)
-    monkeypatch.setattr(station.shop.store, "get_call", note)
-    assert await station.book.read("rival") == []
-    assert len(await station.book.read("shop")) == 1
-    assert asked == []
-    station.go_on.set()
-    await task
-
-
-async def test_ends_a_lease_although_its_sandbox_hangs(station: Station, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("broker.lever.STOP_SECONDS", 0.05)
-
-    async def hang(_start: Any) -> RawOutcome:
-        while True:
-            try:
-                await station.go_on.wait()
-                return EMPTY
-            except asyncio.CancelledError:
-                continue
-
-    station.shop.tool = hang
-    task, _ = await station.begin(station.shop.lookup(), lambda trail: trail.ran)
-    halt = await station.pull(AGENT)
-    assert (halt.leases_ended, station.shop.vault.live) == (1, set())
-    station.go_on.set()
-    assert await reason_of(task) == "CALL_STOPPED"

@@ -92,6 +92,8 @@ async def test_mints_after_all_when_the_database_refused_vault_for_a_moment(vaul
     session = await open_hooked(vault, refusal.after)
     [lease] = await session.mint(TAG, WANTED, 60)
     assert (refusal.tries, postgres.count_v_roles(), vault.count_tokens()) == (2, 1, 1)
+    assert [tried.credential for tried in lease.given_up] == [lease.credential]
+    assert lease.accessor not in [tried.accessor for tried in lease.given_up]
     await session.end(lease)
     await session.close()
 
