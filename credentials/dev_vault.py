@@ -264,6 +264,8 @@ class DevVault:
         """Open it again."""
         self.write("sys/unseal", key=self._unseal_key.reveal())
         self._wait_until_active()
+        for path, tuning in MOUNT_TUNING.items():  # OpenBao forgets that of sys/ at each unseal
+            self.write(path, **tuning)
 
     def write(self, path: str, **values: object) -> dict[str, Any]:
         """Write as root.
@@ -310,8 +312,6 @@ class DevVault:
         self.unseal()
 
     def _install_broker(self) -> None:
-        for path, tuning in MOUNT_TUNING.items():
-            self.write(path, **tuning)
         self.bootstrap()
         role = self._wish.login.path
         self.role_id = Secret(self.read(f"{role}/role-id")["data"]["role_id"])

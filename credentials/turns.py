@@ -43,6 +43,11 @@ class Turns:
             await self._locks[turn].acquire()
         self._owners[turn].add(accessor)
 
+    def may_end(self, turn: Turn, accessor: str) -> bool:
+        """Tell whether no other child token has the login."""
+        owners = self._owners.get(turn, set())
+        return not owners or accessor in owners
+
     def end(self, turn: Turn, accessor: str) -> None:
         """Free a login after its owner's end; another's end changes nothing."""
         if accessor in self._owners.get(turn, ()):

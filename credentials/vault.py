@@ -327,7 +327,9 @@ class VaultSession:
             # Ours begin with one of these; Vault knows no others.
             if known := not lease.lease_id.startswith((UNKNOWN_LEASE, NO_LEASE)):
                 await api.revoke_lease(session, lease.lease_id)
-            if (engine := ENGINES.get(lease.engine)) is not None:
+            engine = ENGINES.get(lease.engine)
+            # A login that another call has by now was retired before, when this lease was ended first.
+            if engine is not None and self._turns.may_end((lease.engine, lease.role), lease.accessor):
                 await engine.retire(api, session, self._tuning.mounts[engine.plugin], lease.role)
             if lease.accessor:
                 await api.revoke_accessor(session, lease.accessor)

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Signer:
         form = serialization.PublicFormat.SubjectPublicKeyInfo
         self.public_key = public.public_bytes(serialization.Encoding.PEM, form).decode()
 
-    def sign(self, claims: dict[str, object]) -> str:
+    def sign(self, claims: Mapping[str, object]) -> str:
         parts = [_encode(json.dumps(part).encode()) for part in ({"alg": "RS256", "typ": "JWT"}, claims)]
         signature = self._key.sign(".".join(parts).encode(), padding.PKCS1v15(), hashes.SHA256())
         return ".".join((*parts, _encode(signature)))

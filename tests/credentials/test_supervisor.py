@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -140,6 +142,14 @@ async def test_has_no_right_and_cannot_be_read_by_its_user(kept) -> None:
     assert status["NoNewPrivs"] == "1"
     assert Path(f"/proc/{kept.pid}/mem").stat().st_uid == 0  # not dumpable
     assert "0                    0" in _limit(kept.pid, "Max core file size")
+
+
+def test_needs_the_standard_library_only() -> None:
+    code = "import credentials.supervisor.__main__, sys; print(*sys.modules)"
+    command = [sys.executable, "-P", "-c", code]
+    loaded = {name.split(".")[0] for name in subprocess.check_output(command, cwd="/", text=True).split()}
+    foreign = {"aiohttp", "asyncio", "hvac", "pydantic", "requests", "urllib3", "broker", "sandboxes", "tools"}
+    assert loaded & foreign == set()
 
 
 async def test_is_replaced_when_it_dies_and_the_session_lives(kept, own_vault) -> None:

@@ -7,6 +7,7 @@ import ssl
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,7 +36,7 @@ async def connect(request: pytest.FixtureRequest) -> AsyncIterator[Connect]:
     """Makes a transport; it is closed after the test."""
     async with AsyncExitStack() as stack:
 
-        def make(address: str, **peer: object) -> Transport:
+        def make(address: str, **peer: Any) -> Transport:
             made: Transport = request.param(Peer(address, **({"timeout_seconds": 2.0} | peer)))
             stack.push_async_callback(made.close)
             return made

@@ -67,3 +67,10 @@ async def test_keeps_a_login_until_all_that_an_earlier_run_owed_is_ended(turns: 
 async def test_keeps_other_logins_free(turns: Turns) -> None:
     await turns.hold(LOGIN, "one")
     assert await turns.take(("database_static", "orders"), 0.02)
+
+
+async def test_lets_nobody_end_what_another_has(turns: Turns) -> None:
+    assert turns.may_end(LOGIN, "one")
+    await turns.hold(LOGIN, "one")
+    assert turns.may_end(LOGIN, "one")
+    assert not turns.may_end(LOGIN, "another")

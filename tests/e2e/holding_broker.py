@@ -9,6 +9,7 @@ runs the tools: a sandbox here is a wait of as many seconds as the request says.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import logging
 import os
@@ -38,17 +39,20 @@ class HoldingSandbox:
     def __init__(self, spec: SandboxSpec, number: int, holder: Path) -> None:
         self.container_id, self.image_id = f"held-{number}", spec.image_id
         self.made, self.gone = datetime.now(UTC), None
-        self._holder = holder
+        self._holder, self._told = holder, asyncio.Event()
 
     async def run(self, start: handler_pb2.Start, deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
-        """Log in, wait, and give the result."""
+        """Log in, wait until the time is over or the broker cancels, and give the result."""
         login = start.credentials["effects"].username_password
         await ask(self._holder, {"username": login.username, "password": login.password})
-        await asyncio.sleep(_read_seconds(start.request))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_read_seconds(start.request)):
+                await self._told.wait()
         return RawOutcome(OutcomeKind.RESULT, response=HELD)
 
     def cancel(self, reason: str) -> None:
-        """Go on waiting: a tool need not listen."""
+        """Wait no longer."""
+        self._told.set()
 
 
 class HoldingDriver:

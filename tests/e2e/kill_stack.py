@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +69,11 @@ class KillStack(DevStack):
         self._period_seconds, self._max_connections = period_seconds, max_connections
         self.minting_seconds = 0.0
 
+    async def __aenter__(self) -> KillStack:
+        """Start every part."""
+        await super().__aenter__()
+        return self
+
     async def live(self) -> Live:
         """Ask OpenBao and PostgreSQL."""
         logins = await self._database.fetchval(_LOGINS)
@@ -109,6 +117,24 @@ class KillStack(DevStack):
         answer: bytes = await self.agent.unary_unary(READ)(request, timeout=120)
         assert answer == HELD
         return answer
+
+    def read_marks(self) -> list[list[str]]:
+        """Read what was noticed about each call, in the order in which they began."""
+        rows = self._read_state("SELECT marks FROM calls ORDER BY started")
+        return [json.loads(row[0]) for row in rows]
+
+    def read_events(self, start: str) -> list[str]:
+        """Read the kinds of the audit's events that begin so."""
+        kinds = [
+            json.loads(row[0])["kind"]
+            for row in self._read_state("SELECT payload FROM audit ORDER BY sequence")
+        ]
+        return [kind for kind in kinds if kind.startswith(start)]
+
+    def _read_state(self, query: str) -> list[tuple[str, ...]]:
+        path = self.settings.state.path
+        with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+            return list(connection.execute(query))
 
     async def _start(self) -> None:
         stack, folder = self._stack, self.state_dir

@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from credentials.bootstrap.blueprint import SESSION_PERIOD_SECONDS
+from credentials.policies import BROKER_POLICY_NAME
 from tests.e2e.caller import read_error
 from tests.e2e.kill_stack import KillStack, Live, finish
 from tests.parts import without
@@ -73,6 +74,20 @@ async def test_leaves_nothing_two_seconds_after_each_call(stack: KillStack) -> N
         assert await stack.holder.count() == 0
     assert (stack.vault.count_sessions(), stack.process.end()) == (1, 0)
     assert stack.vault.count_sessions() == 0
+
+
+async def test_tells_the_calls_whose_session_vault_ended_and_opens_another(stack: KillStack) -> None:
+    calls = await stack.hold(10, 60)
+    [session] = [token for token in stack.vault.list_tokens() if BROKER_POLICY_NAME in token["policies"]]
+    stack.vault.write("auth/token/revoke-accessor", accessor=session["accessor"])
+    assert set(await finish(calls)) == {"OK"}  # the tools were told, and ended early
+    await stack.wait_until_nothing_lives(KILLED_SECONDS)
+    while stack.vault.count_sessions() == 0:
+        await asyncio.sleep(0.05)
+    assert await stack.read(0)
+    assert stack.process.end() == 0
+    assert stack.read_marks() == [["SESSION_LOST"]] * 10 + [[]]
+    assert stack.read_events("session.") == ["session.opened", "session.lost", "session.opened"]
 
 
 async def test_loses_no_credential_while_vault_stalls_for_twenty_seconds(tmp_path: Path) -> None:
