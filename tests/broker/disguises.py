@@ -74,8 +74,8 @@ DISGUISES: dict[str, Disguise] = {
     "JSON, slashes": lambda secret: json.dumps(secret).replace("/", "\\/"),
     "JSON, twice": lambda secret: json.dumps(json.dumps(secret)),
     "JSON, all twice": lambda secret: escape_all(secret).replace("\\", "\\\\"),
-    "split by JSON lines": lambda secret: split_by("\\n")(json.dumps(letter)[1:-1] for letter in secret),
-    "split by JSON lines, twice": lambda secret: split_by("\\\\n")(
+    "split by JSON lines": lambda secret: "\\n".join(json.dumps(letter)[1:-1] for letter in secret),
+    "split by JSON lines, twice": lambda secret: "\\\\n".join(
         json.dumps(json.dumps(letter))[3:-3] for letter in secret
     ),
 }

@@ -232,7 +232,8 @@ async def test_ends_what_is_asked_for_now_before_the_tries_that_wait(monkeypatch
 @pytest.mark.usefixtures("quick")
 async def test_ends_no_lease_again_that_ended_while_the_store_was_read(monkeypatch: pytest.MonkeyPatch):
     store, vault = MemoryStore(), MoodyVault()
-    owed, lease, reads = Debts(vault, store), make_lease("l1"), []
+    owed, lease = Debts(vault, store), make_lease("l1")
+    reads: list[Sequence[LiveLease]] = []
     await end_a_call(store, lease)
     live_leases = store.live_leases
 

@@ -17,7 +17,7 @@ from broker.cli import main
 from broker.doctor import Finding, Level, examine
 from broker.doctor.reach import check_tenants
 from broker.doctor.vault import check_vault
-from broker.settings import Settings, read_settings
+from broker.settings import AppRoleLogin, Settings, read_settings
 from broker.store.inspection import StateView, is_live, look_into
 from broker.store.options import StoreOptions
 from broker.store.protocol import StoreError
@@ -92,6 +92,11 @@ def settings(tmp_path: Path) -> Settings:
     return read_settings(tmp_path / "toolcrib.toml")
 
 
+def app_role(settings: Settings) -> AppRoleLogin:
+    assert isinstance(settings.vault.login, AppRoleLogin)
+    return settings.vault.login
+
+
 async def find(settings: Settings, subject: str) -> list[Finding]:
     return [finding for finding in await examine(settings) if finding.subject == subject]
 
@@ -140,7 +145,7 @@ async def test_finds_a_key_that_belongs_to_another_certificate(settings: Setting
 
 async def test_finds_keys_that_others_may_read(settings: Settings):
     settings.state.key_file.chmod(0o644)
-    settings.vault.login.secret_id_file.chmod(0o640)
+    app_role(settings).secret_id_file.chmod(0o640)
     texts = [finding.text for finding in await examine(settings) if "others may read it" in finding.text]
     assert len(texts) == 2
 
@@ -232,8 +237,8 @@ def test_says_nothing_of_role_patterns_before_there_are_tools(settings: Settings
 @pytest.fixture
 def at_vault(settings: Settings, dev_vault: DevVault) -> Settings:
     """The same installation, with a Vault that is there."""
-    write_private(settings.vault.login.role_id_file, dev_vault.role_id.reveal().encode())
-    write_private(settings.vault.login.secret_id_file, dev_vault.secret_id.reveal().encode())
+    write_private(app_role(settings).role_id_file, dev_vault.role_id.reveal().encode())
+    write_private(app_role(settings).secret_id_file, dev_vault.secret_id.reveal().encode())
     dev_vault.install_role("doctor-read", TARGET, [])
     dev_vault.install_tenant_key("shop")
     return settings.model_copy(

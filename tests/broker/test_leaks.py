@@ -29,7 +29,7 @@ from broker.request import Request
 from broker.stages.sanitize import Sanitizer
 from broker.store.protocol import AuditEvent, StoreError
 from broker.trail import Trail
-from credentials.errors import EndNotConfirmed
+from credentials.errors import Cause, EndNotConfirmed
 from credentials.lease import UsernamePassword
 from credentials.secret import Secret
 from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxUnavailable
@@ -212,7 +212,7 @@ async def test_ends_each_lease_once(shop: Workshop):
 
 async def test_keeps_owing_a_leaked_lease_that_will_not_end(shop: Workshop):
     async def fail() -> None:
-        raise EndNotConfirmed("it lives")
+        raise EndNotConfirmed("l1", "it lives", Cause.BACKEND)
 
     shop.vault.ending = fail
     seen = await tell(shop, shop.lookup(), LEAKS[Mark.SECRET_IN_LOG](shop, shop.vault.password))

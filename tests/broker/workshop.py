@@ -91,8 +91,8 @@ class FakeVault:
     """Mints at once."""
 
     def __init__(self) -> None:
-        self.minting: Callable[[], Awaitable[None]] | None = None
-        self.ending: Callable[[], Awaitable[None]] | None = None
+        self.minting: Callable[[], Awaitable[object]] | None = None
+        self.ending: Callable[[], Awaitable[object]] | None = None
         self.live: set[str] = set()
         self.password = "pa55word-of-this-call"
 
@@ -139,7 +139,7 @@ class FakeEngine:
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
-        self.creating: Callable[[], Awaitable[None]] | None = None
+        self.creating: Callable[[], Awaitable[object]] | None = None
         self.ending: Exception | None = None
 
     def allocate_uid(self) -> int:

@@ -148,7 +148,17 @@ def test_needs_the_standard_library_only() -> None:
     code = "import credentials.supervisor.__main__, sys; print(*sys.modules)"
     command = [sys.executable, "-P", "-c", code]
     loaded = {name.split(".")[0] for name in subprocess.check_output(command, cwd="/", text=True).split()}
-    foreign = {"aiohttp", "asyncio", "hvac", "pydantic", "requests", "urllib3", "broker", "sandboxes", "tools"}
+    foreign = {
+        "aiohttp",
+        "asyncio",
+        "hvac",
+        "pydantic",
+        "requests",
+        "urllib3",
+        "broker",
+        "sandboxes",
+        "tools",
+    }
     assert loaded & foreign == set()
 
 

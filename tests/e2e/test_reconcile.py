@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -197,13 +198,13 @@ def make_foreign_child(crib: Crib, label: dict[str, str]) -> dict[str, str]:
     """Do what a thief of the broker's session can: make a child, read a login with it, end both."""
     session = {"X-Vault-Token": crib.stack.broker.vault._session.token.reveal()}
     base = f"{crib.stack.vault.address}/v1"
-    wanted = {
+    wanted: Any = {
         "policies": [tool_policy_name("database", "shop-orders-read")],
         "ttl": "60s",
         "num_uses": 2,
         "no_default_policy": True,
         "renewable": False,
-        "meta": label,
+        "meta": dict(label),
     }
     url = f"{base}/auth/token/create/{TOKEN_ROLE}"
     child: dict[str, str] = requests.post(url, headers=session, json=wanted, timeout=10).json()["auth"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_adds_the_uses_of_all_environments(desk: Desk):
 
 
 @pytest.mark.parametrize("foreign", [{"agent": "kiosk"}, {"method": LOOKUP}, {"grant_id": "other"}])
-def test_counts_no_use_of_another(desk: Desk, foreign: dict[str, str]):
+def test_counts_no_use_of_another(desk: Desk, foreign: dict[str, Any]):
     (row,) = read(desk, write_permit("refund"), replace(USE, **foreign))
     assert (row.use.calls, row.use.last) == (0, None)
 
