@@ -13,9 +13,11 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
 
@@ -140,7 +142,7 @@ Plugin = Literal["database", "kv", "pki", "ssh", "transit", "ldap"]
 class VaultServer(_Section):
     """The Vault whose short-lived credentials the tools get."""
 
-    address: str = Field(pattern=r"^https?://")
+    address: str = Field(pattern=r"^https?://", description="https://…; http:// for loopback only")
     login: LoginSection = Field(discriminator="method")
     ca_file: Path | None = None
     timeout_seconds: float = Field(5.0, gt=0, le=60)
@@ -151,6 +153,16 @@ class VaultServer(_Section):
     mounts: Mapping[Plugin, Mount] = Field(
         default_factory=dict, description="where the secrets engines are, if not where they usually are"
     )
+
+    @field_validator("address")
+    @classmethod
+    def _check_address(cls, address: str) -> str:
+        if address.startswith("http://") and urlsplit(address).hostname not in LOOPBACK:
+            raise ValueError(
+                "every token and secret would cross the network in clear; use https:// "
+                "(http:// is for loopback only)"
+            )
+        return address
 
 
 class Engine(_Section):

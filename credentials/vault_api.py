@@ -76,7 +76,10 @@ class VaultApi:
     async def create_child(
         self, session: Secret, policy: str, ttl_seconds: int, uses: int, tag: CallTag
     ) -> Child:
-        """Make a token under the session that has one policy, for some requests."""
+        """Make a token under the session that has one policy, for some requests.
+
+        It may be made twice, where the first answer was lost: nobody has that one, and its time is short.
+        """
         answer = await self.ask(
             "post",
             f"auth/token/create/{TOKEN_ROLE}",

@@ -56,6 +56,7 @@ def test_reads_paths_relative_to_the_file_that_names_them(tmp_path):
         (GOOD.replace("[tenants.shop]", "[tenants.shop]\nmax_request_byte = 3"), "max_request_bytes"),
         (GOOD.replace('kind = "postgresql"', 'kind = "mysql"'), "targets.orders-db.kind"),
         (GOOD.replace("port = 5432", "port = 70000"), "targets.orders-db.port"),
+        (GOOD.replace("http://127.0.0.1:8200", "http://vault.example:8200"), "use https://"),
         (GOOD.replace('environments = ["prod", "staging"]', "environments = []"), "environments"),
         (GOOD.replace("[tenants.shop]", "tenants = {}"), "tenants"),
         (GOOD.replace("[state]", 'platform_operators = ["pia"]\n[state]'), '"pia" is no operator'),
