@@ -80,6 +80,7 @@ class VaultSession:
         self._ends = asyncio.Semaphore(tuning.max_requests)
         self._background: set[asyncio.Task[None]] = set()
         self._live: dict[str, Lease] = {}
+        self._ending: dict[str, asyncio.Future[None]] = {}
 
     @property
     def lost(self) -> bool:
@@ -147,7 +148,10 @@ class VaultSession:
         Raises:
             EndNotConfirmed: The lease may live on: keep it owed, and end it again.
         """
-        task = asyncio.ensure_future(self._end(lease))
+        task = self._ending.get(lease.lease_id)
+        if task is None:
+            task = self._ending[lease.lease_id] = asyncio.ensure_future(self._end(lease))
+            task.add_done_callback(lambda _: self._ending.pop(lease.lease_id))
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -246,6 +247,7 @@ async def test_warns_of_a_session_that_could_be_better(house: House, caplog, cha
     role = LoginRole("jwt", "jwt", "broker", PERIOD_SECONDS)
     fields = {"role_type": "jwt", "user_claim": "sub", **role.token_fields()}
     house.vault.write(role.path, **(fields | changes))
+    caplog.set_level(logging.WARNING, "credentials")  # the command line silences it, in this process too
     session = house.session(house.login("jwt"))
     await session.open()
     await session.close()

@@ -101,8 +101,8 @@ async def serve(socket_path: str, port: int, database: str) -> None:
 async def _works(session: asyncpg.Connection) -> bool:
     try:
         return bool(await session.fetchval("SELECT 1") == 1)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-        return False
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+        return False  # ended, perhaps just while it was asked
 
 
 if __name__ == "__main__":
