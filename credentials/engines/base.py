@@ -23,6 +23,8 @@ DEFAULT_MOUNTS: Mapping[str, str] = {
 have a transit mount of their own (credentials/transit.py)."""
 MAX_TTL_SECONDS = 3600
 """No call lasts longer; a role that allows more would let a stolen session make what outlives it."""
+MIN_PERIOD_SECONDS = 7200
+"""Of a login that stays. Twice the longest call: Vault's own rotations would end calls too often."""
 MIN_SECRET_LENGTH = 12
 """What is shorter can be guessed, and is found in any text when answers are searched for it."""
 
@@ -116,6 +118,21 @@ def read_login(data: Mapping[str, Any]) -> UsernamePassword:
     if not (isinstance(username, str) and isinstance(password, str) and username and password):
         raise VaultFault("Vault's answer has no user name and password", Cause.INVALID)
     return UsernamePassword(username, Secret(password))
+
+
+def check_shared_password(data: Mapping[str, Any], ttl_seconds: int) -> None:
+    """See that the password of a login that stays is no guess, and holds for the whole call.
+
+    Raises:
+        VaultFault: It is too short, or Vault itself would change it during the call.
+    """
+    if len(data["password"]) < MIN_SECRET_LENGTH:
+        text = f"the password is shorter than {MIN_SECRET_LENGTH} characters: set a password policy"
+        raise VaultFault(text, Cause.ROLE_UNSAFE)
+    if int(data["ttl"]) < ttl_seconds:
+        # The caller ends what failed here, which rotates it now: the next call has the whole period.
+        text = "Vault would change the password during the call, so it is changed now; try again"
+        raise VaultFault(text, Cause.OVERLOADED)
 
 
 def explain_unusable(error: Exception) -> VaultFault:

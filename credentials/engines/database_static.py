@@ -6,16 +6,19 @@ on. So a role has to carry our statements (credentials/statements.py), and the e
 
 from __future__ import annotations
 
-from credentials.engines.base import MIN_SECRET_LENGTH, Minted, read_definition, read_login
+from credentials.engines.base import (
+    MIN_PERIOD_SECONDS,
+    Minted,
+    check_shared_password,
+    read_definition,
+    read_login,
+)
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted
 from credentials.secret import Secret
 from credentials.statements import find_rotation_problems
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
-
-MIN_PERIOD_SECONDS = 7200
-"""Twice the longest call: Vault's own rotations would end calls too often."""
 
 
 class StaticDatabaseEngine:
@@ -50,13 +53,7 @@ class StaticDatabaseEngine:
         answer = await api.ask("get", f"{mount}/static-creds/{wanted.role}", child)
         data = take(answer, "data", "username", "password", "ttl")
         login = read_login(data)
-        if len(data["password"]) < MIN_SECRET_LENGTH:
-            text = f"the password is shorter than {MIN_SECRET_LENGTH} characters: set a password policy"
-            raise VaultFault(text, Cause.ROLE_UNSAFE)
-        if int(data["ttl"]) < ttl_seconds:
-            # The caller ends what failed here, which rotates it now: the next call has the whole period.
-            text = "Vault would change the password during the call, so it is changed now; try again"
-            raise VaultFault(text, Cause.OVERLOADED)
+        check_shared_password(data, ttl_seconds)
         return Minted("", login, ttl_seconds)
 
     async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:

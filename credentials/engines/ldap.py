@@ -11,15 +11,19 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from credentials.engines.base import MIN_SECRET_LENGTH, Minted, find_ttl_problems, read_definition
+from credentials.engines.base import (
+    MIN_PERIOD_SECONDS,
+    Minted,
+    check_shared_password,
+    find_ttl_problems,
+    read_definition,
+)
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted, UsernamePassword
 from credentials.secret import Secret
 from credentials.transport import VaultFault
 from credentials.vault_api import VaultApi, take
 
-MIN_PERIOD_SECONDS = 7200
-"""Twice the longest call: Vault's own rotations would come in the middle of calls too often."""
 _NOTHING_MADE = "failed to create user: failed to execute statements: failed to bind with current"
 """What Vault says when the directory refused its own password, before any change. It happens in the moment in
 which that password is rotated."""
@@ -150,13 +154,7 @@ class LdapStaticEngine:
         """Read the password that is good until the call's end."""
         answer = await api.ask("get", f"{mount}/static-cred/{wanted.role}", child)
         data = take(answer, "data", "username", "password", "dn", "ttl")
-        if len(data["password"]) < MIN_SECRET_LENGTH:
-            text = f"the password is shorter than {MIN_SECRET_LENGTH} characters: set a password policy"
-            raise VaultFault(text, Cause.ROLE_UNSAFE)
-        if int(data["ttl"]) < ttl_seconds:
-            # The caller ends what failed here, which rotates it now: the next call has the whole period.
-            text = "Vault would change the password during the call, so it is changed now; try again"
-            raise VaultFault(text, Cause.OVERLOADED)
+        check_shared_password(data, ttl_seconds)
         payload = UsernamePassword(str(data["dn"] or data["username"]), Secret(data["password"]))
         return Minted("", payload, ttl_seconds)
 
