@@ -32,6 +32,7 @@ class Limits:
     """A bundle's usual limits."""
 
     memory_mib, pids, cpus, tmp_mib, output_kib, log_kib = 128, 32, 1.0, 16, 256, 64
+    artefacts, artefact_kib = 0, 1024
 
 
 def docker_run(engine_url: str, image_id: str, against: str = NAME) -> Subject:

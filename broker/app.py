@@ -17,7 +17,7 @@ from broker.cipher import TenantCipher
 from broker.debts import Debts
 from broker.decision import Decider
 from broker.doubts import Doubts
-from broker.driver import Driver
+from sandboxes.sandbox import Driver
 from broker.fence import Fence
 from broker.grant_book import GrantBook
 from broker.inquiry import Inquirer

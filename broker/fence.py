@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from broker.debts import Debts
-from broker.driver import Driver
+from sandboxes.sandbox import Driver
 from broker.model import CallRecord
 from sandboxes.outcome import SandboxError
 

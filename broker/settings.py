@@ -171,6 +171,32 @@ class Engine(_Section):
     url: str = Field("unix:///var/run/docker.sock", pattern=r"^unix://")
 
 
+DriverName = Literal["docker-runc", "docker-runsc", "bubblewrap"]
+IsolationClass = Literal["container", "strong"]
+
+
+class Pool(_Section):
+    """How many sandboxes wait, loaded, for calls that have not come yet."""
+
+    max_idle: int = Field(32, ge=0, le=1_000, description="waiting sandboxes in all; 0: none, all are cold")
+    idle_seconds: float = Field(300.0, ge=1, le=3_600, description="the oldest that a waiting one may be")
+    makers: int = Field(2, ge=1, le=64, description="sandboxes that are made at once")
+    max_wait_seconds: float = Field(
+        1.0, ge=0.05, le=60, description="a call that would wait longer for its sandbox is refused at once"
+    )
+
+
+class Sandboxes(_Section):
+    """Which driver runs the sandboxes of each isolation class, and how much of the host they may take."""
+
+    classes: Mapping[IsolationClass, DriverName] = Field(
+        default_factory=lambda: {"container": "docker-runc"}, min_length=1
+    )
+    allow_weak: bool = Field(False, description="let `serve` use bubblewrap, which is for development")
+    memory_mib: int = Field(0, ge=0, description="of all sandboxes together; 0: half of the host's")
+    pool: Pool = Pool()
+
+
 class Target(_Section):
     """A system that tools may reach when manifest and grant name it."""
 
@@ -207,6 +233,7 @@ class Settings(_Section):
     state: State
     vault: VaultServer
     engine: Engine = Engine()
+    sandboxes: Sandboxes = Sandboxes()
     targets: Mapping[Name, Target] = Field(default_factory=dict)
     tenants: Mapping[Name, Tenant] = Field(min_length=1)
 
@@ -268,6 +295,7 @@ def _keys_beside(location: tuple[Any, ...]) -> list[str]:
         "state": State,
         "vault": VaultServer,
         "engine": Engine,
+        "sandboxes": Sandboxes,
         "targets": Target,
         "tenants": Tenant,
     }

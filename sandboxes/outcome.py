@@ -60,6 +60,14 @@ class Limits(Protocol):
     def log_kib(self) -> int:
         """What is kept of the handler's stdout and stderr, in KiB."""
 
+    @property
+    def artefacts(self) -> int:
+        """Files that the handler may give back; 0 for none."""
+
+    @property
+    def artefact_kib(self) -> int:
+        """All of these files together, in KiB."""
+
 
 @dataclass(frozen=True, slots=True)
 class SandboxSpec:
@@ -69,7 +77,8 @@ class SandboxSpec:
         image_id: "sha256:…"; a name would let somebody else choose the image.
         command: The handler's program and arguments, started in /opt/bundle.
         socket_dir: Host folder of this call's egress sockets, seen read-only at /run/toolcrib; None for none.
-        uid: User and group, from `DockerDriver.allocate_uid`; no other sandbox has it.
+        uid: User and group, from `Driver.allocate_uid`; no other sandbox has it.
+        idle_seconds: How long it may wait for its call before it ends by itself.
     """
 
     image_id: str
@@ -77,6 +86,7 @@ class SandboxSpec:
     limits: Limits
     socket_dir: Path | None
     uid: int
+    idle_seconds: float = 30.0
 
 
 class OutcomeKind(enum.StrEnum):
@@ -90,6 +100,20 @@ class OutcomeKind(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class RawArtefact:
+    """A file that a handler gave back; nothing of it is checked but its size.
+
+    Attributes:
+        name: The plain file name.
+        media_type: What the handler says that it is.
+    """
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class RawOutcome:
     """What came out of a sandbox; nothing of it is checked yet.
 
@@ -98,6 +122,8 @@ class RawOutcome:
         failure: What the handler said, with FAILURE.
         log: The handler's stdout and stderr: escaped, cut.
         detail: What happened, for operators; empty with RESULT.
+        log_truncated: True when more was said than the log's cap.
+        artefacts: The files that the handler gave back, within their caps, with RESULT only.
     """
 
     kind: OutcomeKind
@@ -105,6 +131,8 @@ class RawOutcome:
     failure: handler_pb2.Failure | None = None
     log: str = ""
     detail: str = ""
+    log_truncated: bool = False
+    artefacts: tuple[RawArtefact, ...] = ()
 
 
 async def refuse_to_sign(sign: handler_pb2.Sign) -> handler_pb2.Signature:

@@ -85,6 +85,8 @@ class Limits(_Closed):
     tmp_mib: int = Field(default=16, ge=1, le=512)
     output_kib: int = Field(default=256, ge=1, le=3072)
     log_kib: int = Field(default=64, ge=1, le=1024)
+    artefacts: int = Field(default=0, ge=0, le=64)
+    artefact_kib: int = Field(default=1024, ge=1, le=16_384)
 
 
 class CredentialWanted(_Closed):
@@ -135,6 +137,7 @@ class Manifest(_Closed):
     bundle: Name
     version: VersionName
     description: str = Field(min_length=1, max_length=500)
+    isolation: Literal["container", "strong"] = "container"
     image: Image
     limits: Limits = Limits()
     credentials: Mapping[Name, CredentialWanted] = Field(default_factory=dict, max_length=32)

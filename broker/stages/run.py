@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
-from broker.driver import Driver, Sandbox
+from sandboxes.sandbox import Driver, Sandbox
 from broker.errors import CallError, Failed
 from broker.leaks import LeakAlarm
 from broker.model import Call, Mark, Reservation, SandboxRecord

@@ -28,7 +28,7 @@ from typing import Any
 import uvloop
 
 from broker.app import Broker, Hooks
-from broker.driver import Driver
+from sandboxes.sandbox import Driver
 from broker.logs import log_as_json
 from broker.settings import Settings, read_settings
 from broker.store.protocol import Epoch, StoreBusy

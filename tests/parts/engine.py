@@ -55,6 +55,8 @@ class TestLimits:
     tmp_mib: int = 8
     output_kib: int = 256
     log_kib: int = 16
+    artefacts: int = 0
+    artefact_kib: int = 64
 
 
 @pytest.fixture(scope="session")

@@ -183,18 +183,24 @@ class Signature(_message.Message):
     def __init__(self, id: _Optional[int] = ..., signature: _Optional[bytes] = ..., key_version: _Optional[int] = ..., error: _Optional[str] = ...) -> None: ...
 
 class HandlerFrame(_message.Message):
-    __slots__ = ("progress", "result", "failure", "artefact", "sign")
+    __slots__ = ("progress", "result", "failure", "artefact", "sign", "loaded")
     PROGRESS_FIELD_NUMBER: _ClassVar[int]
     RESULT_FIELD_NUMBER: _ClassVar[int]
     FAILURE_FIELD_NUMBER: _ClassVar[int]
     ARTEFACT_FIELD_NUMBER: _ClassVar[int]
     SIGN_FIELD_NUMBER: _ClassVar[int]
+    LOADED_FIELD_NUMBER: _ClassVar[int]
     progress: Progress
     result: Result
     failure: Failure
     artefact: Artefact
     sign: Sign
-    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., artefact: _Optional[_Union[Artefact, _Mapping]] = ..., sign: _Optional[_Union[Sign, _Mapping]] = ...) -> None: ...
+    loaded: Loaded
+    def __init__(self, progress: _Optional[_Union[Progress, _Mapping]] = ..., result: _Optional[_Union[Result, _Mapping]] = ..., failure: _Optional[_Union[Failure, _Mapping]] = ..., artefact: _Optional[_Union[Artefact, _Mapping]] = ..., sign: _Optional[_Union[Sign, _Mapping]] = ..., loaded: _Optional[_Union[Loaded, _Mapping]] = ...) -> None: ...
+
+class Loaded(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
 
 class Sign(_message.Message):
     __slots__ = ("id", "credential", "input")
