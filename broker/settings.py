@@ -189,9 +189,7 @@ class Pool(_Section):
 class Sandboxes(_Section):
     """Which driver runs the sandboxes of each isolation class, and how much of the host they may take."""
 
-    classes: Mapping[IsolationClass, DriverName] = Field(
-        default_factory=lambda: {"container": "docker-runc"}, min_length=1
-    )
+    classes: Mapping[IsolationClass, DriverName] = Field({"container": "docker-runc"}, min_length=1)
     allow_weak: bool = Field(False, description="let `serve` use bubblewrap, which is for development")
     memory_mib: int = Field(0, ge=0, description="of all sandboxes together; 0: half of the host's")
     pool: Pool = Pool()
