@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 from cryptography import x509
@@ -46,14 +47,21 @@ async def open_mutual_echo(folder: Path) -> AsyncIterator[Subject]:
         yield _subject(MUTUAL, channel, against=MUTUAL)
 
 
-def write_certificates(folder: Path) -> None:
-    """Write a CA, and a server's and a client's certificate with their keys, good for an hour."""
+def write_certificates(folder: Path, identity: str = "") -> None:
+    """Write a CA, and a server's and a client's certificate with their keys, good for an hour.
+
+    Args:
+        folder: Gets ca.pem, server.pem, server.key, client.pem and client.key.
+        identity: A SPIFFE id for the client's certificate; empty for none.
+    """
     ca_key = ec.generate_private_key(ec.SECP256R1())
     ca = _certificate("bench CA", ca_key.public_key(), "bench CA", ca_key, usage=None)
     _write(folder / "ca.pem", ca)
+    own_name: x509.GeneralName = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
+    client_name = x509.UniformResourceIdentifier(identity) if identity else own_name
     for name, usage in (
-        ("server", ExtendedKeyUsageOID.SERVER_AUTH),
-        ("client", ExtendedKeyUsageOID.CLIENT_AUTH),
+        ("server", _Use(ExtendedKeyUsageOID.SERVER_AUTH, own_name)),
+        ("client", _Use(ExtendedKeyUsageOID.CLIENT_AUTH, client_name)),
     ):
         key = ec.generate_private_key(ec.SECP256R1())
         _write(folder / f"{name}.pem", _certificate(name, key.public_key(), "bench CA", ca_key, usage))
@@ -66,6 +74,13 @@ def write_certificates(folder: Path) -> None:
                 serialization.NoEncryption(),
             )
         )
+
+
+class _Use(NamedTuple):
+    """What a leaf certificate is for, and the name that it proves."""
+
+    usage: x509.ObjectIdentifier
+    name: x509.GeneralName
 
 
 def _subject(name: str, channel: grpc.aio.Channel, against: str) -> Subject:
@@ -100,7 +115,7 @@ def _certificate(
     key: ec.EllipticCurvePublicKey,
     issuer: str,
     issuer_key: ec.EllipticCurvePrivateKey,
-    usage: x509.ObjectIdentifier | None,
+    usage: _Use | None,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
@@ -114,9 +129,8 @@ def _certificate(
         .add_extension(x509.BasicConstraints(ca=usage is None, path_length=None), critical=True)
     )
     if usage is not None:
-        loopback = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-        builder = builder.add_extension(x509.SubjectAlternativeName([loopback]), critical=False)
-        builder = builder.add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+        builder = builder.add_extension(x509.SubjectAlternativeName([usage.name]), critical=False)
+        builder = builder.add_extension(x509.ExtendedKeyUsage([usage.usage]), critical=False)
     return builder.sign(issuer_key, hashes.SHA256())
 
 

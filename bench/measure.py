@@ -80,6 +80,7 @@ class Row:
     calls: int
     median_ms: float
     p95_ms: float
+    p99_ms: float
     ratio: float
     ratio_low: float
     ratio_high: float
@@ -99,11 +100,11 @@ class Report:
 
     def table(self) -> str:
         """Lay the rows out within 80 columns, then the stages."""
-        lines = [f"{'':38}{'median':>10}{'p95':>10}{'ratio':>8}  quartiles"]
+        lines = [f"{'':38}{'median':>10}{'p99':>10}{'ratio':>8}  quartiles"]
         for row in self.rows:
             spread = f"{row.ratio_low:.2f}-{row.ratio_high:.2f}"
             lines.append(
-                f"{row.name[:38]:38}{row.median_ms:7.2f} ms{row.p95_ms:7.2f} ms{row.ratio:8.2f}  {spread}"
+                f"{row.name[:38]:38}{row.median_ms:7.2f} ms{row.p99_ms:7.2f} ms{row.ratio:8.2f}  {spread}"
             )
         for row in self.rows:
             if row.name != row.against:
@@ -193,6 +194,7 @@ def _row(subject: Subject, samples: Mapping[str, _Samples]) -> Row:
         calls=len(mine.seconds),
         median_ms=statistics.median(mine.seconds) * 1000,
         p95_ms=sorted(mine.seconds)[int(len(mine.seconds) * 0.95)] * 1000,
+        p99_ms=sorted(mine.seconds)[int(len(mine.seconds) * 0.99)] * 1000,
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,

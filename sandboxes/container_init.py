@@ -1,22 +1,27 @@
 """PID 1 of every sandbox: starts the handler, passes its frames on and ends everything in time.
 
-It is copied into the image and runs there as `python3 -I -S /opt/toolcrib/init.py COMMAND…`; only the
+It is copied into the image and runs there as `python3 -I -S /opt/toolcrib/init.pyc COMMAND…`; only the
 standard library is used. Neither the broker nor the engine may be alive when a sandbox has to end, so the
-end is enforced here, and the end of PID 1 is the end of every process in the container.
+end is enforced here, and the end of PID 1 is the end of every process in the sandbox.
 
 Rules:
     * it is not dumpable: a handler has the same uid and could otherwise rewrite the deadline in /proc/1/mem;
-    * it ends at the deadline, when stdin closes, when no preamble comes within the idle age, when the handler
+    * the handler is started before there is a call, so that it is loaded when the call comes. Nothing of a
+      call is here before the call is;
+    * it ends at the deadline, when stdin closes, when no call comes within the idle age, when the handler
       ends, and when the handler says more than its output cap;
-    * the frames' descriptors (0 and 1) are never given to the handler, which gets pipes: 3 to read frames, 4
-      to write them. Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
+    * stdin and stdout are never given to the handler, which gets pipes: 3 to read frames, 4 to write them.
+      Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
     * it writes without blocking: a reader that stops reading cannot hold up the deadline;
     * how the handler ended is told as good or not: an exit code or a signal of its choice would be a message
       past every check.
 
-The preamble, big-endian: b"TCH1", u32 milliseconds left, u32 output cap in bytes, u32 log cap in bytes.
+On stdin, big-endian: BIRTH = b"TCB1", u32 milliseconds that it may wait for a call, u32 output cap and u32
+log cap in bytes, u32 flags; then, when the call comes, CALL = b"TCC1", u32 milliseconds left; what follows is
+for the handler. On stdout: pieces of u8 channel, u32 length and that many bytes. Channel 1 is the handler's
+frames, 2 its log, 3 the exit code: one byte, last. A log that was written before a frame comes before it.
 
-Exit codes: 0 the handler ended with 0 · 70 deadline · 71 no preamble within the idle age · 72 stdin closed ·
+Exit codes: 0 the handler ended with 0 · 70 deadline · 71 no call within the idle age · 72 stdin closed ·
 73 output cap · 74 no valid preamble · 75 the handler could not be started · 76 the handler ended with another
 code, closed its frames or was killed by a signal.
 """
@@ -39,16 +44,28 @@ EXIT_BAD_PREAMBLE = 74
 EXIT_NOT_STARTED = 75
 EXIT_HANDLER_FAILED = 76
 
-PREAMBLE = struct.Struct(">4sIII")
-MAGIC = b"TCH1"
-IDLE_SECONDS = 30.0
+BIRTH = struct.Struct(">4sIIII")
+BIRTH_MAGIC = b"TCB1"
+CALL = struct.Struct(">4sI")
+CALL_MAGIC = b"TCC1"
+PIECE = struct.Struct(">BI")
+FRAMES, LOG, EXIT = 1, 2, 3
+FLAG_FILTER = 1
+"""Apply the system call filter here: the runtime has none of its own."""
 
-_TICK_SECONDS = 0.25  # how long an orphan that ended may wait to be reaped
+BIRTH_SECONDS = 30.0
+FILTER_FILE = "/opt/toolcrib/seccomp.bpf"
+
+_IDLE_TICK_SECONDS = 60.0
+_TICK_SECONDS = 1.0
 _LINGER_SECONDS = 1.0  # between the end of the frames and the end of the handler
 _REFUSAL = 63  # where a child writes that it could not execute the handler
 _CHUNK = 65_536
+_MAX_PENDING = 4 * _CHUNK
 _DRAIN_ROUNDS = 16
-_PR_SET_DUMPABLE = 4
+_PR_SET_DUMPABLE, _PR_SET_SECCOMP, _PR_SET_NO_NEW_PRIVS = 4, 22, 38
+_SECCOMP_MODE_FILTER = 2
+_BPF_INSTRUCTION = 8  # bytes
 _ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",  # noqa: S108 - the only folder that a handler can write
@@ -69,76 +86,122 @@ class End(Exception):
         self.code = code
 
 
-class Relay:
-    """Moves bytes from one descriptor to another without ever blocking on either."""
+class Sink:
+    """A descriptor that is written without ever blocking."""
 
-    def __init__(self, source: int, sink: int, cap: int | None = None, *, cut: bool = False) -> None:
-        """Prepare a relay.
+    def __init__(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        self.pending = bytearray()
+        os.set_blocking(descriptor, False)
+
+    def write(self, data: bytes) -> None:
+        """Take bytes, and write what the descriptor takes now."""
+        self.pending += data
+        self.flush()
+
+    def flush(self) -> None:
+        """Write as much as is taken now; a descriptor that nobody reads any more swallows the rest."""
+        while self.pending:
+            try:
+                del self.pending[: os.write(self.descriptor, self.pending)]
+            except BlockingIOError:
+                return
+            except OSError:
+                self.pending.clear()
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nothing more should be read for it now."""
+        return len(self.pending) > _MAX_PENDING
+
+
+class Source:
+    """One of the handler's two ways out: frames or log."""
+
+    def __init__(self, descriptor: int, channel: int, sink: Sink, cap: int) -> None:
+        """Prepare a source.
 
         Args:
-            source: Where bytes come from.
-            sink: Where they go.
-            cap: The most that may pass in all; None for no limit.
-            cut: Past the cap, drop the rest silently instead of ending the sandbox.
+            descriptor: Where bytes come from.
+            channel: FRAMES or LOG. A log is cut at its cap; too many frames end the sandbox.
+            sink: Where they go, in pieces.
+            cap: The most bytes that may pass in all.
         """
-        self.source, self.sink, self.left, self.cut = source, sink, cap, cut
-        self.pending = b""
+        self.descriptor, self.channel, self.sink, self.left = descriptor, channel, sink, cap
         self.open = True
-        os.set_blocking(source, False)
-        os.set_blocking(sink, False)
+        os.set_blocking(descriptor, False)
 
-    def fill(self) -> None:
-        """Take what the source has; its end closes the relay.
+    def pass_on(self) -> bool:
+        """Pass on what is there, once; the end of the source closes it.
+
+        Returns:
+            True when there was something.
 
         Raises:
             End: More came than the cap allows.
         """
         try:
-            data = os.read(self.source, _CHUNK)
+            data = os.read(self.descriptor, _CHUNK)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self.open = False
-            return
-        if self.left is not None:
-            data = self._within_cap(data)
-        self.pending += data
+            return False
+        if len(data) > self.left:
+            if self.channel == FRAMES:
+                raise End(EXIT_OUTPUT_TOO_LARGE)
+            data = data[: self.left]
+        self.left -= len(data)
+        if data:
+            self.sink.write(PIECE.pack(self.channel, len(data)) + data)
+        return True
 
-    def flush(self) -> None:
-        """Write as much as the sink takes now; a sink that nobody reads any more swallows the rest."""
-        while self.pending:
-            try:
-                self.pending = self.pending[os.write(self.sink, self.pending) :]
-            except BlockingIOError:
-                return
-            except OSError:
-                self.pending = b""
-
-    def drain(self) -> bool:
-        """Pass on what is already there, as far as the sink takes it and a writer that never stops allows.
-
-        Returns:
-            True when nothing is left.
+    def drain(self) -> None:
+        """Pass on what is already there, as far as a writer that never stops allows.
 
         Raises:
             End: More came than the cap allows.
         """
         for _ in range(_DRAIN_ROUNDS):
-            self.flush()
-            if self.pending:
-                return False
-            if not self.open or not select.select([self.source], [], [], 0)[0]:
-                return True
-            self.fill()
-        return False
+            if not self.open or self.sink.is_full or not self.pass_on():
+                return
 
-    def _within_cap(self, data: bytes) -> bytes:
-        assert self.left is not None
-        if len(data) > self.left and not self.cut:
-            raise End(EXIT_OUTPUT_TOO_LARGE)
-        data = data[: self.left]
-        self.left -= len(data)
-        return data
+
+class Orders:
+    """What comes on stdin after the birth: the call, then the handler's frames."""
+
+    def __init__(self, sink: Sink) -> None:
+        self.sink = sink
+        self.deadline: float | None = None
+        self._head = b""
+        os.set_blocking(0, False)
+
+    def pass_on(self) -> None:
+        """Take what is there.
+
+        Raises:
+            End: Stdin closed, or what came is no call.
+        """
+        try:
+            data = os.read(0, _CHUNK)
+        except BlockingIOError:
+            return
+        if not data:
+            raise End(EXIT_STDIN_CLOSED)
+        if self.deadline is None:
+            data = self._begin_call(self._head + data)
+        if data:
+            self.sink.write(data)
+
+    def _begin_call(self, data: bytes) -> bytes:
+        if len(data) < CALL.size:
+            self._head = data
+            return b""
+        magic, remaining_millis = CALL.unpack_from(data)
+        if magic != CALL_MAGIC or remaining_millis == 0:
+            raise End(EXIT_BAD_PREAMBLE)
+        self.deadline = time.monotonic() + remaining_millis / 1000
+        return data[CALL.size :]
 
 
 class Child:
@@ -163,13 +226,14 @@ class Child:
 
 
 class Supervisor:
-    """The handler's process and the three ways between it and the engine."""
+    """The handler's process and the ways between it and the engine."""
 
-    def __init__(self, child: Child, deadline: float, frames: Relay, answers: Relay, log: Relay) -> None:
-        self.child, self.pid, self.deadline = child, child.pid, deadline
-        self.frames, self.answers, self.log = frames, answers, log
-        self.pidfd = os.pidfd_open(child.pid)
+    def __init__(self, child: Child, idle_until: float, orders: Orders, frames: Source, log: Source) -> None:
+        self.child, self.idle_until = child, idle_until
+        self.orders, self.frames, self.log = orders, frames, log
+        self.out = frames.sink
         self.status: int | None = None
+        self._wake = _wake_on_ended_children()
 
     def run(self) -> int:
         """Relay until something ends the sandbox.
@@ -178,52 +242,55 @@ class Supervisor:
             The exit code.
         """
         try:
-            while self.status is None and self.answers.open:
+            while self.status is None and self.frames.open:
                 self._step()
             self._linger()
-            while not self.answers.drain():
-                self._step()
+            self._drain()
         except End as end:
-            self._finish_log("")
+            self.log.drain()
             return end.code
         return self._conclude()
 
     def _step(self) -> None:
-        left = self.deadline - time.monotonic()
-        if left <= 0:
-            raise End(EXIT_DEADLINE)
-        readable, writable = self._wait(min(left, _TICK_SECONDS))
-        for relay in (self.frames, self.answers, self.log):
-            if relay.source in readable:
-                relay.fill()
-            if relay.pending and (relay.sink in writable or relay.source in readable):
-                relay.flush()
+        left, tick = self._time_left()
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        self._register(poll)
+        ready = {descriptor: events for descriptor, events in poll.poll(min(left, tick) * 1000)}
+        if self._wake in ready:
+            os.read(self._wake, _CHUNK)
+        self._relay(ready)
         self._reap()
 
-    def _wait(self, seconds: float) -> tuple[set[int], set[int]]:
-        readable: set[int] = set()
-        writable: set[int] = set()
-        for descriptor, events in self._poll().poll(seconds * 1000):
-            if descriptor == self.frames.source and events & select.POLLHUP:
-                raise End(EXIT_STDIN_CLOSED)
-            if events & (select.POLLOUT | select.POLLERR):
-                writable.add(descriptor)
-            if events & (select.POLLIN | select.POLLHUP):
-                readable.add(descriptor)
-        return readable, writable
+    def _time_left(self) -> tuple[float, float]:
+        deadline = self.orders.deadline
+        left = (self.idle_until if deadline is None else deadline) - time.monotonic()
+        if left <= 0:
+            raise End(EXIT_IDLE if deadline is None else EXIT_DEADLINE)
+        return left, _IDLE_TICK_SECONDS if deadline is None else _TICK_SECONDS
 
-    def _poll(self) -> select.poll:
-        poll = select.poll()
-        if self.status is None:
-            poll.register(self.pidfd, select.POLLIN)
-        for relay in (self.frames, self.answers, self.log):
-            if relay.pending:
-                poll.register(relay.sink, select.POLLOUT)
-            elif relay.open:
-                poll.register(relay.source, select.POLLIN)
-        if self.frames.pending:  # a handler that does not read must not hide the end of stdin
-            poll.register(self.frames.source, 0)
-        return poll
+    def _register(self, poll: select.poll) -> None:
+        # A handler that does not read must not hide the end of stdin: that is told whatever is asked for.
+        poll.register(0, 0 if self.orders.sink.is_full else select.POLLIN)
+        for sink in (self.orders.sink, self.out):
+            if sink.pending:
+                poll.register(sink.descriptor, select.POLLOUT)
+        for source in (self.frames, self.log):
+            if source.open and not self.out.is_full:
+                poll.register(source.descriptor, select.POLLIN)
+
+    def _relay(self, ready: dict[int, int]) -> None:
+        for sink in (self.orders.sink, self.out):
+            if sink.descriptor in ready:
+                sink.flush()
+        if ready.get(0, 0) & select.POLLIN:
+            self.orders.pass_on()
+        elif ready.get(0, 0) & (select.POLLHUP | select.POLLERR):
+            raise End(EXIT_STDIN_CLOSED)
+        if self.frames.descriptor in ready or self.log.descriptor in ready:
+            self.log.drain()  # first: what was logged before a frame comes before it
+        if self.frames.descriptor in ready and not self.out.is_full:
+            self.frames.pass_on()
 
     def _reap(self) -> None:
         """Collect every process that ended: orphans of the handler become children of PID 1."""
@@ -234,33 +301,39 @@ class Supervisor:
                 return
             if pid == 0:
                 return
-            if pid == self.pid:
+            if pid == self.child.pid:
                 self.status = status
 
     def _linger(self) -> None:
         """Give a handler that closed its frames a moment to end by itself."""
-        until = min(time.monotonic() + _LINGER_SECONDS, self.deadline)
+        until = time.monotonic() + _LINGER_SECONDS
         while self.status is None and time.monotonic() < until:
+            self._step()
+
+    def _drain(self) -> None:
+        """Pass on what the handler had said before it ended, while somebody reads it."""
+        self.log.drain()
+        self.frames.drain()
+        while self.out.pending:
             self._step()
 
     def _conclude(self) -> int:
         if self.status == 0:
-            self._finish_log("")
+            self.log.drain()
             return 0
         if self.status is None:
-            self._finish_log("the handler closed its frames and went on")
+            self._say("the handler closed its frames and went on")
         elif self.child.was_executed():
-            self._finish_log("the handler ended with an error")
+            self._say("the handler ended with an error")
         else:
-            self._finish_log("")
+            self.log.drain()
             return EXIT_NOT_STARTED
         return EXIT_HANDLER_FAILED
 
-    def _finish_log(self, line: str) -> None:
+    def _say(self, line: str) -> None:
         self.log.drain()
-        if line:
-            self.log.pending += f"init: {line}\n".encode()
-        self.log.flush()
+        text = f"init: {line}\n".encode()
+        self.out.write(PIECE.pack(LOG, len(text)) + text)
 
 
 def main(command: list[str]) -> int:
@@ -271,22 +344,18 @@ def main(command: list[str]) -> int:
     """
     _protect()
     try:
-        deadline, output_cap, log_cap = _read_preamble(time.monotonic() + IDLE_SECONDS)
+        idle_until, output_cap, log_cap, flags = _read_birth(time.monotonic() + BIRTH_SECONDS)
     except End as end:
         return end.code
     to_handler, from_handler, log = os.pipe(), os.pipe(), os.pipe()
-    child = _start(command, to_handler[0], from_handler[1], log[1])
+    child = _start(command, flags, to_handler[0], from_handler[1], log[1])
     for descriptor in (to_handler[0], from_handler[1], log[1]):
         os.close(descriptor)
-    supervisor = Supervisor(
-        child,
-        deadline,
-        frames=Relay(0, to_handler[1]),
-        answers=Relay(from_handler[0], 1, output_cap),
-        log=Relay(log[0], 2, log_cap, cut=True),
-    )
-    code = supervisor.run()
+    out = Sink(1)
+    frames, said = Source(from_handler[0], FRAMES, out, output_cap), Source(log[0], LOG, out, log_cap)
+    code = Supervisor(child, idle_until, Orders(Sink(to_handler[1])), frames, said).run()
     _kill_everything()
+    out.write(PIECE.pack(EXIT, 1) + bytes([code]))
     return code
 
 
@@ -298,23 +367,34 @@ def _protect() -> None:
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
-def _read_preamble(until: float) -> tuple[float, int, int]:
+def _wake_on_ended_children() -> int:
+    """Have a descriptor become readable when a child ends; there are no pidfds under gVisor."""
+    wake, woken = os.pipe()
+    os.set_blocking(wake, False)
+    os.set_blocking(woken, False)
+    signal.set_wakeup_fd(woken, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    os.kill(os.getpid(), signal.SIGCHLD)  # one may have ended before
+    return wake
+
+
+def _read_birth(until: float) -> tuple[float, int, int, int]:
     data = b""
-    while len(data) < PREAMBLE.size:
+    while len(data) < BIRTH.size:
         ready, _, _ = select.select([0], [], [], max(0.0, until - time.monotonic()))
         if not ready:
             raise End(EXIT_IDLE)
-        chunk = os.read(0, PREAMBLE.size - len(data))
+        chunk = os.read(0, BIRTH.size - len(data))
         if not chunk:
             raise End(EXIT_STDIN_CLOSED)
         data += chunk
-    magic, remaining_millis, output_cap, log_cap = PREAMBLE.unpack(data)
-    if magic != MAGIC or remaining_millis == 0:
+    magic, idle_millis, output_cap, log_cap, flags = BIRTH.unpack(data)
+    if magic != BIRTH_MAGIC or idle_millis == 0:
         raise End(EXIT_BAD_PREAMBLE)
-    return time.monotonic() + remaining_millis / 1000, output_cap, log_cap
+    return time.monotonic() + idle_millis / 1000, output_cap, log_cap, flags
 
 
-def _start(command: list[str], frames: int, answers: int, log: int) -> Child:
+def _start(command: list[str], flags: int, frames: int, answers: int, log: int) -> Child:
     refusal = os.pipe()
     pid = os.fork()
     if pid:
@@ -322,13 +402,13 @@ def _start(command: list[str], frames: int, answers: int, log: int) -> Child:
         return Child(pid, refusal[0])
     try:
         os.dup2(refusal[1], _REFUSAL, inheritable=False)  # a handler that is executed never has it
-        _become_handler(command, frames, answers, log)
+        _become_handler(command, flags, frames, answers, log)
     finally:
         os.write(_REFUSAL, b"!")
         os._exit(1)
 
 
-def _become_handler(command: list[str], frames: int, answers: int, log: int) -> None:
+def _become_handler(command: list[str], flags: int, frames: int, answers: int, log: int) -> None:
     """Arrange the descriptors of a fresh child and execute the handler."""
     os.setsid()
     # Copies above the fixed places first, so that no move overwrites one that is still to be made.
@@ -341,9 +421,34 @@ def _become_handler(command: list[str], frames: int, answers: int, log: int) -> 
     _offer_to_oom_killer()
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     try:
+        if flags & FLAG_FILTER:
+            _apply_filter()
         os.execvpe(command[0], command, _ENVIRONMENT)  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(2, f"init: cannot start {command[0]!r}: {error.strerror}\n".encode())
+
+
+def _apply_filter() -> None:
+    """Let this process and what it becomes make the calls of the filter only.
+
+    Raises:
+        OSError: There is no filter, or the kernel does not take it.
+    """
+    descriptor = os.open(FILTER_FILE, os.O_RDONLY)
+    program = os.read(descriptor, _CHUNK)
+    os.close(descriptor)
+    code = ctypes.create_string_buffer(program, len(program))
+    # struct sock_fprog: u16 length in instructions, pointer to them (linux/filter.h)
+    address = ctypes.addressof(code)
+    fprog = ctypes.create_string_buffer(struct.pack("@HP", len(program) // _BPF_INSTRUCTION, address))
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+    if (
+        not program
+        or libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0
+        or libc.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.addressof(fprog), 0, 0) != 0
+    ):
+        raise OSError(ctypes.get_errno(), "the system call filter is not taken")
 
 
 def _offer_to_oom_killer() -> None:

@@ -1,45 +1,31 @@
-"""The stream of one container, and the frames in it.
-
-`Stream` is the engine's attach call: stdin one way, stdout and stderr (both multiplexed by the engine) the
-other. It is read by asyncio itself, so that a tool that floods its output costs no thread, and it can be
-closed at any moment: an engine whose reader stops draining hangs on kill and inspect for over 20 seconds.
+"""What a handler says: its frames, its log, and the answers that it gets on the way.
 
 `Transcript` makes frames of the bytes and keeps both caps; what it gets is hostile. `Dialogue` answers what
 the handler asks on the way, one at a time: a handler that does not read its answers only stops itself.
 
-    StreamBroken         the engine refused or lost the stream
-    FramesInvalid        the handler wrote what is no frame, or asked without end
+    FramesInvalid        the handler wrote what is no frame, spoke before its call, or asked without end
     OutputTooLarge       the handler wrote more than its cap
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 import struct
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 
 from google.protobuf.message import DecodeError, Message
 
-from sandboxes.outcome import AnswerSign, SandboxError
+from sandboxes.container_init import FRAMES, LOG
+from sandboxes.outcome import AnswerSign, RawArtefact, SandboxError
 from toolcrib.handler.v1 import handler_pb2
 
-OPEN_SECONDS = 10.0
 MAX_SIGNS = 1_000
 """How often a handler may ask for a signature, refusals included: more than any manifest allows."""
 
 OnProgress = Callable[[handler_pb2.Progress], None]
 Send = Callable[[bytes], Awaitable[None]]
 
-_HEADER = struct.Struct(">BxxxI")
 _LENGTH = struct.Struct(">I")
-_STDOUT, _STDERR = 1, 2
-_CHUNK = 65_536
-
-
-class StreamBroken(SandboxError):
-    """The engine refused or lost the stream of a container."""
 
 
 class FramesInvalid(SandboxError):
@@ -48,69 +34,6 @@ class FramesInvalid(SandboxError):
 
 class OutputTooLarge(SandboxError):
     """The handler wrote more than its output cap."""
-
-
-class Stream:
-    """Both directions of one attached container."""
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
-
-    @classmethod
-    async def attach(cls, socket_path: Path, container: str) -> Stream:
-        """Attach to a container that was created and not started yet.
-
-        Raises:
-            StreamBroken: The engine is not there, stalls, or refuses.
-        """
-        try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                reader, writer = await asyncio.open_unix_connection(str(socket_path), limit=4 * _CHUNK)
-                stream = cls(reader, writer)
-                try:
-                    await stream._upgrade(container)
-                except BaseException:
-                    stream.close()
-                    raise
-                return stream
-        except (OSError, EOFError, asyncio.LimitOverrunError) as error:
-            raise StreamBroken(f"the engine gives no stream: {error or type(error).__name__}") from error
-
-    async def send(self, data: bytes) -> None:
-        """Write to the container's stdin.
-
-        Raises:
-            OSError: The stream is gone.
-        """
-        self._writer.write(data)
-        await self._writer.drain()
-
-    def push(self, data: bytes) -> None:
-        """Write to the container's stdin without waiting until it is taken; lost when the stream is gone."""
-        if not self._writer.transport.is_closing():
-            self._writer.write(data)
-
-    async def read(self) -> tuple[int, bytes] | None:
-        """Read the next piece: 1 for stdout or 2 for stderr, and its bytes; None at the end."""
-        try:
-            channel, length = _HEADER.unpack(await self._reader.readexactly(_HEADER.size))
-            return channel, await self._reader.readexactly(length)
-        except (asyncio.IncompleteReadError, OSError):
-            return None
-
-    def close(self) -> None:
-        """Let go at once, without waiting for what is still on its way."""
-        self._writer.transport.abort()
-
-    async def _upgrade(self, container: str) -> None:
-        request = (
-            f"POST /containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\n"
-            "Host: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
-        )
-        await self.send(request.encode())
-        head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        if " 101 " not in head.splitlines()[0] + " ":
-            raise StreamBroken(f"the engine refused the stream: {head.splitlines()[0]}")
 
 
 class Transcript:
@@ -136,10 +59,9 @@ class Transcript:
             FramesInvalid: What came is no frame.
             OutputTooLarge: More came than the output cap allows.
         """
-        if channel == _STDERR:
+        if channel == LOG:
             self._keep(data)
-            return
-        if channel != _STDOUT:
+        if channel != FRAMES:
             return
         self._output_left -= len(data)
         if self._output_left < 0:
@@ -152,6 +74,11 @@ class Transcript:
         text = bytes(self._log).decode("utf-8", errors="surrogateescape")
         note = f"\n[{self._cut} bytes more were dropped]" if self._cut else ""
         return _NOT_ASCII.sub(_escape_run, text.translate(_ESCAPES)) + note
+
+    @property
+    def log_truncated(self) -> bool:
+        """Whether more was said than the log's cap."""
+        return self._cut > 0
 
     def _keep(self, data: bytes) -> None:
         kept = data[: self._log_left]
@@ -174,20 +101,36 @@ class Transcript:
 class Dialogue:
     """What is said between Start and the frame that ends the conversation."""
 
-    def __init__(
-        self, transcript: Transcript, send: Send, answer: AnswerSign, on_progress: OnProgress | None = None
-    ) -> None:
+    def __init__(self, transcript: Transcript, send: Send, answer: AnswerSign) -> None:
         """Prepare for one conversation.
 
         Args:
             transcript: Makes the frames.
             send: Writes to the handler; returns when it is taken.
             answer: Answers each Sign.
-            on_progress: Called with each Progress.
         """
         self._transcript, self._send, self._answer = transcript, send, answer
-        self._on_progress = on_progress
+        self._on_progress: OnProgress | None = None
         self._signs_left = MAX_SIGNS
+        self.artefacts: list[RawArtefact] = []
+        self.loaded = False
+
+    def begin(self, answer: AnswerSign, on_progress: OnProgress | None) -> None:
+        """Answer Signs, and pass on each Progress, from now on."""
+        self._answer, self._on_progress = answer, on_progress
+
+    def take_early(self, channel: int, data: bytes) -> None:
+        """Take one piece of the stream before there is a call: the handler may only say that it is loaded.
+
+        Raises:
+            FramesInvalid: It said something else.
+            OutputTooLarge: More came than the output cap allows.
+        """
+        for frame in self._transcript.feed(channel, data):
+            kind = frame.WhichOneof("frame")
+            if kind != "loaded":
+                raise FramesInvalid(f"the handler sent a {kind} before its call")
+            self._note_loaded()
 
     async def take(self, channel: int, data: bytes) -> handler_pb2.HandlerFrame | None:
         """Take one piece of the stream; the frame that ends the conversation, when it is in it.
@@ -200,13 +143,26 @@ class Dialogue:
             OSError: The stream is gone.
         """
         for frame in self._transcript.feed(channel, data):
-            if frame.HasField("sign"):
+            kind = frame.WhichOneof("frame")
+            if kind == "sign":
                 await self._sign(frame.sign)
-            elif not frame.HasField("progress"):
+            elif kind == "loaded":
+                self._note_loaded()
+            elif kind == "artefact":
+                self.artefacts.append(self._take_artefact(frame.artefact))
+            elif kind != "progress":
                 return frame
             elif self._on_progress is not None:
                 self._on_progress(frame.progress)
         return None
+
+    def _note_loaded(self) -> None:
+        if self.loaded:
+            raise FramesInvalid("the handler said twice that it is loaded")
+        self.loaded = True
+
+    def _take_artefact(self, artefact: handler_pb2.Artefact) -> RawArtefact:
+        raise FramesInvalid("the handler sent an artefact; none are allowed")
 
     async def _sign(self, sign: handler_pb2.Sign) -> None:
         self._signs_left -= 1

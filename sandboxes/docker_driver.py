@@ -5,11 +5,12 @@
     await driver.reap()
     spec = SandboxSpec(image_id, command, limits, socket_dir, driver.allocate_uid())
     async with driver.create(spec, call_id) as sandbox:
-        outcome = await sandbox.run(start, deadline_seconds)
-    sandbox.gone  # when the end was confirmed
+        outcome = await sandbox.run(start, deadline_seconds, answer_sign)
+    sandbox.gone  # since when nothing of it is left
 
 The labels of a container are its installation and the epoch of the broker that made it, nothing about the
-call. The reaper removes what carries this installation and another epoch, nothing else.
+call; its cgroups say the same, for an engine that forgot its containers. The reaper ends what carries this
+installation and another epoch, nothing else.
 """
 
 from __future__ import annotations
@@ -17,25 +18,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import secrets
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
-from sandboxes.conversation import StreamBroken
 from sandboxes.docker_sandbox import DockerSandbox
 from sandboxes.engine import Engine, EngineInfo, EngineMissing
-from sandboxes.engine_calls import EngineCalls, EngineNotFound
+from sandboxes.engine_api import EngineApi, EngineNotFound
 from sandboxes.hardening import LABEL_EPOCH, LABEL_INSTALLATION, MEASURES, Measure, container_config
-from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.outcome import EngineUnfit, SandboxSpec, SandboxUnavailable
 from sandboxes.processes import kill_processes
+from sandboxes.runtimes import RUNC, Runtime
+from sandboxes.stream import StreamBroken
+from sandboxes.uids import allocate_uid
 
 __all__ = ["DockerDriver", "DockerSandbox"]
 
-_FIRST_UID = 100_000_000  # beyond every user and every subordinate range that distributions hand out
-_UIDS = 1_900_000_000
 _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_.-]")
+_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
+_BASE_OVERHEAD_MIB = 12  # the shim; init counts within the limit
+_REMOVE_SECONDS = 20.0
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +48,7 @@ def _utc_now() -> datetime:
 
 
 class DockerDriver:
-    """Makes sandboxes on one engine, for one installation and epoch."""
+    """Makes sandboxes on one engine by one runtime, for one installation and epoch."""
 
     def __init__(
         self,
@@ -53,6 +56,7 @@ class DockerDriver:
         installation: str,
         epoch: int,
         *,
+        runtime: Runtime = RUNC,
         measures: Sequence[Measure] = MEASURES,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
@@ -62,24 +66,39 @@ class DockerDriver:
             engine: Where the containers run.
             installation: Id of this installation; two on one engine do not touch each other.
             epoch: Grows with each start of the broker.
+            runtime: What runs them.
             measures: All; fewer only in tests that show what a measure is good for.
             clock: UTC.
         """
         self._engine, self._installation, self._epoch = engine, installation, epoch
-        self._measures, self._clock = tuple(measures), clock
-        self._calls = EngineCalls(engine)
-        self._next_uid = secrets.randbelow(_UIDS)
+        self._runtime, self._measures, self._clock = runtime, tuple(measures), clock
+        self._api = EngineApi(engine)
         self._live: dict[str, DockerSandbox] = {}
         self._owed: set[str] = set()
+        self._removing: set[asyncio.Task[None]] = set()
+        self._cgroup_parent = ""
+
+    @property
+    def name(self) -> str:
+        """What settings and people call it."""
+        return self._runtime.name
+
+    @property
+    def overhead_mib(self) -> int:
+        """Memory that a sandbox takes beside its limit."""
+        return self._runtime.overhead_mib + _BASE_OVERHEAD_MIB
 
     async def start(self) -> EngineInfo:
         """Make sure that the engine is there and fit.
 
         Raises:
             EngineMissing: It does not answer.
-            EngineUnfit: It cannot keep what the hardening promises.
+            EngineUnfit: It cannot keep what the hardening promises, or does not have the runtime.
         """
-        return await self._calls.run(self._engine.check)
+        info = await asyncio.to_thread(self._engine.check)
+        if self._runtime.runtime not in info.runtimes:
+            raise EngineUnfit(f"the engine has no runtime {self._runtime.runtime}; see docs/runtimes.md")
+        return info
 
     async def ping(self) -> EngineInfo:
         """Ask the engine what it is, with the problems that it has.
@@ -88,20 +107,20 @@ class DockerDriver:
             SandboxUnavailable: It does not answer.
         """
         try:
-            return await self._calls.run(self._engine.info)
+            return await asyncio.to_thread(self._engine.info)
         except EngineMissing as error:
             raise SandboxUnavailable(str(error)) from error
 
     async def close(self) -> None:
-        """End every sandbox that is left, and let the threads go."""
+        """End every sandbox that is left, and let the connections go."""
         for sandbox in list(self._live.values()):
             await self._end(sandbox)
-        self._calls.close()
+        await self._settle()
+        await self._api.close()
 
     def allocate_uid(self) -> int:
         """Give a user id that no other sandbox has."""
-        self._next_uid = (self._next_uid + 1) % _UIDS
-        return _FIRST_UID + self._next_uid
+        return allocate_uid()
 
     @asynccontextmanager
     async def create(self, spec: SandboxSpec, call_id: str) -> AsyncIterator[DockerSandbox]:
@@ -115,21 +134,27 @@ class DockerDriver:
             SandboxUnavailable: It could not be made; no handler ran.
         """
         name = f"toolcrib-{_NOT_IN_NAMES.sub('-', call_id)[:64]}-{spec.uid}"
-        sandbox = DockerSandbox(self._calls, spec, name, self._clock)
+        sandbox = DockerSandbox(self._api, spec, name, self._clock)
         self._live[name] = sandbox
         labels = {LABEL_INSTALLATION: self._installation, LABEL_EPOCH: str(self._epoch)}
         try:
-            config = container_config(spec, labels, self._measures)
+            config = container_config(spec, labels, self._measures, self._runtime, self._cgroup_parent)
             try:
-                await sandbox.make(config, self._engine.socket_path)
+                await sandbox.make(config, self._engine.socket_path, self._runtime.birth_flags)
             except StreamBroken as error:
                 raise SandboxUnavailable(str(error)) from error
             yield sandbox
         finally:
             await _finish(self._end(sandbox))
 
+    def knows(self, container_id: str) -> bool:
+        """Tell whether an id has the shape of those that the engine gives."""
+        return _CONTAINER_ID.fullmatch(container_id) is not None
+
     async def reap(self) -> list[str]:
-        """Remove containers of this installation that another epoch made, and what is owed.
+        """End what other epochs of this installation left, and what is owed.
+
+        By label, and by cgroup: an engine that was killed may have forgotten containers whose processes go on.
 
         Returns:
             The ids of the containers that are gone now.
@@ -141,12 +166,12 @@ class DockerDriver:
             self._owed.discard(name)
             await self._end(self._live[name])
         gone = []
-        for found in await self._calls.list([f"{LABEL_INSTALLATION}={self._installation}"]):
+        for found in await self._api.list([f"{LABEL_INSTALLATION}={self._installation}"]):
             if found["Labels"].get(LABEL_EPOCH) == str(self._epoch):
                 continue
-            await self._calls.remove(found["Id"])
+            await self._api.remove(found["Id"])
             gone.append(str(found["Id"]))
-        return gone
+        return sorted(set(gone))
 
     async def leftovers(self) -> list[str]:
         """List the containers of this installation, whatever their epoch and state.
@@ -154,7 +179,8 @@ class DockerDriver:
         Raises:
             SandboxUnavailable: The engine does not answer.
         """
-        found = await self._calls.list([f"{LABEL_INSTALLATION}={self._installation}"])
+        await self._settle()
+        found = await self._api.list([f"{LABEL_INSTALLATION}={self._installation}"])
         return [str(container["Id"]) for container in found]
 
     async def end_container(self, container_id: str) -> bool:
@@ -170,20 +196,38 @@ class DockerDriver:
             SandboxUnavailable: The engine does not answer, or the container is not this installation's.
         """
         try:
-            labels = await self._calls.labels(container_id)
+            labels = (await self._api.inspect(container_id))["Config"]["Labels"] or {}
             if labels.get(LABEL_INSTALLATION) != self._installation:
                 raise SandboxUnavailable(f"container {container_id[:12]} belongs to another installation")
-            await self._calls.remove(container_id)
+            await self._api.remove(container_id)
         except EngineNotFound:
             logger.debug("container %s is not known to the engine any more", container_id[:12])
         return await asyncio.to_thread(kill_processes, container_id)
 
     async def _end(self, sandbox: DockerSandbox) -> None:
-        """End a sandbox; one whose end is not confirmed stays known and is ended again by `reap`."""
-        if await sandbox.end():
+        """End a sandbox; one whose end is not confirmed stays known and is ended again by `reap`.
+
+        The engine's removal of one that is dead is not waited for: nothing of it can act any more.
+        """
+        if not await sandbox.end():
+            logger.warning("sandbox %s: its end is owed", sandbox.name)
+            self._owed.add(sandbox.name)
+            return
+        removing = asyncio.create_task(self._remove(sandbox), name=f"remove {sandbox.name}")
+        self._removing.add(removing)
+        removing.add_done_callback(self._removing.discard)
+
+    async def _remove(self, sandbox: DockerSandbox) -> None:
+        if await sandbox.remove():
             self._live.pop(sandbox.name, None)
         else:
+            logger.warning("sandbox %s: it is dead, its removal is owed", sandbox.name)
             self._owed.add(sandbox.name)
+
+    async def _settle(self) -> None:
+        """Wait until the engine has removed what is dead."""
+        if self._removing:
+            await asyncio.wait(list(self._removing), timeout=_REMOVE_SECONDS)
 
 
 async def _finish(work: Coroutine[Any, Any, None]) -> None:

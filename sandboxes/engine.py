@@ -34,7 +34,7 @@ TIMEOUT_SECONDS = 10.0
 START_SECONDS = 40.0
 POOL_SIZE = 24
 
-_API_VERSION = "1.41"  # Docker Engine 20.10
+API_VERSION = "1.41"  # Docker Engine 20.10
 _MAX_SOCKET_PATH = 107  # bytes in sockaddr_un.sun_path, less the final zero
 _SHIM = "containerd-shim-runc-v2"
 _REMEDY = "install it (Debian: apt-get install docker.io) and start it, or run as root"
@@ -84,7 +84,7 @@ class Engine:
             raise EngineMissing(f"engine.url {base_url!r}: name the engine's unix socket, unix://…")
         self.base_url, self.timeout_seconds = base_url, timeout_seconds
         self.socket_path = Path("/" + base_url.removeprefix("unix://").lstrip("/"))
-        self.client = docker.APIClient(f"unix://{self.socket_path}", _API_VERSION, timeout_seconds)
+        self.client = docker.APIClient(f"unix://{self.socket_path}", API_VERSION, timeout_seconds)
         self.client.mount("http+docker://", EngineAdapter(self.socket_path, timeout_seconds, POOL_SIZE))
 
     def info(self) -> EngineInfo:
@@ -247,7 +247,7 @@ def _find_problems(version: dict[str, Any], info: dict[str, Any]) -> list[str]:
     problems = [f"the engine has no {text}" for key, text in remedies.items() if not info.get(key)]
     if not any("name=seccomp" in option for option in info.get("SecurityOptions") or ()):
         problems.append("the engine has no seccomp: install an engine and kernel with CONFIG_SECCOMP_FILTER")
-    if _numbers(version["ApiVersion"]) < _numbers(_API_VERSION):
+    if _numbers(version["ApiVersion"]) < _numbers(API_VERSION):
         problems.append(f"the engine is too old ({version['Version']}): install 20.10 or newer")
     return problems
 

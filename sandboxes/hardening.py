@@ -13,10 +13,35 @@ from pathlib import Path
 from typing import Any
 
 from sandboxes.outcome import SandboxSpec
+from sandboxes.runtimes import RUNC, Runtime
 
 LABEL_INSTALLATION = "toolcrib.installation"
 LABEL_EPOCH = "toolcrib.epoch"
 SOCKET_FOLDER = "/run/toolcrib"
+# What an engine hides or protects by itself differs by version, so both lists are said.
+MASKED_PATHS = (
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kallsyms",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/key-users",
+    "/proc/kmsg",
+    "/proc/latency_stats",
+    "/proc/modules",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/slabinfo",
+    "/proc/sysrq-trigger",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/vmallocinfo",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+    "/sys/kernel",
+)
+READ_ONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/sys")
 ENTRYPOINT = ("/usr/bin/python3", "-I", "-S", "/opt/toolcrib/init.pyc")
 
 _MIB = 1024 * 1024
@@ -112,6 +137,18 @@ MEASURES: tuple[Measure, ...] = (
     Measure("no-locked-memory", "HostConfig.Ulimits", _ulimit("memlock", 0), "pinning memory"),
     Measure("file-size", "HostConfig.Ulimits", _file_size, "filling what is writable with one file"),
     Measure("tmp", "HostConfig.Tmpfs", _tmp, "filling disk or inodes; running a program that it wrote"),
+    Measure(
+        "masked-paths",
+        "HostConfig.MaskedPaths",
+        _always(list(MASKED_PATHS)),
+        "reading the host's kernel: its memory, keys, log, modules, addresses, hardware",
+    ),
+    Measure(
+        "read-only-paths",
+        "HostConfig.ReadonlyPaths",
+        _always(list(READ_ONLY_PATHS)),
+        "changing the host's kernel by /proc and /sys: core_pattern, sysctls, uevent helpers",
+    ),
     Measure("no-shared-memory", "HostConfig.IpcMode", _always("none"), "memory beside /tmp's limit"),
     Measure("own-cgroup-view", "HostConfig.CgroupnsMode", _always("private"), "learning the host's cgroups"),
     Measure("no-log", "HostConfig.LogConfig", _always({"Type": "none"}), "filling the host's disk"),
@@ -127,7 +164,11 @@ MEASURES: tuple[Measure, ...] = (
 
 
 def container_config(
-    spec: SandboxSpec, labels: Mapping[str, str], measures: Iterable[Measure] = MEASURES
+    spec: SandboxSpec,
+    labels: Mapping[str, str],
+    measures: Iterable[Measure] = MEASURES,
+    runtime: Runtime = RUNC,
+    cgroup_parent: str = "",
 ) -> dict[str, Any]:
     """Make the engine's request for one sandbox.
 
@@ -135,6 +176,8 @@ def container_config(
         spec: What is wanted.
         labels: Installation and epoch, nothing about the call.
         measures: All of them; fewer only in tests that show what a measure is good for.
+        runtime: What runs it.
+        cgroup_parent: Where its cgroups are; says installation and epoch. Empty for the engine's own place.
     """
     config: dict[str, Any] = {
         "Image": spec.image_id,
@@ -146,11 +189,28 @@ def container_config(
         "AttachStdin": True,
         "AttachStdout": True,
         "AttachStderr": True,
-        "HostConfig": {"Mounts": _mounts(spec)},
+        "HostConfig": {
+            "Mounts": _mounts(spec),
+            "Runtime": runtime.runtime,
+            "CgroupParent": cgroup_parent,
+        },
     }
     for measure in measures:
-        _put(config, measure.setting.split("."), measure.value(spec))
+        if measure.name not in runtime.dropped:
+            _put(config, measure.setting.split("."), measure.value(spec))
+    _allow_for(runtime, config["HostConfig"])
     return config
+
+
+def _allow_for(runtime: Runtime, host_config: dict[str, Any]) -> None:
+    """Leave room for what the runtime itself takes, so that the handler has what its manifest says."""
+    for name, more in (
+        ("Memory", runtime.overhead_mib * _MIB),
+        ("MemorySwap", runtime.overhead_mib * _MIB),
+        ("PidsLimit", runtime.extra_pids),
+    ):
+        if name in host_config:
+            host_config[name] += more
 
 
 def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:

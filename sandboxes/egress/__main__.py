@@ -63,7 +63,9 @@ class Service:
         unknown = [name for name in request.targets if name not in self._targets]
         if unknown:
             return Refused(request.seq, f"target {unknown[0]} is not declared")
-        doors = Doors(self._root, request.call, self._rules)
+        if request.call in self._calls:
+            return Refused(request.seq, f"call {request.call} is open already")
+        doors = Doors(self._root, request.nest, self._rules)
         try:
             await doors.open(request.uid, [self._targets[name] for name in request.targets])
         except OSError as error:

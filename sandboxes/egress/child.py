@@ -28,6 +28,7 @@ from sandboxes.egress.control import (
     encode,
     read_body,
 )
+from sandboxes.nests import Nest, Nests
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 A = TypeVar("A", Done, Closed)
@@ -49,11 +50,20 @@ class ChildRefused(Exception):
 
 
 class Child:
-    """A running egress process. `gone` is set once it has been killed and waited for."""
+    """A running egress process. `gone` is set once it has been killed and waited for.
+
+    Attributes:
+        nests: Where it can make sockets, once it is configured.
+    """
 
     def __init__(
-        self, process: subprocess.Popen[bytes], streams: Streams, on_gone: Callable[[Child], None]
+        self,
+        process: subprocess.Popen[bytes],
+        streams: Streams,
+        nests: Nests,
+        on_gone: Callable[[Child], None],
     ) -> None:
+        self.nests = nests
         self.gone = asyncio.Event()
         self.reason = ""
         self._on_gone = on_gone
@@ -69,13 +79,13 @@ class Child:
         self._listening = asyncio.create_task(self._listen())
 
     @classmethod
-    async def launch(cls, on_gone: Callable[[Child], None]) -> Child:
+    async def launch(cls, nests: Nests, on_gone: Callable[[Child], None]) -> Child:
         """Start it; `on_gone` is called once, when it is gone, for whatever reason."""
         ours, theirs = socket.socketpair()
         with theirs:
             streams = await asyncio.open_connection(sock=ours)
             try:
-                return cls(spawn(theirs), streams, on_gone)
+                return cls(spawn(theirs), streams, nests, on_gone)
             except BaseException:
                 streams[1].close()
                 await streams[1].wait_closed()
@@ -95,14 +105,14 @@ class Child:
         """
         await self._ask(rules, Done)
 
-    async def open_call(self, call: str, uid: int, targets: list[str]) -> None:
-        """Have the sockets of a call made.
+    async def open_call(self, call: str, nest: Nest, targets: list[str]) -> None:
+        """Have the sockets of a call made in a nest.
 
         Raises:
             ChildRefused: They cannot be made.
             ChildGone: It is not there any more.
         """
-        await self._ask(OpenCall(self.next_number(), call, uid, targets), Done)
+        await self._ask(OpenCall(self.next_number(), call, nest.name, nest.uid, targets), Done)
 
     async def close_call(self, call: str) -> Closed:
         """Have everything ended that a call has.
@@ -181,6 +191,7 @@ class Child:
         words = self._last_words.decode(errors="replace").strip()
         self.reason = self.reason or f"it ended with code {code}{': ' + words if words else ''}"
         self.gone.set()
+        self.nests.lose()
         for waiting in self._waiting.values():
             if not waiting.done():
                 waiting.set_exception(ChildGone(self.reason))

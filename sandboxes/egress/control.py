@@ -98,17 +98,19 @@ class Configure:
 
 @dataclass(frozen=True, slots=True)
 class OpenCall:
-    """Make the sockets of one call. Targets are names of configured ones."""
+    """Make the sockets of one call in a folder that is there. Targets are names of configured ones."""
 
     op: ClassVar[str] = "open"
     seq: int
     call: str
+    nest: str
     uid: int
     targets: list[str]
 
     def __post_init__(self) -> None:
         _whole(self.seq, "seq", 0, _MAX_COUNT)
         _text(self.call, "call", CALL_NAME)
+        _text(self.nest, "nest", CALL_NAME)
         _whole(self.uid, "uid", 1, 2**31 - 1)
         for target in _list(self.targets, "targets", MAX_TARGETS):
             _text(target, "targets", TARGET_NAME)

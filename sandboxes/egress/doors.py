@@ -1,4 +1,6 @@
-"""The sockets of one call: one folder for the call, one folder in it for each target, one socket in that.
+"""The sockets of one call: in its sandbox's nest one folder for each target, one socket in that.
+
+The nest is there before (sandboxes/nests.py), and stays until its sandbox has ended.
 
 Folders are root's, 0711: a sandbox can pass, not look around or change. A socket is 0600 and belongs to its
 sandbox's user. The peer's user id is not asked for, since under some runtimes it reads 0: the folder that a
@@ -8,10 +10,13 @@ container gets mounted, and the socket's owner, say whose it is.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import os
 import shutil
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from sandboxes.egress.addresses import socket_name
@@ -23,7 +28,7 @@ _BACKLOG = 16
 
 @dataclass(frozen=True, slots=True)
 class Root:
-    """The folder that holds every call's folder.
+    """The folder that holds every nest.
 
     Attributes:
         descriptor: The open folder; names are looked up in it, so that no link can lead elsewhere.
@@ -34,24 +39,21 @@ class Root:
     def clear(self) -> None:
         """Remove whatever is in it: nothing there belongs to a process that lives."""
         for name in os.listdir(self.descriptor):  # noqa: PTH208 - of a descriptor
-            self.remove(name)
+            _remove(name, self.descriptor)
 
-    def remove(self, name: str) -> None:
-        """Remove one call's folder, if it is there."""
-        try:
-            shutil.rmtree(name, dir_fd=self.descriptor)
-        except FileNotFoundError:
-            return
-        except NotADirectoryError:
-            os.unlink(name, dir_fd=self.descriptor)
+    def clear_nest(self, nest: str) -> None:
+        """Remove what is in one nest, if that is there."""
+        with contextlib.suppress(FileNotFoundError), _entered(nest, self.descriptor) as folder:
+            for name in os.listdir(folder):  # noqa: PTH208 - of a descriptor
+                _remove(name, folder)
 
 
 class Doors:
     """The open sockets of one call and its connections."""
 
-    def __init__(self, root: Root, call: str, rules: Configure) -> None:
+    def __init__(self, root: Root, nest: str, rules: Configure) -> None:
         self._root = root
-        self._call = call
+        self._nest = nest
         self._rules = rules
         self._servers: list[asyncio.Server] = []
         self._live: set[Connection] = set()
@@ -60,41 +62,36 @@ class Doors:
         self._is_closed = False
 
     async def open(self, uid: int, targets: Sequence[TargetEntry]) -> None:
-        """Make folder and sockets; on an error nothing is left.
+        """Make the sockets; on an error nothing is left.
 
         Raises:
-            OSError: They cannot be made; FileExistsError when the call is open already.
+            OSError: They cannot be made; FileExistsError when the nest is another call's.
         """
-        os.mkdir(self._call, dir_fd=self._root.descriptor)
-        try:
-            folder = _enter(self._call, self._root.descriptor)
+        with _entered(self._nest, self._root.descriptor) as folder:
+            if os.listdir(folder):  # noqa: PTH208 - of a descriptor
+                raise FileExistsError(errno.EEXIST, "the nest has sockets already")
             try:
                 for target in targets:
                     await self._open_target(folder, target, uid)
-            finally:
-                os.close(folder)
-        except BaseException:
-            await self.close()
-            raise
+            except BaseException:
+                await self.close()
+                raise
 
     async def close(self) -> list[ConnectionEntry]:
-        """End every connection, remove sockets and folder, and say what there was."""
+        """End every connection, empty the nest, and say what there was."""
         self._is_closed = True
         self._stop_listening()
         for connection in list(self._live):
             connection.abort()
         for connection in list(self._live):
             await connection.ended.wait()
-        self._root.remove(self._call)
+        self._root.clear_nest(self._nest)
         return self._ended
 
     async def _open_target(self, folder: int, target: TargetEntry, uid: int) -> None:
         os.mkdir(target.name, dir_fd=folder)
-        place = _enter(target.name, folder)
-        try:
+        with _entered(target.name, folder) as place:
             door = _bind(place, socket_name(target.kind, target.name), uid)
-        finally:
-            os.close(place)
         loop = asyncio.get_running_loop()
         server = await loop.create_unix_server(lambda: self._accept(target), sock=door, backlog=_BACKLOG)
         self._servers.append(server)
@@ -126,11 +123,25 @@ class Doors:
         self._servers.clear()
 
 
-def _enter(name: str, parent: int) -> int:
-    """Open a new folder and let others pass through it, not list it."""
+@contextmanager
+def _entered(name: str, parent: int) -> Iterator[int]:
+    """Hold a folder open that others may pass through, not list."""
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    os.fchmod(descriptor, 0o711)
-    return descriptor
+    try:
+        os.fchmod(descriptor, 0o711)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _remove(name: str, parent: int) -> None:
+    """Remove a folder with everything in it, or a file; it need not be there."""
+    try:
+        shutil.rmtree(name, dir_fd=parent)
+    except FileNotFoundError:
+        return
+    except NotADirectoryError:
+        os.unlink(name, dir_fd=parent)
 
 
 def _bind(folder: int, name: str, uid: int) -> socket.socket:

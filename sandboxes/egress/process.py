@@ -3,9 +3,10 @@
 Rules:
 1. A call reaches the targets that it was opened for and that the operator declared; anything else is refused
    before anything is made.
-2. What was opened is closed on every path: connections reset, sockets and folder removed, and confirmed so.
+2. What was opened is closed on every path: connections reset, sockets removed, the nest empty, and confirmed
+   so.
 3. Without the process there is no way out. Calls that were open learn it through `Egress.lost`; new ones get
-   `EgressUnavailable` until it runs again, which this module sees to.
+   `EgressUnavailable` until it runs again, which this module sees to. A nest of an earlier run stays lost.
 """
 
 from __future__ import annotations
@@ -14,14 +15,15 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from sandboxes.egress.addresses import CALL_NAME, CONTAINER_DIR, EgressLimits, TargetAddress
 from sandboxes.egress.child import Child, ChildGone, ChildRefused
 from sandboxes.egress.control import Configure, TargetEntry
 from sandboxes.egress.records import ConnectionRecord
+from sandboxes.nests import Nest, Nests
 from toolcrib.handler.v1 import handler_pb2
 
 _DEFAULT_LIMITS = EgressLimits()
@@ -43,24 +45,29 @@ class TargetUnknown(EgressError):
 
 
 class EgressNotClosed(EgressError):
-    """The folder of a call could not be removed; its connections are ended."""
+    """The sockets of a call could not be removed; its connections are ended."""
 
 
 class Egress:
     """The way out of one call.
 
     Attributes:
-        socket_dir: The host's folder to be mounted, read-only, at /run/toolcrib in the container.
+        nest: Where its sockets are: what is mounted, read-only, at /run/toolcrib in the sandbox.
         lost: Set when the egress process died under the call: nothing is reachable any more.
         connections: What the call connected to; known once it is closed, and never when `lost`.
     """
 
-    def __init__(self, call_id: str, socket_dir: Path, targets: tuple[TargetAddress, ...]) -> None:
+    def __init__(self, call_id: str, nest: Nest, targets: tuple[TargetAddress, ...]) -> None:
         self.call_id = call_id
-        self.socket_dir = socket_dir
+        self.nest = nest
         self.lost = asyncio.Event()
         self.connections: tuple[ConnectionRecord, ...] = ()
         self._targets = targets
+
+    @property
+    def socket_dir(self) -> Path:
+        """The host's folder of its sockets."""
+        return self.nest.folder
 
     @property
     def target_names(self) -> list[str]:
@@ -133,26 +140,41 @@ class EgressProcess:
         if self._root.name:
             shutil.rmtree(self._root, ignore_errors=True)
 
-    @asynccontextmanager
-    async def open(self, call_id: str, uid: int, targets: Iterable[str]) -> AsyncIterator[Egress]:
-        """Hold a call's way out to targets, by their declared names, for the user id of its container.
+    @contextmanager
+    def nest(self, uid: int) -> Iterator[Nest]:
+        """Hold the nest of one sandbox, from before it is made until it has ended.
 
         Raises:
-            TargetUnknown: One of them is not declared.
-            EgressUnavailable: The egress process is not there, or cannot make the sockets.
-            EgressNotClosed: At the end: the folder is still there.
+            EgressUnavailable: The egress process is not there, or the folder cannot be made.
         """
-        if not CALL_NAME.fullmatch(call_id):
-            raise ValueError(f"call id {call_id!r} cannot name a folder")
-        egress = Egress(call_id, self._root / call_id, self._choose(targets))
         child = self._child
         if child is None:
             raise EgressUnavailable("the egress process is being started again")
-        if call_id in self._open:
-            raise EgressUnavailable(f"call {call_id} has its way out already")
+        with ExitStack() as stack:
+            try:
+                nest = stack.enter_context(child.nests.make(uid))
+            except OSError as error:
+                raise EgressUnavailable(f"no folder for sockets can be made: {error}") from error
+            yield nest
+
+    @asynccontextmanager
+    async def open(self, call_id: str, nest: Nest, targets: Iterable[str]) -> AsyncIterator[Egress]:
+        """Hold a call's way out to targets, by their declared names, in the nest of its sandbox.
+
+        Raises:
+            TargetUnknown: One of them is not declared.
+            EgressUnavailable: The egress process is not there, is another one than the nest was made for, or
+                cannot make the sockets; or the nest served a call before.
+            EgressNotClosed: At the end: something is still in the nest.
+        """
+        if not CALL_NAME.fullmatch(call_id):
+            raise ValueError(f"call id {call_id!r} cannot name a folder")
+        egress = Egress(call_id, nest, self._choose(targets))
+        child = self._find_child(call_id, nest)
         self._open[call_id] = (child, egress)
+        nest.used = True
         try:
-            await self._open_sockets(child, egress, uid)
+            await self._open_sockets(child, egress)
             yield egress
         finally:
             await _finish(asyncio.create_task(self._close(child, egress)))
@@ -165,9 +187,21 @@ class EgressProcess:
                 raise TargetUnknown(f"target {name!r} is not declared; the operator declared: {known}")
         return tuple(self._declared[name] for name in wanted)
 
-    async def _open_sockets(self, child: Child, egress: Egress, uid: int) -> None:
+    def _find_child(self, call_id: str, nest: Nest) -> Child:
+        child = self._child
+        if child is None:
+            raise EgressUnavailable("the egress process is being started again")
+        if nest.lost.is_set():
+            raise EgressUnavailable("the egress process that the sandbox was made for is gone")
+        if call_id in self._open:
+            raise EgressUnavailable(f"call {call_id} has its way out already")
+        if nest.used:
+            raise EgressUnavailable(f"the nest of call {call_id} served another call before")
+        return child
+
+    async def _open_sockets(self, child: Child, egress: Egress) -> None:
         try:
-            await child.open_call(egress.call_id, uid, egress.target_names)
+            await child.open_call(egress.call_id, egress.nest, egress.target_names)
         except (ChildGone, ChildRefused) as error:
             raise EgressUnavailable(f"call {egress.call_id} gets no way out: {error}") from error
 
@@ -178,14 +212,14 @@ class EgressProcess:
         except ChildGone:
             await child.gone.wait()  # then its sockets are closed, and only the names are left
             egress.lost.set()
-            shutil.rmtree(egress.socket_dir, ignore_errors=True)
+            egress.nest.clear()
         finally:
             self._open.pop(egress.call_id, None)
-        if egress.socket_dir.exists():
-            raise EgressNotClosed(f"{egress.socket_dir} is still there; remove it")
+        if left := egress.nest.contents():
+            raise EgressNotClosed(f"{egress.socket_dir}: {', '.join(left)} is still there; remove it")
 
     async def _launch(self) -> Child:
-        child = await Child.launch(self._note_gone)
+        child = await Child.launch(Nests(self._root), self._note_gone)
         limits = self._limits
         rules = Configure(
             seq=child.next_number(),
@@ -236,7 +270,7 @@ class EgressProcess:
 
 
 def _make_root(run_dir: Path) -> Path:
-    """Make the folder of all calls' folders: only root may pass it on the host."""
+    """Make the folder of all nests: only root may pass it on the host."""
     root = run_dir.absolute() / "egress"
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     root.chmod(0o700)

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from sandboxes.egress.process import Egress, EgressProcess
-from tests.sandboxes.egress.conftest import listening, running
+from tests.sandboxes.egress.conftest import listening, open_way_out, running
 
 UID, OTHER_UID = 123_456, 123_457
 MINE = "/run/toolcrib/orders-db/.s.PGSQL.5432"
@@ -102,7 +102,7 @@ async def process() -> AsyncIterator[EgressProcess]:
 
 @pytest.fixture
 async def egress(process: EgressProcess) -> AsyncIterator[Egress]:
-    async with process.open("call-1", UID, ["orders-db"]) as opened:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as opened:
         yield opened
 
 
@@ -116,7 +116,7 @@ async def test_does_not_reach_a_declared_target_that_its_call_was_not_opened_for
 ) -> None:
     theirs = "/run/toolcrib/payroll-db/.s.PGSQL.5432"
     async with (
-        process.open("control", UID, ["orders-db", "payroll-db"]) as control,
+        open_way_out(process, "control", UID, ["orders-db", "payroll-db"]) as control,
         sandboxed(control.socket_dir) as tool,
     ):
         assert await tool.tries("connect", theirs) == "out"
@@ -132,25 +132,26 @@ async def test_does_not_reach_by_a_socket_of_another_user(egress: Egress) -> Non
 
 
 async def test_does_not_see_the_sockets_of_another_call(process: EgressProcess, egress: Egress) -> None:
-    async with process.open("call-2", UID, ["payroll-db"]) as other:
+    async with open_way_out(process, "call-2", UID, ["payroll-db"]) as other:
+        name = other.nest.name
         other.socket_dir.parent.chmod(0o711)
         async with sandboxed(
             other.socket_dir.parent
         ) as tool:  # the whole folder mounted instead of the call's
-            assert await tool.tries("connect", "/run/toolcrib/call-2/payroll-db/.s.PGSQL.5432") == "out"
+            assert await tool.tries("connect", f"/run/toolcrib/{name}/payroll-db/.s.PGSQL.5432") == "out"
         async with sandboxed(egress.socket_dir) as tool:
-            for path in ("../call-2", "call-2", "../../call-2", "orders-db/../../call-2"):
+            for path in (f"../{name}", name, f"../../{name}", f"orders-db/../../{name}"):
                 whole = f"/run/toolcrib/{path}/payroll-db/.s.PGSQL.5432"
                 assert await tool.tries("connect", whole) == "ENOENT"
 
 
 async def test_does_not_reach_anything_after_its_call(process: EgressProcess) -> None:
     async with AsyncExitStack() as stack:
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             tool = await stack.enter_async_context(sandboxed(egress.socket_dir))
             assert await tool.tries("connect", MINE) == "out"
         assert await tool.tries("connect", MINE) == "ENOENT"
-        async with process.open("call-1", UID, ["orders-db"]):  # not even when the name comes again
+        async with open_way_out(process, "call-1", UID, ["orders-db"]):  # not even when the name comes again
             assert await tool.tries("connect", MINE) == "ENOENT"
 
 

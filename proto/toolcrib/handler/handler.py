@@ -15,6 +15,8 @@ from toolcrib.handler.v1 import handler_pb2
 
 PROTOCOL_VERSION = 1
 
+_CO_COROUTINE = 0x80  # inspect.CO_COROUTINE; importing that module costs 6 ms
+
 Serve = Callable[[Any, Context], Message | Awaitable[Message]]
 ServeType = TypeVar("ServeType", bound=Serve)
 
@@ -48,18 +50,26 @@ class Handler:
         return register
 
     def run(self, frames: Frames | None = None) -> None:
-        """Read the Start frame, serve it, send the Result or the Failure.
+        """Say that all is loaded, read the Start frame, serve it, send the Result or the Failure.
 
         Args:
             frames: For tests; the descriptors that init gives by default.
         """
         frames = frames or Frames()
+        self._load()
+        frames.write(handler_pb2.HandlerFrame(loaded=handler_pb2.Loaded()))
         try:
             response = self._serve(frames.read().start, frames)
             frame = handler_pb2.HandlerFrame(result=handler_pb2.Result(response=response))
         except Failure as failure:
             frame = handler_pb2.HandlerFrame(failure=failure.to_message())
         frames.write(frame)
+
+    def _load(self) -> None:
+        """Have at hand what a call will need, before there is one."""
+        codes = [getattr(serve, "__code__", None) for _, serve in self._tools.values()]
+        if any(code is not None and code.co_flags & _CO_COROUTINE for code in codes):
+            import asyncio  # noqa: F401, PLC0415 - 20 ms that a plain function does not need
 
     def _serve(self, start: handler_pb2.Start, frames: Frames) -> bytes:
         if start.protocol_version != PROTOCOL_VERSION:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -59,6 +59,16 @@ async def running(
     assert list(run_dir.iterdir()) == []
 
 
+@asynccontextmanager
+async def open_way_out(
+    process: EgressProcess, call_id: str, uid: int, targets: Iterable[str]
+) -> AsyncIterator[Egress]:
+    """A call's way out, in a nest that is made for it and removed after it."""
+    with process.nest(uid) as nest:
+        async with process.open(call_id, nest, targets) as egress:
+            yield egress
+
+
 def socket_path(egress: Egress, target: str = "orders-db") -> Path:
     """Where the host has it; the last two parts are those that the container sees."""
     inside = Path(egress.handler_targets()[target].socket_path)
@@ -103,5 +113,5 @@ async def process(start: Start, orders_db: TargetAddress) -> EgressProcess:
 
 @pytest.fixture
 async def egress(process: EgressProcess) -> AsyncIterator[Egress]:
-    async with process.open("call-1", UID, ["orders-db"]) as opened:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as opened:
         yield opened

@@ -8,7 +8,7 @@ import pytest
 
 from sandboxes.egress.process import EgressProcess
 from tests.parts.engine import Obedient, answer_of
-from tests.sandboxes.egress.conftest import Start, listening
+from tests.sandboxes.egress.conftest import Start, listening, open_way_out
 
 pytestmark = pytest.mark.engine
 
@@ -44,7 +44,7 @@ async def run_with_way_out(
     other_uid: int = 0,
 ) -> str:
     spec = obedient.spec()
-    async with process.open("call-1", other_uid or spec.uid, [target]) as egress:
+    async with open_way_out(process, "call-1", other_uid or spec.uid, [target]) as egress:
         spec = replace(spec, socket_dir=egress.socket_dir)
         async with obedient.driver.create(spec, "call-1") as sandbox:
             return answer_of(await sandbox.run(obedient.start(program), 10.0))
@@ -53,7 +53,7 @@ async def run_with_way_out(
 async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedient) -> None:
     async with listening("orders-db") as orders, listening("payroll-db") as payroll:
         process = await start(orders, payroll)
-        async with process.open("call-2", obedient.driver.allocate_uid(), ["payroll-db"]):
+        async with open_way_out(process, "call-2", obedient.driver.allocate_uid(), ["payroll-db"]):
             assert await run_with_way_out(obedient, process) == "hello ENOENT EROFS"
 
 

@@ -35,7 +35,7 @@ ENTRY: dict[str, object] = {
 
 
 def test_reads_what_it_wrote() -> None:
-    message = OpenCall(1, "c", 5, ["orders-db"])
+    message = OpenCall(1, "c", "nest-1-5", 5, ["orders-db"])
     assert decode(encode(message)[4:], REQUESTS) == message
 
 
@@ -95,7 +95,7 @@ def test_refuses_what_is_no_message(body: bytes) -> None:
 
 def test_does_not_write_a_message_that_could_not_be_read() -> None:
     with pytest.raises(ControlError, match="uid"):
-        OpenCall(1, "c", 0, [])
+        OpenCall(1, "c", "n", 0, [])
 
 
 def test_makes_any_text_fit_for_a_message() -> None:

@@ -10,7 +10,7 @@ import pytest
 from credentials.dev_postgres import DevPostgres
 from sandboxes.egress.addresses import TargetAddress
 from sandboxes.egress.process import Egress
-from tests.sandboxes.egress.conftest import UID, running
+from tests.sandboxes.egress.conftest import UID, open_way_out, running
 
 pytestmark = pytest.mark.postgres
 
@@ -31,7 +31,7 @@ async def test_serves_a_client_that_knows_only_the_folder(
     dev_postgres: DevPostgres, target: TargetAddress, run_dir: Path
 ) -> None:
     async with running(run_dir, target) as process:
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             session = await log_in(dev_postgres, egress)
             assert await session.fetchval("SELECT sum(n) FROM generate_series(1, 100000) n") == 5_000_050_000
             await session.close()
@@ -44,7 +44,7 @@ async def test_ends_an_open_transaction_with_the_call(
 ) -> None:
     dev_postgres.run_script("CREATE TABLE egress_trial (n int)")
     async with running(run_dir, target) as process:
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             session = await log_in(dev_postgres, egress)
             await session.execute("BEGIN; INSERT INTO egress_trial VALUES (1)")
         with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):

@@ -24,12 +24,12 @@ from sandboxes.egress.process import (
     TargetUnknown,
 )
 from sandboxes.egress.records import Outcome
-from tests.sandboxes.egress.conftest import UID, Start, connect, listening, socket_path
+from tests.sandboxes.egress.conftest import UID, Start, connect, listening, open_way_out, socket_path
 
 
 async def test_refuses_an_unknown_target_before_anything_opens(process: EgressProcess, run_dir: Path) -> None:
     with pytest.raises(TargetUnknown, match="'other-db' is not declared; the operator declared: orders-db"):
-        async with process.open("call-1", UID, ["orders-db", "other-db"]):
+        async with open_way_out(process, "call-1", UID, ["orders-db", "other-db"]):
             pass
     assert list((run_dir / "egress").iterdir()) == []
 
@@ -37,12 +37,12 @@ async def test_refuses_an_unknown_target_before_anything_opens(process: EgressPr
 async def test_opens_only_the_targets_of_the_call(start: Start, orders_db: TargetAddress) -> None:
     async with listening("other-db") as other:
         process = await start(orders_db, other)
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             assert [folder.name for folder in egress.socket_dir.iterdir()] == ["orders-db"]
 
 
 async def test_opens_an_empty_folder_for_no_targets(process: EgressProcess) -> None:
-    async with process.open("call-1", UID, []) as egress:
+    async with open_way_out(process, "call-1", UID, []) as egress:
         assert list(egress.socket_dir.iterdir()) == []
 
 
@@ -62,7 +62,7 @@ async def test_tells_the_handler_where_its_targets_are(egress: Egress) -> None:
 
 
 async def test_leaves_nothing_of_a_closed_call(process: EgressProcess) -> None:
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         reader, writer = await connect(egress)
         writer.write(b"hello")
         await reader.readexactly(5)
@@ -85,7 +85,7 @@ async def test_resets_the_targets_connection_at_the_close(start: Start) -> None:
 
     async with listening("orders-db", listen) as target:
         process = await start(target)
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             reader, writer = await connect(egress)
             writer.write(b"hello")
             await reader.readexactly(5)
@@ -97,7 +97,7 @@ async def test_closes_a_call_whose_task_is_cancelled(process: EgressProcess) -> 
     opened = asyncio.Event()
 
     async def hold() -> None:
-        async with process.open("call-1", UID, ["orders-db"]):
+        async with open_way_out(process, "call-1", UID, ["orders-db"]):
             opened.set()
             await asyncio.Event().wait()
 
@@ -108,7 +108,7 @@ async def test_closes_a_call_whose_task_is_cancelled(process: EgressProcess) -> 
     task.cancel()  # a second one, while it closes
     await asyncio.wait([task])
     assert task.cancelled()
-    async with process.open("call-1", UID, ["orders-db"]):
+    async with open_way_out(process, "call-1", UID, ["orders-db"]):
         pass
 
 
@@ -116,7 +116,7 @@ async def test_leaves_nothing_of_a_call_cancelled_while_it_opens(
     process: EgressProcess, run_dir: Path
 ) -> None:
     async def hold() -> None:
-        async with process.open("call-1", UID, ["orders-db"]):
+        async with open_way_out(process, "call-1", UID, ["orders-db"]):
             pass
 
     task = asyncio.create_task(hold())
@@ -129,7 +129,7 @@ async def test_leaves_nothing_of_a_call_cancelled_while_it_opens(
 
 async def test_refuses_the_same_call_twice(process: EgressProcess, egress: Egress) -> None:
     with pytest.raises(EgressUnavailable, match="call-1 has its way out already"):
-        async with process.open("call-1", UID, ["orders-db"]):
+        async with open_way_out(process, "call-1", UID, ["orders-db"]):
             pass
     assert socket_path(egress).exists()
 
@@ -137,7 +137,7 @@ async def test_refuses_the_same_call_twice(process: EgressProcess, egress: Egres
 @pytest.mark.parametrize("call_id", ["", "..", "../x", "a/b", "x" * 200])
 async def test_refuses_a_call_id_that_is_no_folder_name(process: EgressProcess, call_id: str) -> None:
     with pytest.raises(ValueError, match="cannot name a folder"):
-        async with process.open(call_id, UID, ["orders-db"]):
+        async with open_way_out(process, call_id, UID, ["orders-db"]):
             pass
 
 
@@ -180,7 +180,7 @@ async def test_gives_the_child_no_open_file_of_the_brokers(start: Start, tmp_pat
 async def test_tells_open_calls_and_starts_again_when_the_child_dies(
     process: EgressProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         reader, writer = await connect(egress)
         assert process.pid is not None
         os.kill(process.pid, signal.SIGKILL)
@@ -189,11 +189,11 @@ async def test_tells_open_calls_and_starts_again_when_the_child_dies(
             await reader.readexactly(1)
         writer.close()
         with pytest.raises(EgressUnavailable, match="being started again"):
-            async with process.open("call-2", UID, ["orders-db"]):
+            async with open_way_out(process, "call-2", UID, ["orders-db"]):
                 pass
     assert not egress.socket_dir.exists()
     await _until_running(process)
-    async with process.open("call-3", UID, ["orders-db"]) as again:
+    async with open_way_out(process, "call-3", UID, ["orders-db"]) as again:
         (await connect(again))[1].close()
     assert process.restarts == 1
     assert "ended with code -9; starting it again" in caplog.text
@@ -203,7 +203,7 @@ async def test_tells_open_calls_and_starts_again_when_the_child_dies(
 async def test_survives_the_signal_that_drains_the_broker(process: EgressProcess) -> None:
     assert process.pid is not None
     os.kill(process.pid, signal.SIGTERM)
-    async with process.open("call-1", UID, ["orders-db"]):
+    async with open_way_out(process, "call-1", UID, ["orders-db"]):
         pass
     assert process.restarts == 0
 
@@ -216,14 +216,14 @@ async def test_kills_a_child_that_does_not_answer(
     assert stuck is not None
     os.kill(stuck, signal.SIGSTOP)
     with pytest.raises(EgressUnavailable, match=r"no answer to open within 0\.2 s"):
-        async with process.open("call-1", UID, ["orders-db"]):
+        async with open_way_out(process, "call-1", UID, ["orders-db"]):
             pass
     assert not _is_there(stuck)
 
 
 async def test_ends_open_calls_when_it_is_stopped(start: Start, orders_db: TargetAddress) -> None:
     process = await start(orders_db)
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         pid = process.pid
         await process.stop()
         assert egress.lost.is_set()
@@ -304,7 +304,7 @@ def test_refuses_an_ill_formed_target(change: dict[str, object], message: str) -
 async def test_opens_a_socket_for_each_kind_of_target(start: Start, kind: str, name: str) -> None:
     async with listening("t", kind=kind) as target:
         process = await start(target)
-        async with process.open("call-1", UID, ["t"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["t"]) as egress:
             assert egress.handler_targets()["t"].socket_path == f"/run/toolcrib/t/{name}"
             reader, writer = await connect(egress, "t")
             writer.write(b"hello")

@@ -12,7 +12,7 @@ import pytest
 from sandboxes.egress.addresses import EgressLimits, TargetAddress
 from sandboxes.egress.process import Egress, EgressProcess
 from sandboxes.egress.records import Outcome
-from tests.sandboxes.egress.conftest import UID, Start, connect, listening
+from tests.sandboxes.egress.conftest import UID, Start, connect, listening, open_way_out
 
 
 async def test_carries_bytes_both_ways(egress: Egress) -> None:
@@ -47,7 +47,7 @@ async def test_passes_the_targets_end_on_and_still_takes_bytes(start: Start) -> 
 
     async with listening("orders-db", speak_first) as target:
         process = await start(target)
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             reader, writer = await connect(egress)
             assert await reader.read(-1) == b""
             writer.write(b"late")
@@ -56,7 +56,7 @@ async def test_passes_the_targets_end_on_and_still_takes_bytes(start: Start) -> 
 
 
 async def test_records_what_went_each_way(process: EgressProcess, orders_db: TargetAddress) -> None:
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         reader, writer = await connect(egress)
         writer.write(b"four")
         writer.write_eof()
@@ -81,7 +81,7 @@ async def test_stops_reading_a_target_that_nobody_listens_to(start: Start) -> No
 
     async with listening("orders-db", flood) as target:
         process = await start(target)
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             client = socket.socket(socket.AF_UNIX)
             client.connect(str(egress.socket_dir / "orders-db" / ".s.PGSQL.5432"))
             before = -1
@@ -97,7 +97,7 @@ async def test_records_a_target_that_does_not_accept(start: Start) -> None:
     async with listening("orders-db") as target:
         pass
     process = await start(target)
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         reader, writer = await connect(egress)
         with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
             await reader.readexactly(1)
@@ -111,7 +111,7 @@ async def test_ends_a_connection_over_the_limit_and_records_it(
     start: Start, orders_db: TargetAddress
 ) -> None:
     process = await start(orders_db, limits=EgressLimits(connections_at_once=1))
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         first, second = await connect(egress), await connect(egress)
         assert await second[0].read(-1) == b""
         first[1].write(b"still here")
@@ -125,7 +125,7 @@ async def test_stops_listening_after_the_last_connection_of_a_call(
     start: Start, orders_db: TargetAddress
 ) -> None:
     process = await start(orders_db, limits=EgressLimits(connections_in_all=2))
-    async with process.open("call-1", UID, ["orders-db"]) as egress:
+    async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
         for _ in range(2):
             reader, writer = await connect(egress)
             writer.write_eof()
@@ -149,7 +149,7 @@ async def test_resets_the_target_when_the_sandbox_dies_with_unread_bytes(start: 
 
     async with listening("orders-db", greet) as target:
         process = await start(target)
-        async with process.open("call-1", UID, ["orders-db"]) as egress:
+        async with open_way_out(process, "call-1", UID, ["orders-db"]) as egress:
             client = socket.socket(socket.AF_UNIX)
             client.connect(str(egress.socket_dir / "orders-db" / ".s.PGSQL.5432"))
             await asyncio.to_thread(client.recv, 1)

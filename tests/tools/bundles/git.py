@@ -16,6 +16,7 @@ from sandboxes.egress.addresses import TargetAddress
 from sandboxes.egress.process import EgressProcess
 from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxSpec
 from tests.parts.sshd import USER, SshdTarget
+from tests.sandboxes.egress.conftest import open_way_out
 from toolcrib.handler.v1 import handler_pb2
 from tools.manifest import Manifest
 
@@ -79,7 +80,7 @@ class GitTool:
             spec = SandboxSpec(
                 self.image, tuple(self.manifest.image.command), self.manifest.limits, None, uid
             )
-            async with egress_process.open("call-1", uid, ["notes"]) as egress:
+            async with open_way_out(egress_process, "call-1", uid, ["notes"]) as egress:
                 spec = replace(spec, socket_dir=egress.socket_dir)
                 async with self.driver.create(spec, "call-1") as sandbox:
                     start = self._start(method, message, key, purpose)

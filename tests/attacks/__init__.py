@@ -1,0 +1,1 @@
+"""What a hostile tool tries; each attack first succeeds where a protection is missing."""

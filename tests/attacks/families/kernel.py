@@ -1,0 +1,460 @@
+"""Attacks on the kernel: calls that widen its surface, with a long list of past holes behind each."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+
+from tests.attacks.arena import ABSENT, REFUSALS, UNKNOWN, Attack, Control
+from tests.attacks.weakened import NO_FILTER, UNFILTERED, root_with
+
+FILTER = {"": "filter"}
+FILTER_AND_SENTRY = {"": "filter", "docker-runsc": "filter; gVisor has no such call"}
+
+UNPINNED = Control(("seccomp", "no-locked-memory"), (NO_FILTER,))
+
+# A system call of the 32-bit table: eax, ebx, ecx. The stack of a C caller is kept.
+_BY_INT_80 = """
+import mmap
+def call_32(number, first, second):
+    code = bytes.fromhex("53b8%08xbb%08xb9%08x31d231f631ffcd805bc3" % tuple(
+        int.from_bytes(each.to_bytes(4, "little"), "big") for each in (number, first, second)
+    ))
+    memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+    memory.write(code)
+    result = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))()
+    if result < 0:
+        raise OSError(-result, os.strerror(-result))
+"""
+KILLED = frozenset({"killed by SIGSYS", "killed by SIGSEGV", "killed by SIGILL"})
+
+_VICTIM = """
+victim = os.fork()
+if victim == 0:
+    time.sleep(30)
+"""
+_CHILD_GOES = "\nos.kill(victim, 9)\nos.waitpid(victim, 0)\n"
+_VECTORS = """
+buffer = ctypes.create_string_buffer(8)
+vector = struct.pack("QQ", ctypes.addressof(buffer), 8)
+"""
+
+
+def missing(*numbers: int) -> str | None:
+    """Say that this kernel has none of these calls, asked with arguments that no call takes."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    for number in numbers:
+        ctypes.set_errno(0)
+        result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6)
+        if result != -1 or ctypes.get_errno() != errno.ENOSYS:
+            return None
+    return f"this kernel has no call {' or '.join(map(str, numbers))}"
+
+
+ATTACKS: tuple[Attack, ...] = (
+    Attack(
+        "opens io_uring",
+        "kernel",
+        "a second way to make system calls, which no filter sees",
+        "step('setup', call, 425, 1, ctypes.create_string_buffer(120))",
+        UNPINNED,
+        FILTER,
+    ),
+    Attack(
+        "opens io_uring below a filter of its own",
+        "kernel",
+        "a filter that allows all, laid over ours to weaken it",
+        """
+class Program(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("filter", ctypes.c_void_p)]
+allow = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0x7FFF0000))
+program = Program(1, ctypes.addressof(allow))
+libc.prctl(38, 1, 0, 0, 0)
+libc.prctl(22, 2, ctypes.byref(program), 0, 0)
+step("setup", call, 425, 1, ctypes.create_string_buffer(120))
+""",
+        UNPINNED,
+        FILTER,
+    ),
+    Attack(
+        "uses the old asynchronous input",
+        "kernel",
+        "kernel memory beside its limit, and old code",
+        "step('io_setup', call, 206, 1, ctypes.byref(ctypes.c_ulong(0)))",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "loads a bpf program",
+        "kernel",
+        "code of its own in the kernel",
+        "step('map', call, 321, 0, struct.pack('IIIII', 2, 4, 4, 1, 0) + bytes(100), 120)",
+        root_with("SYS_ADMIN"),
+        FILTER,
+    ),
+    Attack(
+        "counts events of the processor",
+        "kernel",
+        "what others compute, by perf_event_open",
+        "step('open', call, 298, struct.pack('IIQ', 1, 112, 0) + bytes(96), 0, -1, -1, 0)",
+        root_with("SYS_ADMIN", "PERFMON"),
+        FILTER,
+    ),
+    Attack(
+        "stops the kernel at a page fault",
+        "kernel",
+        "time to win races in the kernel, by userfaultfd",
+        "step('open', call, 323, 1)",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "keeps keys in the kernel",
+        "kernel",
+        "a store that outlives it, shared between sandboxes",
+        """
+step("add_key", call, 248, b"user", b"name", b"value", 5, -1)
+step("keyctl", call, 250, 0, -1, 1)
+step("request_key", call, 249, b"user", b"name", 0, 0)
+""",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "traces a process",
+        "kernel",
+        "another process's memory and calls, or its own filter suspended",
+        _VICTIM
+        + """
+step("attach", in_child, call, 101, 16, victim, 0, 0)
+step("seize", in_child, call, 101, 0x4206, victim, 0, 0)
+step("traceme", in_child, call, 101, 0, 0, 0, 0)
+"""
+        + _CHILD_GOES,
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "reads and writes another process's memory",
+        "kernel",
+        "another process's secrets, by process_vm_*",
+        _VECTORS
+        + _VICTIM
+        + """
+step("read", call, 310, victim, vector, 1, vector, 1, 0)
+step("write", call, 311, victim, vector, 1, vector, 1, 0)
+"""
+        + _CHILD_GOES,
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "compares kernel objects of processes",
+        "kernel",
+        "addresses in the kernel, by kcmp",
+        "step('compare', call, 312, os.getpid(), os.getpid(), 1, 0, 0)",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "takes another process's descriptor",
+        "kernel",
+        "an open file that it was never given, by pidfd_getfd",
+        _VICTIM
+        + """
+def take():
+    held = os.pidfd_open(victim)
+    call(438, held, 1, 0)
+step("take", take)
+"""
+        + _CHILD_GOES,
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "talks to the hypervisor by vsock",
+        "kernel",
+        "a way out that no network namespace confines",
+        """
+import socket
+step("stream", socket.socket, 40, socket.SOCK_STREAM)
+step("datagram", socket.socket, 40, socket.SOCK_DGRAM)
+step("pair", call, 53, 40, 1, 0, struct.pack("ii", 0, 0), reached=["EOPNOTSUPP"])
+""",
+        Control(("seccomp",), (NO_FILTER,)),
+        FILTER_AND_SENTRY,
+        wins=("stream",),
+    ),
+    Attack(
+        "talks to the hypervisor by vsock, through 32-bit calls",
+        "kernel",
+        "the same by int 0x80, where a filter may know 64 bits only",
+        _BY_INT_80 + "step('socket', in_child, call_32, 359, 40, 1)",
+        UNFILTERED,
+        {"": "filter, which ends other architectures", "docker-runsc": "gVisor has no 32-bit calls"},
+        refusals=REFUSALS | KILLED,
+    ),
+    Attack(
+        "opens sockets by socketcall",
+        "kernel",
+        "any family of sockets by the 32-bit multiplexer",
+        _BY_INT_80
+        + """
+low = mmap.mmap(-1, 4096, flags=0x62)  # MAP_32BIT: where a 32-bit pointer reaches
+low.write(struct.pack("III", 40, 1, 0))
+step("socketcall", in_child, call_32, 102, 1, ctypes.addressof(ctypes.c_char.from_buffer(low)))
+""",
+        UNFILTERED,
+        {"": "filter, which ends other architectures", "docker-runsc": "gVisor has no 32-bit calls"},
+        refusals=REFUSALS | KILLED,
+    ),
+    Attack(
+        "calls by the x32 numbers",
+        "kernel",
+        "calls that a filter of plain numbers does not compare",
+        "step('socket', in_child, call, 0x40000000 + 41, 40, 1, 0)",
+        UNFILTERED,
+        FILTER,
+        refusals=REFUSALS | KILLED,
+        probe=lambda: missing(0x40000000 + 39),
+    ),
+    Attack(
+        "talks to the kernel by netlink",
+        "kernel",
+        "routes, audit, the firewall, a large surface",
+        """
+import socket
+for protocol in (0, 4, 6, 9, 10, 12, 15, 16):
+    step(f"protocol {protocol}", socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, protocol)
+""",
+        UNFILTERED,
+        FILTER,
+        wins=("protocol 0", "protocol 15"),
+    ),
+    Attack(
+        "opens raw and rare sockets",
+        "kernel",
+        "frames of others, forged packets, rarely used protocols",
+        """
+import socket
+step("packet", socket.socket, socket.AF_PACKET, socket.SOCK_RAW, 0)
+step("raw", socket.socket, socket.AF_INET, socket.SOCK_RAW, 1)
+for name, family, kind in (("alg", 38, 5), ("key", 15, 3), ("xdp", 44, 3), ("bluetooth", 31, 3),
+                           ("can", 29, 3), ("tipc", 30, 5), ("rds", 21, 5), ("x25", 9, 5), ("pppox", 24, 1)):
+    step(name, socket.socket, family, kind)
+""",
+        root_with("NET_RAW", "NET_ADMIN"),
+        FILTER,
+        wins=("packet", "raw", "xdp"),
+    ),
+    Attack(
+        "runs a program from memory",
+        "kernel",
+        "a program of its own, past the mounts that forbid it",
+        """
+def run():
+    place = call(319, b"program", 0)
+    with open("/usr/bin/python3", "rb") as file:
+        os.write(place, file.read())
+    os.dup2(os.open("/dev/null", os.O_RDWR), 1)
+    call(322, place, b"", (ctypes.c_char_p * 4)(b"x", b"-c", b"import os; os._exit(0)"), None, 0x1000)
+step("memfd", call, 319, b"program", 0)
+step("execveat", in_child, run)
+""",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "puts code into the kernel",
+        "kernel",
+        "a module, or another kernel",
+        """
+step("init_module", call, 175, b"x", 1, b"", reached=["ENOEXEC"])
+step("finit_module", call, 313, 0, b"", 0, reached=["ENOEXEC", "EINVAL", "EBADF"])
+step("kexec_load", call, 246, 0, 0, 0, 0xFFFF, reached=["EINVAL"])
+""",
+        root_with("SYS_MODULE", "SYS_BOOT"),
+        FILTER,
+        probe=lambda: missing(175, 246),
+    ),
+    Attack(
+        "restarts the machine",
+        "kernel",
+        "the host's end",
+        "step('reboot', call, 169, 0, 0, 0, 0, reached=['EINVAL'])  # magic numbers that no kernel takes",
+        root_with("SYS_BOOT"),
+        FILTER,
+    ),
+    Attack(
+        "turns swap, accounting or quotas on",
+        "kernel",
+        "the host's memory on disk, a log of every process, the disk's limits",
+        """
+step("swapon", call, 167, b"/none", 0, reached=["ENOENT"])
+step("swapoff", call, 168, b"/none", reached=["ENOENT"])
+step("acct", call, 163, b"/none", reached=["ENOENT"])
+step("quotactl", call, 179, 0x80000100, 0, 0, 0)
+""",
+        root_with("SYS_ADMIN", "SYS_PACCT"),
+        FILTER,
+    ),
+    Attack(
+        "moves the clock",
+        "kernel",
+        "deadlines and certificates at another time",
+        """
+step("settimeofday", call, 164, 0, struct.pack("ii", 0, 0))
+step("adjtimex", call, 159, ctypes.create_string_buffer(struct.pack("I", 0x4000) + bytes(204)), reached=["EINVAL"])
+""",
+        root_with("SYS_TIME"),
+        FILTER,
+    ),
+    Attack(
+        "renames the host",
+        "kernel",
+        "another name in logs and certificates",
+        """
+step("sethostname", call, 170, b"sandbox", 7)
+step("setdomainname", call, 171, b"(none)", 6)
+""",
+        root_with("SYS_ADMIN"),
+        FILTER,
+    ),
+    Attack(
+        "reads the kernel's log",
+        "kernel",
+        "addresses in the kernel, what others did",
+        "step('syslog', call, 103, 3, ctypes.create_string_buffer(64), 64)",
+        root_with("SYSLOG"),
+        FILTER,
+    ),
+    Attack(
+        "asks for ports of the processor",
+        "kernel",
+        "devices by their ports",
+        "step('iopl', call, 172, 3)\nstep('ioperm', call, 173, 0x80, 1, 1)",
+        root_with("SYS_RAWIO"),
+        FILTER,
+        probe=lambda: missing(172, 173),
+    ),
+    Attack(
+        "turns off the shuffle of addresses",
+        "kernel",
+        "known addresses and executable data in the next program",
+        """
+step("no shuffle", in_child, call, 135, 0x0040000)
+step("readable is executable", in_child, call, 135, 0x0400000)
+""",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "gains rights by a setuid program",
+        "kernel",
+        "root, by the system's own programs",
+        """
+import stat, subprocess
+def gain(path):
+    read, write_end = os.pipe()
+    with subprocess.Popen([path], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL,
+                          stderr=subprocess.DEVNULL) as process:
+        time.sleep(0.05)
+        status = open(f"/proc/{process.pid}/status").read()
+        process.kill()
+    if status.split("Uid:")[1].split()[1] != "0":
+        raise PermissionError(errno.EPERM, "still the same")
+found = [os.path.join(folder, name) for folder in ("/usr/bin", "/usr/sbin") for name in os.listdir(folder)]
+found = [path for path in found if os.lstat(path).st_mode & stat.S_ISUID]
+for path in found:
+    step(path, gain, path)
+steps["programs"] = str(len(found))
+""",
+        Control(("no-new-privileges",)),
+        FILTER,
+    ),
+    Attack(
+        "pushes input into a terminal",
+        "kernel",
+        "commands typed for whoever watches (TIOCSTI), old terminal code",
+        """
+import fcntl
+def push(number, argument):
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))
+    slave = os.open(f"/dev/pts/{struct.unpack('I', fcntl.ioctl(master, 0x80045430, bytes(4)))[0]}", os.O_RDWR)
+    fcntl.ioctl(slave, number, argument)
+def push_as_leader():
+    os.setsid()
+    master = os.open("/dev/ptmx", os.O_RDWR | os.O_NOCTTY)
+    fcntl.ioctl(master, 0x40045431, struct.pack("i", 0))
+    slave = os.open(f"/dev/pts/{struct.unpack('I', fcntl.ioctl(master, 0x80045430, bytes(4)))[0]}", os.O_RDWR)
+    fcntl.ioctl(slave, 0x5412, b"x")
+step("type", in_child, push_as_leader)
+step("line discipline", in_child, push, 0x5423, struct.pack("i", 0))
+""",
+        UNFILTERED,
+        FILTER,
+        refusals=REFUSALS | ABSENT,
+    ),
+    Attack(
+        "watches files by fanotify",
+        "kernel",
+        "what others open, across mounts",
+        "step('init', call, 300, 0x200, 0)",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "moves pages between nodes",
+        "kernel",
+        "the place of memory, and old holes there",
+        """
+area = ctypes.create_string_buffer(8192)
+page = (ctypes.addressof(area) + 4095) & ~4095
+step("mbind", call, 237, page, 4096, 0, 0, 0, 0)
+step("move_pages", call, 279, 0, 0, 0, 0, 0, 0)
+step("migrate_pages", call, 256, 0, 64, struct.pack("Q", 1), struct.pack("Q", 1))
+step("set_mempolicy", call, 238, 0, 0, 0)
+""",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "moves pages between pipes and files",
+        "kernel",
+        "write access to what it may only read (Dirty Pipe)",
+        """
+out, into = os.pipe()
+second_out, second_into = os.pipe()
+os.write(into, b"x" * 8)
+place = os.open("/usr/bin/python3", os.O_RDONLY)
+step("splice", call, 275, place, 0, into, 0, 1, 0)
+step("tee", call, 276, out, second_into, 1, 0)
+step("vmsplice", call, 278, into, struct.pack("QQ", ctypes.addressof(ctypes.create_string_buffer(8)), 8), 1, 0)
+""",
+        UNFILTERED,
+        FILTER,
+    ),
+    Attack(
+        "keeps memory in System V objects",
+        "kernel",
+        "memory that no process owns, a channel between sandboxes",
+        """
+step("shared memory", call, 29, 0, 4096, 0o1600)
+step("semaphores", call, 64, 0, 1, 0o1600)
+step("messages", call, 68, 0, 0o1600)
+step("queue", call, 240, b"queue", 0o102, 0o600, 0)
+""",
+        UNFILTERED,
+        FILTER,
+        wins=("shared memory", "semaphores", "messages"),
+    ),
+    Attack(
+        "changes its segments",
+        "kernel",
+        "16-bit code and old holes, by modify_ldt",
+        "step('write', call, 154, 1, struct.pack('IIII', 0, 0, 0, 0), 16)",
+        UNFILTERED,
+        FILTER,
+    ),
+)

@@ -1,0 +1,67 @@
+"""The ways in which controls weaken a sandbox."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sandboxes.hardening import ENTRYPOINT, Measure
+from tests.attacks.arena import Control
+
+RIGHTS = ("identity", "no-capabilities", "no-new-privileges", "seccomp")
+"""What stands between a tool and the powers of root."""
+
+
+def setting(name: str, path: str, value: Any) -> Measure:
+    """A setting that weakens."""
+    return Measure(name, path, lambda spec: value, "nothing: it weakens")
+
+
+NO_FILTER = setting("no filter at all", "HostConfig.SecurityOpt", ["seccomp=unconfined"])
+HOST_PIDS = setting("the host's processes", "HostConfig.PidMode", "host")
+HOST_NETWORK = setting("the host's network", "HostConfig.NetworkMode", "host")
+MORE_MEMORY = {"memory_mib": 256, "pids": 64}
+
+UNFILTERED = Control(("seccomp",), (NO_FILTER,))
+PRIVILEGED = Control(
+    (*RIGHTS, "read-only-root", "tmp", "not-privileged", "no-environment"),
+    (setting("privileged", "HostConfig.Privileged", True),),
+)
+
+
+def root_with(*capabilities: str, without: tuple[str, ...] = ()) -> Control:
+    """Root with single capabilities, unfiltered."""
+    more = (setting(f"CAP_{name}", "HostConfig.CapAdd", [name]) for name in capabilities)
+    return Control((*RIGHTS, *without), (NO_FILTER, *more))
+
+
+# Runs the image's own init with a line of ours in between.
+_CHANGED_INIT = """
+import importlib.machinery, importlib.util, os, sys
+loader = importlib.machinery.SourcelessFileLoader("init", "/opt/toolcrib/init.pyc")
+init = importlib.util.module_from_spec(importlib.util.spec_from_loader("init", loader))
+loader.exec_module(init)
+{line}
+os._exit(init.main(sys.argv[1:]))
+"""
+
+
+def changed_init(name: str, line: str) -> Measure:
+    """Our init, with something of it changed before it starts."""
+    program = [*ENTRYPOINT[:-1], "-c", _CHANGED_INIT.format(line=line)]
+    return setting(name, "Entrypoint", program)
+
+
+CARELESS_INIT = changed_init("an init that can be dumped", "init._protect = lambda: None")
+TIMELESS_INIT = changed_init(
+    "an init without a deadline",
+    "import types; init.time = types.SimpleNamespace(monotonic=lambda: 0.0)",
+)
+"""Its clock stands still."""
+_PARENT = """
+import os, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[1:])
+os._exit(child.wait() & 255)
+"""
+INIT_BELOW = setting(
+    "an init that is not PID 1", "Entrypoint", [*ENTRYPOINT[:-1], "-c", _PARENT, *ENTRYPOINT]
+)
