@@ -1,7 +1,7 @@
 """What a starting broker does about the calls that an earlier one did not end.
 
 RESERVED              nothing ran: FAILED, key and budgets given back
-DISPATCHED, a read    FAILED
+DISPATCHED, a read    FAILED. One without a key may have been answered: its end is written behind its answer
 DISPATCHED, a write   IN_DOUBT: it may have happened, and it is never run again on a guess (resolution.py)
 DISPATCHED, sent again by a resolution: FAILED; the call that it was about is still in doubt, by itself
 
@@ -66,9 +66,9 @@ def _end(call: CallRecord) -> CallRecord:
             reason=Reason.REASON_IN_DOUBT,
             message=f"the broker ended while the tool ran: {UNKNOWN_OUTCOME}",
         )
+    message = "the broker ended before the call did; ask again"
+    if call.state is CallState.DISPATCHED and call.effect is Effect.READ and not call.key:
+        message = "the broker ended before the end of the call was on record: it may have been answered"
     return replace(
-        ended,
-        state=CallState.FAILED,
-        reason=Reason.REASON_SANDBOX_UNAVAILABLE,
-        message="the broker ended before the call did; ask again",
+        ended, state=CallState.FAILED, reason=Reason.REASON_SANDBOX_UNAVAILABLE, message=message
     )

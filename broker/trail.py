@@ -65,7 +65,8 @@ class Trail:
         completion: The record of the answer, once there is one, durable or not.
         answer: The answer, once there is one; it may leave once `settled`.
         patience: Bounds how long whoever waits for the answer waits; None: nobody does.
-        settled: True once the answer is durable.
+        behind: True where the completion is written behind the answer.
+        settled: True once the answer is durable, or may leave before it is.
         recorded: True once the store has an end for this call.
         marks: What was noticed about the call and has to be looked into.
         failure: What the call was recorded as having failed with, once it was.
@@ -90,6 +91,7 @@ class Trail:
         self.completion: CallRecord | None = None
         self.answer: Answer | None = None
         self.patience: asyncio.Timeout | None = None
+        self.behind = False
         self.settled = False
         self.recorded = False
         self.leases: list[LeaseRecord] = []
@@ -235,7 +237,7 @@ class Recorder:
                 yield trail
                 if trail.earlier_call_id:
                     await outlast(self._note_replay(trail, None))
-                elif trail.recorded:
+                elif trail.recorded and (trail.leases or trail.call is None or trail.call.is_write):
                     await self._amend(trail.record(CallState.SUCCEEDED))
             except CallError as error:
                 await outlast(self._record_end(trail, error))

@@ -143,7 +143,10 @@ MEASURES: tuple[Measure, ...] = (
         " namespaces), changing limits or priority of init, running a program from memory (memfd)",
     ),
     Measure(
-        "memory", "ceiling.memory_bytes", lambda spec: spec.limits.memory_mib * _MIB, "taking the host's memory"
+        "memory",
+        "ceiling.memory_bytes",
+        lambda spec: spec.limits.memory_mib * _MIB,
+        "taking the host's memory",
     ),
     Measure("no-swap", "ceiling.no_swap", _always(True), "doubling its memory, secrets on the host's disk"),
     Measure("pids", "ceiling.pids", lambda spec: spec.limits.pids + _OWN_PROCESSES, "a fork bomb"),

@@ -59,6 +59,7 @@ FILTER_FILE = "/opt/toolcrib/seccomp.bpf"
 _IDLE_TICK_SECONDS = 60.0
 _TICK_SECONDS = 1.0
 _LINGER_SECONDS = 1.0  # between the end of the frames and the end of the handler
+_LAST_WORDS_SECONDS = 0.2  # for a reader that still reads; by then everything else is dead
 _REFUSAL = 63  # where a child writes that it could not execute the handler
 _CHUNK = 65_536
 _MAX_PENDING = 4 * _CHUNK
@@ -108,6 +109,13 @@ class Sink:
                 return
             except OSError:
                 self.pending.clear()
+
+    def flush_within(self, seconds: float) -> None:
+        """Write what is left, as far as somebody reads it in time."""
+        until = time.monotonic() + seconds
+        while self.pending and (left := until - time.monotonic()) > 0:
+            select.select([], [self.descriptor], [], left)
+            self.flush()
 
     @property
     def is_full(self) -> bool:
@@ -356,6 +364,7 @@ def main(command: list[str]) -> int:
     code = Supervisor(child, idle_until, Orders(Sink(to_handler[1])), frames, said).run()
     _kill_everything()
     out.write(PIECE.pack(EXIT, 1) + bytes([code]))
+    out.flush_within(_LAST_WORDS_SECONDS)
     return code
 
 

@@ -72,7 +72,7 @@ class Transcript:
     def log(self) -> str:
         """The log as text: control and other invisible characters escaped, and a note where it was cut."""
         text = bytes(self._log).decode("utf-8", errors="surrogateescape")
-        note = f"\n[{self._cut} bytes more were dropped]" if self._cut else ""
+        note = "\n[the rest was dropped]" if self._cut else ""
         return _NOT_ASCII.sub(_escape_run, text.translate(_ESCAPES)) + note
 
     @property

@@ -1,9 +1,9 @@
 """What is in an image, and the one way to write and to sum it up, so that two builds can be compared.
 
-A `Tree` is a file system as a mapping. `write_layer` writes it as an archive that depends on nothing else: the
-entries are sorted, all belong to root, and none has a time. `sum_up` makes a digest of what an archive says
-that a process could notice: path, kind, permissions, owner, extended attributes, link target and bytes. Times
-and the order of entries are left out: the engine sets times of its own on folders.
+A `Tree` is a file system as a mapping. `write_layer` writes it as an archive that depends on nothing else:
+the entries are sorted, all belong to root, and none has a time. `sum_up` makes a digest of what an archive
+says that a process could notice: path, kind, permissions, owner, extended attributes, link target and bytes.
+Times and the order of entries are left out: the engine sets times of its own on folders.
 
 Rules of the digest (raise `_FORM` when they change):
     * an entry is one line: its fields, each with its length before it, so that no two entries read alike;
@@ -22,7 +22,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
 BUNDLE_FOLDER = "opt/bundle"
 BUNDLE_LIBRARY = "usr/local/lib/python3.11/dist-packages"
@@ -71,6 +71,11 @@ class Entry:
     mode: int = 0o644
     is_folder: bool = False
 
+    @property
+    def is_file(self) -> bool:
+        """True for a plain file."""
+        return not self.is_folder and not self.target
+
 
 FOLDER = Entry(mode=0o755, is_folder=True)
 Tree = dict[str, Entry]
@@ -88,6 +93,35 @@ class Content:
 
     base: str
     bundle: str
+
+
+class ByteStream(io.RawIOBase):
+    """Chunks of bytes, as the engine sends them, as a file to be read."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._rest = b""
+
+    def readable(self) -> bool:
+        """It is for reading."""
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        """Fill a buffer with what comes next; 0 at the end."""
+        while not self._rest:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return 0
+            self._rest = chunk
+        taken = self._rest[: len(buffer)]
+        self._rest = self._rest[len(taken) :]
+        buffer[: len(taken)] = taken
+        return len(taken)
+
+
+def as_file(chunks: Iterable[bytes]) -> IO[bytes]:
+    """Give chunks of bytes as a file to be read."""
+    return cast(IO[bytes], io.BufferedReader(ByteStream(chunks), _CHUNK))
 
 
 def files_below(folder: str, files: Mapping[str, bytes]) -> Tree:
@@ -108,12 +142,16 @@ def write_layer(tree: Mapping[str, Entry], target: IO[bytes]) -> None:
             archive.addfile(member, io.BytesIO(whole[name].data) if member.isreg() else None)
 
 
-def read_tree(source: IO[bytes], places: Iterable[str] | None = None) -> Tree:
+def read_tree(source: IO[bytes], places: Iterable[str] | None = None, max_bytes: int = 1 << 30) -> Tree:
     """Read an archive of files, folders and symbolic links; other kinds are left out.
 
     Args:
         source: The archive, read as a stream.
         places: Names to read; None for all.
+        max_bytes: The most that is read in all.
+
+    Raises:
+        ValueError: What is to be read is larger.
     """
     wanted = None if places is None else frozenset(places)
     tree: Tree = {}
@@ -121,8 +159,13 @@ def read_tree(source: IO[bytes], places: Iterable[str] | None = None) -> Tree:
         for member in archive:
             name = plain_name(member.name)
             kind = _KINDS.get(member.type)
-            if not name or kind not in ("file", "folder", "link") or (wanted is not None and name not in wanted):
+            if not name or kind not in ("file", "folder", "link"):
                 continue
+            if wanted is not None and name not in wanted:
+                continue
+            max_bytes -= member.size
+            if max_bytes < 0:
+                raise ValueError(f"{name}: the archive is larger than it may be")
             file = archive.extractfile(member) if kind == "file" else None
             data = file.read() if file is not None else b""
             target = member.linkname if kind == "link" else ""

@@ -1,9 +1,9 @@
-"""A lock of Python packages: `requirements.txt`, one exact version and its hashes an entry, and nothing else.
+r"""A lock of Python packages: `requirements.txt`, exact versions and their hashes, and nothing else.
 
 The form is what `uv pip compile --generate-hashes` and `pip-compile --generate-hashes` write:
 
-    name==1.2.3 \\
-        --hash=sha256:… \\
+    name==1.2.3 \
+        --hash=sha256:… \
         --hash=sha256:…
 
 Everything else that pip understands is refused, because each of it fetches or runs something that no hash
@@ -26,7 +26,8 @@ REMEDY = "write it with: uv pip compile --generate-hashes --python-version 3.11 
 
 _NAME = r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"
 _PIN = re.compile(
-    rf"(?P<name>{_NAME})(?:\[[A-Za-z0-9._, -]*\])?==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)(?P<rest>(?:\s.*)?)"
+    rf"(?P<name>{_NAME})(?:\[[A-Za-z0-9._, -]*\])?==(?P<version>[A-Za-z0-9][A-Za-z0-9.!+_-]*)"
+    r"(?P<rest>(?:\s.*)?)"
 )
 _HASH = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _COMMENT = re.compile(r"(^|\s)#.*$")
@@ -98,7 +99,8 @@ def normal_name(name: str) -> str:
 
 def _logical_lines(text: str) -> Iterator[tuple[int, str]]:
     """Give each entry with the number of its first line: continuations joined, comments left out."""
-    first, parts = 0, []
+    first = 0
+    parts: list[str] = []
     for number, line in enumerate([*text.split("\n"), ""], start=1):
         first = first if parts else number
         bare = _COMMENT.sub("", line.rstrip("\r"))

@@ -27,7 +27,7 @@ import zlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
-from sandboxes.image_content import Tree, files_below, read_tree, write_layer
+from sandboxes.image_content import Entry, Tree, read_tree, write_layer
 from sandboxes.image_requirements import Pin, normal_name
 from sandboxes.outcome import SandboxError
 
@@ -43,9 +43,10 @@ _LEFT_OUT = ("scripts", "headers")
 _STARTS_BY_ITSELF = ("sitecustomize", "usercustomize")
 # pip may not fill the disk with one file; run with -I, it imports nothing from where it is started.
 _LIMITED_PIP = (
-    "import resource, runpy, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({0}, {0})); sys.argv[0] = 'pip';"
-    " runpy.run_module('pip', run_name='__main__')"
-).format(MAX_LIBRARY_BYTES)
+    f"import resource, runpy, sys; most = {MAX_LIBRARY_BYTES};"
+    "resource.setrlimit(resource.RLIMIT_FSIZE, (most, most)); sys.argv[0] = 'pip';"
+    "runpy.run_module('pip', run_name='__main__')"
+)
 
 
 class ImageFailed(SandboxError):
@@ -65,7 +66,7 @@ def fetch_wheels(pins: Collection[Pin], cache_dir: Path, on_step: OnStep, what: 
         Their files, by path below the folder that is to be on Python's path.
 
     Raises:
-        ImageFailed: pip is missing or failed, or a file is not as it was locked, or cannot be unpacked safely.
+        ImageFailed: pip is missing or failed, or a file is not as it was locked or not safe to unpack.
     """
     if not pins:
         return {}
@@ -104,7 +105,7 @@ def check_names(names: Iterable[str]) -> None:
             raise ImageFailed(f"{name}: would stand in for the SDK: leave it out")
         if parts[0] == "google" and below in ("__init__", "protobuf", "_upb"):
             raise ImageFailed(f"{name}: would stand in for protobuf, which the base has: leave it out")
-        if len(parts) == 1 and name.endswith(".pth") or top in _STARTS_BY_ITSELF:
+        if top in _STARTS_BY_ITSELF or (len(parts) == 1 and name.endswith(".pth")):
             raise ImageFailed(f"{name}: would run whenever Python starts: leave it out")
 
 
@@ -121,7 +122,9 @@ def keep(fresh: Path, kept: Path) -> None:
 
 def _lines(pins: Iterable[Pin]) -> list[str]:
     return [
-        " ".join([f"{pin.name}=={pin.version}", *(f"--hash=sha256:{digest}" for digest in sorted(pin.hashes))])
+        " ".join(
+            [f"{pin.name}=={pin.version}", *(f"--hash=sha256:{digest}" for digest in sorted(pin.hashes))]
+        )
         for pin in pins
     ]
 
@@ -134,16 +137,20 @@ def _download(pins: Collection[Pin], folder: Path) -> None:
     options = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes", "--no-deps"]
     options += ["--only-binary=:all:", "--implementation=cp", f"--python-version={PYTHON}"]
     pip = [sys.executable, "-I", "-c", _LIMITED_PIP, "download"]
-    run([*pip, *options, f"--dest={folder}", f"--requirement={lock}"], _FETCH_SECONDS)
+    run([*pip, *options, f"--dest={folder}", f"--requirement={lock}"], "pip", _FETCH_SECONDS)
 
 
-def run(command: Sequence[str], seconds: float) -> None:
+def run(command: Sequence[str], name: str, seconds: float) -> None:
     """Run a program of the host to its end.
+
+    Args:
+        command: Program and arguments.
+        name: What to call it in errors.
+        seconds: The most that it may take.
 
     Raises:
         ImageFailed: It failed, with its last words, or took too long.
     """
-    name = "pip" if "pip" in command[3:4] or _LIMITED_PIP in command else Path(command[0]).name
     try:
         subprocess.run(command, check=True, capture_output=True, text=True, timeout=seconds)
     except subprocess.CalledProcessError as error:
@@ -174,7 +181,7 @@ def _unpack_all(pins: Collection[Pin], folder: Path) -> Tree:
             raise ImageFailed(f"the packages have more than {MAX_LIBRARY_FILES} files")
     if waiting:
         raise ImageFailed(f"pip brought no wheel of {', '.join(sorted(waiting))}")
-    return {name: entry for name, entry in files_below("", files).items()}
+    return {name: Entry(data) for name, data in files.items()}
 
 
 def unpack(wheel: Path, max_bytes: int = MAX_LIBRARY_BYTES) -> dict[str, bytes]:

@@ -2,7 +2,11 @@
 
 Both are built without an image registry, byte-compiled, and known by a content key in a label: what is there
 already is not built again. The compiler runs in a container without network, because a bundle's source is
-another party's.
+another party's; nothing comes back from it but the compiled files that were expected, so that a compiler that
+was tricked cannot put anything else into an image.
+
+Two builds of the same content give the same image, to its id: files are sorted, have no times, and compiled
+files name their source by its hash. docs/images.md says what is in them.
 """
 
 from __future__ import annotations
@@ -11,26 +15,47 @@ import hashlib
 import io
 import logging
 import re
-import tarfile
-from collections.abc import Collection, Iterator, Mapping
+import tempfile
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-import docker.errors
-import requests
-
+from sandboxes import image_store
 from sandboxes.engine import Engine
-from sandboxes.rootfs import ImageFailed, OnStep, add_file, content_key, write_rootfs
+from sandboxes.image_content import (
+    BUNDLE_FOLDER,
+    BUNDLE_LIBRARY,
+    Tree,
+    as_file,
+    files_below,
+    read_tree,
+    sum_up,
+    sum_up_tree,
+    write_layer,
+)
+from sandboxes.image_store import (
+    BASE_REPOSITORY,
+    LABEL_ADDED,
+    LABEL_BASE,
+    LABEL_BUNDLE,
+    LABEL_BUNDLE_NAME,
+    LABEL_CONTENT,
+    LABEL_ON,
+    StoredImage,
+    engine_errors,
+    image_name,
+)
+from sandboxes.image_wheels import check_names, keep
+from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
-BASE_REPOSITORY = "toolcrib/base"
-LABEL_BASE = "toolcrib.base"
-LABEL_BUNDLE = "toolcrib.bundle"
-LABEL_BUNDLE_NAME = "toolcrib.bundle-name"
-BUNDLE_FOLDER = "opt/bundle"
 MAX_BUNDLE_BYTES = 32 * 1024 * 1024
+NO_LIBRARY: Mapping[str, bytes] = {}
 
+_VERSION = "2"  # raise it when the way of building bundles' images changes
 _COMPILE_SECONDS = 180
+_MAX_COMPILED_BYTES = 512 * 1024 * 1024
+# One process, in sorted order, with a fixed hash seed: what is compiled must not depend on chance.
 _COMPILE_BASE = (
     "import compileall, glob, py_compile, sys; M = py_compile.PycInvalidationMode.UNCHECKED_HASH;"
     "good = all([compileall.compile_dir(d, quiet=1, invalidation_mode=M)"
@@ -39,11 +64,13 @@ _COMPILE_BASE = (
     " doraise=True, invalidation_mode=M);"
     "sys.exit(not good)"
 )
+# A file of a library that does not compile (a template, say) fails when it is imported, if ever.
 _COMPILE_BUNDLE = (
-    "import compileall, py_compile, sys;"
-    "sys.exit(not compileall.compile_dir('/opt/bundle', quiet=1,"
-    " invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH))"
+    "import compileall, py_compile, sys; M = py_compile.PycInvalidationMode.UNCHECKED_HASH;"
+    f"compileall.compile_dir('/{BUNDLE_LIBRARY}', quiet=2, invalidation_mode=M);"
+    f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', quiet=1, invalidation_mode=M))"
 )
+_BASE_FOLDERS = ("usr/lib/python3.11", "opt/toolcrib")
 
 _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
@@ -55,7 +82,7 @@ def build_base(
 ) -> str:
     """Make the base image, or one with extra programs, unless it is there.
 
-    The finished image is kept as an archive too, so that an engine with an empty store gets it from there.
+    The finished layer is kept as an archive too, so that an engine with an empty store gets it from there.
 
     Args:
         engine: Where it is made.
@@ -70,18 +97,30 @@ def build_base(
         ImageFailed: It could not be made; says why.
     """
     key = content_key(extras)
-    with _engine_errors("the base image"):
-        found = _find(engine, BASE_REPOSITORY, LABEL_BASE, key)
-        if found is not None:
-            return found
+    name = image_name(BASE_REPOSITORY, key)
+    with engine_errors("the base image"):
+        found = image_store.inspect(engine, name)
+        if found is not None and found.kind == "base" and found.key == key:
+            return found.id
         kept = cache_dir / f"base-{key[:16]}.tar"
         if not kept.exists():
             _make_base(engine, kept, on_step, extras)
         on_step("importing the base image")
-        return _import(engine, kept, {LABEL_BASE: key}, f"{BASE_REPOSITORY}:{key[:16]}")
+        with kept.open("rb") as file:
+            content = sum_up(file)
+        labels = {LABEL_BASE: key, LABEL_CONTENT: content.base, LABEL_ADDED: content.bundle}
+        return image_store.load(engine, name, kept, labels).id
 
 
-def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, bytes]) -> str:
+def build_bundle(
+    engine: Engine,
+    base_id: str,
+    bundle: str,
+    files: Mapping[str, bytes],
+    library: Mapping[str, bytes] = NO_LIBRARY,
+    *,
+    afresh: bool = False,
+) -> str:
     """Make the image of one bundle, unless it is there.
 
     Args:
@@ -89,6 +128,8 @@ def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, 
         base_id: The base image's id.
         bundle: Its name, for a label.
         files: Handler and generated code, by path under /opt/bundle.
+        library: Its dependencies, by path under the folder that is last on Python's path.
+        afresh: Build it though it is there; the same content gives the same id.
 
     Returns:
         The image's id, "sha256:…".
@@ -96,77 +137,86 @@ def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, 
     Raises:
         ImageFailed: A path is not usable, a file does not compile, or the engine refused; nothing is left.
     """
-    _check_files(files)
-    key = _bundle_key(base_id, bundle, files)
+    _check_files(files, library)
     repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower()).strip('-')}"
-    with _engine_errors(f"the image of bundle {bundle}"):
-        found = _find(engine, repository, LABEL_BUNDLE, key)
-        if found is not None:
-            return found
-        with _compiled(engine, base_id, _COMPILE_BUNDLE, _bundle_archive(files)) as container:
-            labels = {LABEL_BUNDLE: key, LABEL_BUNDLE_NAME: bundle}
-            made = engine.client.commit(container, repository, key[:16], changes=_changes(labels))
-            return str(made["Id"])
+    with engine_errors(f"the image of bundle {bundle}"):
+        base = _find_base(engine, base_id)
+        key = _bundle_key(base.id, bundle, files, library)
+        name = image_name(repository, key)
+        found = image_store.inspect(engine, name)
+        if found is not None and not afresh and _is_bundle(found, base, key):
+            return found.id
+        tree = files_below(BUNDLE_FOLDER, files) | files_below(BUNDLE_LIBRARY, library)
+        with _compiled(engine, base.id, _COMPILE_BUNDLE, tree) as container:
+            tree |= _read_compiled(engine, container, tree, (BUNDLE_FOLDER, BUNDLE_LIBRARY))
+        labels = {
+            LABEL_BUNDLE: key,
+            LABEL_BUNDLE_NAME: bundle,
+            LABEL_ON: base.id,
+            LABEL_CONTENT: base.content.base,
+            LABEL_ADDED: sum_up_tree(tree).bundle,
+        }
+        with tempfile.NamedTemporaryFile(prefix="toolcrib-") as layer:
+            write_layer(tree, cast(IO[bytes], layer))
+            layer.flush()
+            return image_store.load(engine, name, Path(layer.name), labels, base).id
 
 
 def _make_base(engine: Engine, kept: Path, on_step: OnStep, extras: Collection[str]) -> None:
-    cache_dir = kept.parent
-    cache_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    raw, partial = kept.with_suffix(".raw"), kept.with_suffix(".partial")
-    try:
-        write_rootfs(raw, cache_dir, on_step, extras)
-        on_step("byte-compiling the base image")
-        image = _import(engine, raw, {})
+    """Write the archive of a base image: what was put together, and what a container made of it compiled."""
+    tree = make_rootfs(kept.parent, on_step, extras)
+    on_step("byte-compiling the base image")
+    with tempfile.TemporaryDirectory(prefix="toolcrib-") as folder:
+        archive = Path(folder) / "base.tar"
+        _write(tree, archive)
+        image = _import(engine, archive)
         try:
-            with _compiled(engine, image, _COMPILE_BASE, None) as container, partial.open("wb") as file:
-                for chunk in engine.client.export(container):
-                    file.write(chunk)
+            with _compiled(engine, image, _COMPILE_BASE, {}) as container:
+                tree |= _read_compiled(engine, container, tree, _BASE_FOLDERS)
         finally:
             engine.client.remove_image(image, force=True)
-        partial.rename(kept)
-    finally:
-        raw.unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
+        _write(tree, archive)
+        keep(archive, kept)
 
 
-def _find(engine: Engine, repository: str, label: str, key: str) -> str | None:
-    """Find the image with that content; by its tag, because an image inherits the labels of its base."""
-    try:
-        found = engine.client.inspect_image(f"{repository}:{key[:16]}")
-    except docker.errors.NotFound:
-        return None
-    return str(found["Id"]) if (found["Config"]["Labels"] or {}).get(label) == key else None
+def _write(tree: Tree, archive: Path) -> None:
+    with archive.open("wb") as file:
+        write_layer(tree, file)
 
 
-def _import(engine: Engine, archive: Path, labels: Mapping[str, str], name: str = "") -> str:
-    repository, _, tag = name.partition(":")
+def _find_base(engine: Engine, base_id: str) -> StoredImage:
+    base = image_store.inspect(engine, base_id)
+    if base is None:
+        raise ImageFailed(f"the engine does not have the base image {base_id}: build it once more")
+    if base.kind != "base":
+        raise ImageFailed(f"{base_id} is no base image of ours: it {base.find_flaw() or 'is a bundle'}")
+    return base
+
+
+def _is_bundle(found: StoredImage, base: StoredImage, key: str) -> bool:
+    """Tell whether a name led where it should: somebody may have given it to another image."""
+    return found.kind == "bundle" and found.key == key and found.layers[:-1] == base.layers
+
+
+def _import(engine: Engine, archive: Path) -> str:
     with archive.open("rb") as file:
-        answer = str(
-            engine.client.import_image(
-                src=cast(IO[bytes], file),
-                repository=repository or None,
-                tag=tag or None,
-                changes=_changes(labels),
-            )
-        )
+        answer = str(engine.client.import_image(src=cast(IO[bytes], file), repository=None, tag=None))
     marker = '"status":"sha256:'
     if marker not in answer:
         raise ImageFailed(f"the engine did not take {archive.name}: {answer.strip()[-300:]}")
     return "sha256:" + answer.split(marker)[1][:64]
 
 
-def _changes(labels: Mapping[str, str]) -> list[str]:
-    return [f"LABEL {name}={value}" for name, value in labels.items()]
-
-
 @contextmanager
-def _compiled(engine: Engine, image: str, program: str, files: bytes | None) -> Iterator[str]:
+def _compiled(engine: Engine, image: str, program: str, tree: Tree) -> Iterator[str]:
     """Give a stopped container in which the program has run."""
     client = engine.client
     container = client.create_container_from_config(_builder(image, program), None)["Id"]
     try:
-        if files is not None:
-            client.put_archive(container, "/", files)
+        if tree:
+            archive = io.BytesIO()
+            write_layer(tree, archive)
+            client.put_archive(container, "/", archive.getvalue())
         client.start(container)
         code = client.wait(container, timeout=_COMPILE_SECONDS)["StatusCode"]
         if code != 0:
@@ -177,11 +227,36 @@ def _compiled(engine: Engine, image: str, program: str, files: bytes | None) -> 
         client.remove_container(container, v=True, force=True)
 
 
+def _read_compiled(engine: Engine, container: str, tree: Tree, folders: Sequence[str]) -> Tree:
+    """Read the compiled files of a tree's sources, and nothing else that may be there."""
+    wanted = {name for source in tree if source.endswith(".py") for name in _compiled_names(source)}
+    found: Tree = {}
+    for folder in folders:
+        above = str(PurePosixPath(folder).parent)
+        chunks, _ = engine.client.get_archive(container, f"/{folder}")
+        names = [name.removeprefix(f"{above}/") for name in wanted if name.startswith(f"{folder}/")]
+        try:
+            tree_there = read_tree(as_file(chunks), names, _MAX_COMPILED_BYTES)
+        except ValueError as error:
+            raise ImageFailed(f"byte-compiling failed: {error}") from error
+        plain = {
+            name: entry for name, entry in tree_there.items() if not entry.target and not entry.is_folder
+        }
+        found |= files_below(above, {name: entry.data for name, entry in plain.items()})
+    return found
+
+
+def _compiled_names(source: str) -> tuple[str, str]:
+    path = PurePosixPath(source)
+    return f"{path.parent}/__pycache__/{path.stem}.cpython-311.pyc", f"{path.parent}/{path.stem}.pyc"
+
+
 def _builder(image: str, program: str) -> dict[str, Any]:
     return {
         "Image": image,
-        "Entrypoint": ["/usr/bin/python3", "-I", "-S", "-c", program],
+        "Entrypoint": ["/usr/bin/python3", "-P", "-s", "-S", "-c", program],
         "Cmd": [],
+        "Env": ["PYTHONHASHSEED=0"],
         "User": "0:0",
         "NetworkDisabled": True,
         "HostConfig": {
@@ -196,42 +271,34 @@ def _builder(image: str, program: str) -> dict[str, Any]:
     }
 
 
-def _check_files(files: Mapping[str, bytes]) -> None:
+def _check_files(files: Mapping[str, bytes], library: Mapping[str, bytes]) -> None:
     if not files:
         raise ImageFailed("the bundle has no handler files")
-    for name in files:
-        path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
-            raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
+    for names in (files, library):
+        for name in names:
+            path = PurePosixPath(name)
+            if (
+                not path.parts
+                or path.is_absolute()
+                or ".." in path.parts
+                or str(path) != name
+                or "\0" in name
+            ):
+                raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
+            if any(str(parent) in names for parent in path.parents):
+                raise ImageFailed(f"{name!r}: is below what is a file itself")
+        check_names(names)
     size = sum(len(data) for data in files.values())
     if size > MAX_BUNDLE_BYTES:
         raise ImageFailed(f"the bundle's files are {size} bytes; the most is {MAX_BUNDLE_BYTES}")
 
 
-def _bundle_key(base_id: str, bundle: str, files: Mapping[str, bytes]) -> str:
+def _bundle_key(base_id: str, bundle: str, files: Mapping[str, bytes], library: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
-    for part in (
-        base_id.encode(),
-        bundle.encode(),
-        *(part for name in sorted(files) for part in (name.encode(), files[name])),
-    ):
+    parts = [_VERSION.encode(), base_id.encode(), bundle.encode()]
+    for content in (files, library):
+        parts += [b"%d" % len(content)]
+        parts += [part for name in sorted(content) for part in (name.encode(), content[name])]
+    for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
-
-
-def _bundle_archive(files: Mapping[str, bytes]) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        for name in sorted(files):
-            add_file(archive, f"{BUNDLE_FOLDER}/{name}", files[name])
-    return buffer.getvalue()
-
-
-@contextmanager
-def _engine_errors(what: str) -> Iterator[None]:
-    try:
-        yield
-    except docker.errors.APIError as error:
-        raise ImageFailed(f"{what}: the engine refused: {error.explanation or error}") from error
-    except (docker.errors.DockerException, requests.RequestException) as error:
-        raise ImageFailed(f"{what}: the engine does not answer ({type(error).__name__})") from error

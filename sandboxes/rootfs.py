@@ -1,4 +1,4 @@
-"""The files of the base image: Debian's Python and nothing else, our wheels, SDK and init.
+"""The files of the base image: Debian's Python and nothing else, our wheels, SDK, init and syscall filter.
 
 A bundle may ask for a base with more, out of the short list `EXTRAS`: single files of other packages, whose
 libraries the base has already. There is no shell, no package manager and no setuid program in any of them:
@@ -13,20 +13,21 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
-import io
 import re
 import shutil
 import subprocess
-import sys
-import tarfile
 import tempfile
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from sandboxes.outcome import SandboxError
+from sandboxes.image_content import BUNDLE_PLACES, FOLDER, Entry, Tree, read_tree, write_layer
+from sandboxes.image_requirements import read_requirements
+from sandboxes.image_wheels import PYTHON, ImageFailed, OnStep, fetch_wheels, keep, run
+from sandboxes.syscall_filter import filter_bytes
 
-OnStep = Callable[[str], None]
+__all__ = ["EXTRAS", "ImageFailed", "OnStep", "content_key", "make_rootfs"]
 
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")  # the last for protobuf's own parser
 EXTRAS = {
@@ -36,10 +37,11 @@ EXTRAS = {
     "libnss-wrapper": "usr/lib/[^/]+/libnss_wrapper.so.*",
 }
 """What a bundle may ask for beside the base: Debian's package, and the one file of it that is kept."""
-RELEASES = {"bookworm": "3.11"}  # by name, with the Python that it has
+RELEASES = {"bookworm": PYTHON}  # by name, with the Python that it has
 LIBRARY = "opt/toolcrib/lib"
 
-_VERSION = "1"  # raise it when the way of building changes
+_VERSION = "2"  # raise it when the way of building changes
+_FETCH_VERSION = "1"  # raise it when the way of fetching Debian's packages changes
 _HERE = Path(__file__).parent
 _REQUIREMENTS = _HERE.parent / "requirements" / "image.txt"
 _KEPT = re.compile(
@@ -54,12 +56,8 @@ _OWN_FILES = {
     "etc/resolv.conf": "",
     "etc/hostname": "sandbox\n",
 }
-_FOLDERS = ("dev", "opt/bundle", "opt/toolcrib", "proc", "run/toolcrib", "sys", "tmp")
+_FOLDERS = ("dev", "opt/toolcrib", "proc", "run/toolcrib", "sys", *BUNDLE_PLACES)
 _BUILD_SECONDS = 600
-
-
-class ImageFailed(SandboxError):
-    """An image could not be made."""
 
 
 def content_key(extras: Collection[str] = ()) -> str:
@@ -73,20 +71,19 @@ def content_key(extras: Collection[str] = ()) -> str:
     """
     _check_extras(extras)
     digest = hashlib.sha256()
-    parts = [_VERSION, ",".join(PACKAGES), _release(), _REQUIREMENTS.read_text()]
-    parts += [f"{name}={EXTRAS[name]}" for name in sorted(set(extras))]
-    parts += [text for name, data in sorted(_own_code().items()) for text in (name, data.decode())]
-    parts += [f"{name}={text}" for name, text in sorted(_OWN_FILES.items())]
+    texts = [_VERSION, ",".join(PACKAGES), _release(), _REQUIREMENTS.read_text(), *_FOLDERS]
+    texts += [f"{name}={EXTRAS[name]}" for name in sorted(set(extras))]
+    parts = [text.encode() for text in texts]
+    parts += [part for name, data in sorted(_own_files().items()) for part in (name.encode(), data)]
     for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part.encode())
+        digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()
 
 
-def write_rootfs(target: Path, cache_dir: Path, on_step: OnStep, extras: Collection[str] = ()) -> None:
-    """Write the files of a base image, not byte-compiled yet, as one archive.
+def make_rootfs(cache_dir: Path, on_step: OnStep, extras: Collection[str] = ()) -> Tree:
+    """Put together the files of a base image, not byte-compiled yet.
 
     Args:
-        target: The archive to write.
         cache_dir: Where the downloaded parts are kept.
         on_step: Told what is being done.
         extras: Names out of `EXTRAS`.
@@ -95,27 +92,15 @@ def write_rootfs(target: Path, cache_dir: Path, on_step: OnStep, extras: Collect
         ImageFailed: A program is missing or failed, or an extra is not in the list.
     """
     _check_extras(extras)
-    debian = _debian(cache_dir, on_step)
-    more = [_extra(name, cache_dir, on_step) for name in sorted(set(extras))]
-    wheels = _wheels(cache_dir, on_step)
-    with tarfile.open(target, "w") as archive:
-        for folder in _FOLDERS:
-            archive.addfile(_entry(folder, tarfile.DIRTYPE, 0o1777 if folder == "tmp" else 0o755))
-        _copy(debian, archive, lambda name: name if _KEPT.match(name) else None)
-        for extra in more:
-            _copy(extra, archive, lambda name: name)
-        _copy(wheels, archive, lambda name: f"{LIBRARY}/{name}")
-        for name, text in sorted(_OWN_FILES.items()):
-            add_file(archive, name, text.encode())
-        for name, data in sorted(_own_code().items()):
-            add_file(archive, name, data)
-
-
-def add_file(archive: tarfile.TarFile, name: str, data: bytes) -> None:
-    """Add a file that root owns and everybody can read."""
-    entry = _entry(name, tarfile.REGTYPE, 0o644)
-    entry.size = len(data)
-    archive.addfile(entry, io.BytesIO(data))
+    debian = _read_parts(_debian(cache_dir, on_step))
+    tree = {name: entry for name, entry in debian.items() if _KEPT.match(name)}
+    for extra in sorted(set(extras)):
+        tree |= _read_parts(_extra(extra, cache_dir, on_step))
+    pins = read_requirements(_REQUIREMENTS.read_text(), _REQUIREMENTS.name)
+    wheels = fetch_wheels(pins, cache_dir, on_step, "the base image")
+    tree |= {f"{LIBRARY}/{name}": entry for name, entry in wheels.items()}
+    tree |= {name: Entry(data) for name, data in _own_files().items()}
+    return tree | dict.fromkeys(_FOLDERS, FOLDER) | {"tmp": Entry(mode=0o1777, is_folder=True)}
 
 
 def _release() -> str:
@@ -133,8 +118,8 @@ def _os_release() -> str:
         raise ImageFailed("/etc/os-release cannot be read: the base image is built on Debian") from error
 
 
-def _own_code() -> dict[str, bytes]:
-    """SDK (found where it is installed), its generated messages, and init; by their place in the image."""
+def _own_files() -> dict[str, bytes]:
+    """What is ours, by its place: SDK (where it is installed), its messages, init, filter, a few settings."""
     spec = importlib.util.find_spec("toolcrib")
     assert spec is not None and spec.submodule_search_locations
     package = Path(next(iter(spec.submodule_search_locations)))
@@ -144,7 +129,9 @@ def _own_code() -> dict[str, bytes]:
         *(package / "v1").glob("__init__.py"),
     ]
     code = {f"{LIBRARY}/toolcrib/{file.relative_to(package)}": file.read_bytes() for file in files}
-    return code | {"opt/toolcrib/init.py": (_HERE / "container_init.py").read_bytes()}
+    code["opt/toolcrib/init.py"] = (_HERE / "container_init.py").read_bytes()
+    code["opt/toolcrib/seccomp.bpf"] = filter_bytes()
+    return code | {name: text.encode() for name, text in _OWN_FILES.items()}
 
 
 def _check_extras(extras: Collection[str]) -> None:
@@ -155,19 +142,19 @@ def _check_extras(extras: Collection[str]) -> None:
 
 def _debian(cache_dir: Path, on_step: OnStep) -> Path:
     release = _release()
-    key = hashlib.sha256(f"{_VERSION} {release} {PACKAGES}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{_FETCH_VERSION} {release} {PACKAGES}".encode()).hexdigest()[:16]
     kept = cache_dir / f"debian-{release}-{key}.tar"
     if not kept.exists():
         on_step(f"fetching Python from Debian {release}")
         with _bootstrapped(release, PACKAGES) as fresh:
-            _keep(fresh, kept)
+            keep(fresh, kept)
     return kept
 
 
 def _extra(name: str, cache_dir: Path, on_step: OnStep) -> Path:
     """Fetch one extra package; only its one file and its copyright are kept."""
     release = _release()
-    key = hashlib.sha256(f"{_VERSION} {release} {name} {EXTRAS[name]}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{_FETCH_VERSION} {release} {name} {EXTRAS[name]}".encode()).hexdigest()[:16]
     kept = cache_dir / f"extra-{release}-{name}-{key}.tar"
     if kept.exists():
         return kept
@@ -175,11 +162,12 @@ def _extra(name: str, cache_dir: Path, on_step: OnStep) -> Path:
     wanted = re.compile(f"({EXTRAS[name]}|usr/share/doc/{re.escape(name)}/copyright)$")
     with _bootstrapped(release, [name]) as whole:
         fresh = whole.with_name("extra.tar")
-        with tarfile.open(fresh, "w") as archive:
-            _copy(whole, archive, lambda path: path if wanted.match(path) else None)
-            if len(archive.getmembers()) < 2:
-                raise ImageFailed(f"Debian {release}'s package {name} lacks {EXTRAS[name]}")
-        _keep(fresh, kept)
+        tree = {path: entry for path, entry in _read_parts(whole).items() if wanted.match(path)}
+        if len(tree) < 2:
+            raise ImageFailed(f"Debian {release}'s package {name} lacks {EXTRAS[name]}")
+        with fresh.open("wb") as file:
+            write_layer(tree, file)
+        keep(fresh, kept)
     return kept
 
 
@@ -194,7 +182,8 @@ def _bootstrapped(release: str, packages: Sequence[str]) -> Iterator[Path]:
         sources = _write_sources(folder, release)
         options = [f"--aptopt={line}" for line in _apt_proxy()]
         include = f"--include={','.join(packages)}"
-        _run(["mmdebstrap", "--quiet", "--variant=extract", include, *options, release, str(fresh), *sources])
+        command = ["mmdebstrap", "--quiet", "--variant=extract", include, *options, release, str(fresh)]
+        run([*command, *sources], "mmdebstrap", _BUILD_SECONDS)
         yield fresh
 
 
@@ -226,72 +215,7 @@ def _apt_proxy() -> list[str]:
     return [line for line in found.stdout.splitlines() if re.match(r"Acquire::https?::Proxy ", line)]
 
 
-def _wheels(cache_dir: Path, on_step: OnStep) -> Path:
-    version = RELEASES[_release()]
-    key = hashlib.sha256(f"{_VERSION} {version} {_REQUIREMENTS.read_text()}".encode()).hexdigest()[:16]
-    kept = cache_dir / f"wheels-{key}.tar"
-    if kept.exists():
-        return kept
-    on_step("fetching the image's wheels")
-    with tempfile.TemporaryDirectory(prefix="toolcrib-") as name:
-        target = Path(name) / "lib"
-        _run([*_installer(version), "--target", str(target), "-r", str(_REQUIREMENTS)])
-        fresh = Path(name) / "wheels.tar"
-        with tarfile.open(fresh, "w") as archive:
-            for file in sorted(path for path in target.rglob("*") if path.is_file()):
-                add_file(archive, str(file.relative_to(target)), file.read_bytes())
-        _keep(fresh, kept)
-    return kept
-
-
-def _installer(version: str) -> list[str]:
-    """Pip where this environment has it, else the uv beside its Python; both check the hashes."""
-    common = ["--quiet", "--require-hashes", "--no-deps", "--python-version", version]
-    if importlib.util.find_spec("pip") is not None:
-        pip = [sys.executable, "-m", "pip", "install", "--only-binary=:all:", "--no-compile"]
-        return [*pip, "--implementation=cp", *common]
-    beside = Path(sys.executable).parent / "uv"
-    uv = str(beside) if beside.exists() else shutil.which("uv")
-    if uv is None:
-        raise ImageFailed(f"neither pip nor uv is installed for {sys.executable}: install one of them")
-    return [uv, "pip", "install", "--only-binary=:all:", "--python", sys.executable, *common]
-
-
-def _keep(fresh: Path, kept: Path) -> None:
-    """Put a finished archive into the cache in one step: half an archive must never be found there."""
-    kept.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    partial = kept.with_suffix(".partial")
-    shutil.copyfile(fresh, partial)
-    partial.rename(kept)
-
-
-def _copy(source: Path, archive: tarfile.TarFile, place: Callable[[str], str | None]) -> None:
-    with tarfile.open(source) as members:
-        for member in members:
-            name = place(member.name.removeprefix("./"))
-            if name is None or not (member.isreg() or member.issym() or member.islnk() or member.isdir()):
-                continue
-            archive.addfile(_plain(member, name), members.extractfile(member) if member.isreg() else None)
-
-
-def _plain(member: tarfile.TarInfo, name: str) -> tarfile.TarInfo:
-    """The same entry for another place: root's, without setuid bits and times."""
-    entry = _entry(name, member.type, member.mode & 0o755)
-    entry.size, entry.linkname = member.size, member.linkname
-    return entry
-
-
-def _entry(name: str, kind: bytes, mode: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(name)
-    entry.type, entry.mode = kind, mode
-    return entry
-
-
-def _run(command: Sequence[str]) -> None:
-    try:
-        subprocess.run(command, check=True, capture_output=True, text=True, timeout=_BUILD_SECONDS)
-    except subprocess.CalledProcessError as error:
-        last_words = (error.stderr or error.stdout or "").strip()[-800:]
-        raise ImageFailed(f"{Path(command[0]).name} failed: {last_words}") from error
-    except subprocess.TimeoutExpired as error:
-        raise ImageFailed(f"{Path(command[0]).name} did not end within {_BUILD_SECONDS} s") from error
+def _read_parts(archive: Path) -> Tree:
+    """Read files, folders and links of packages: all become root's, without setuid bits."""
+    with archive.open("rb") as file:
+        return {name: replace(entry, mode=entry.mode & 0o755) for name, entry in read_tree(file).items()}

@@ -5,6 +5,10 @@ what goes wrong after it is recorded as FAILED where the outcome is known, and a
 not. A write is never run again on a guess. What an operator's brake stopped is told what its record says. An
 end that the store does not take is owed to it: it is tried
 again until it is there, so that whoever waits under the key hears of it.
+
+A read that needs no lease costs one durable commit: its intent to run is committed with its reservation. The
+end of one without a key is written behind its answer: nobody can ask for that answer again. A crash in between
+leaves it DISPATCHED, and the next start says that it may have been answered.
 """
 
 from __future__ import annotations
@@ -54,9 +58,12 @@ class Reserver:
         self._prepare = prepare
         self._doubts = doubts or Doubts()
         self._owed: set[asyncio.Task[None]] = set()
+        self._behind: set[asyncio.Task[None]] = set()
 
     async def close(self) -> None:
-        """Stop trying; what is not recorded by now is adopted by the next start."""
+        """Write what is written behind answers, and stop trying; the next start adopts what is left then."""
+        if self._behind:
+            await asyncio.wait(self._behind)
         for task in self._owed:
             task.cancel()
         if self._owed:
@@ -74,9 +81,10 @@ class Reserver:
         charges = tuple(Charge(grant.grant_id, limit, charge(call, limit)) for limit in grant.limits)
         if self._prepare is not None:
             await self._prepare(call.caller.tenant)
+        state = CallState.DISPATCHED if runs_at_once(call) else CallState.RESERVED
         try:
             await self._store.reserve(
-                trail.record(CallState.RESERVED), claim.scope, charges, trail.event("call.reserved")
+                trail.record(state), claim.scope, charges, trail.event("call.reserved")
             )
         except BudgetExhausted as error:
             raise Refused(
@@ -98,6 +106,23 @@ class Reserver:
             if isinstance(error, Exception) and trail.completion is None:
                 raise failure from error
             raise
+        finally:
+            if trail.settled and trail.behind:
+                self._complete_behind(trail)
+
+    def _complete_behind(self, trail: Trail) -> None:
+        """Write the end of a call whose answer may leave before it is durable."""
+        assert trail.completion is not None, "what is settled has a completion"
+        end = partial(self._store.complete, trail.completion, trail.event("call.succeeded"), behind=True)
+        task = asyncio.create_task(self._record_behind(end, trail), name=f"end of {trail.call_id}")
+        self._behind.add(task)
+        task.add_done_callback(self._behind.discard)
+
+    async def _record_behind(self, end: End, trail: Trail) -> None:
+        try:
+            await self._record(end, trail)
+        except StoreError as error:
+            log.warning("end not recorded", extra={"call_id": trail.call_id, "cause": str(error)})
 
     def _make_end(self, failure: CallError, call: Call, trail: Trail) -> End:
         """Say how the call ends in the store."""
@@ -144,6 +169,11 @@ class Reserver:
         assert trail.caller is not None, "what was reserved has a caller"
         found = await self._store.get_call(trail.caller.tenant, trail.call_id)
         return found is not None and found.state in (CallState.RESERVED, CallState.DISPATCHED)
+
+
+def runs_at_once(call: Call) -> bool:
+    """Tell whether a call is a read without credentials: what it has is found by its container's labels."""
+    return not call.is_write and not call.version.manifest.method(call.contract.method).credentials
 
 
 def in_doubt(what: str, **details: str) -> Failed:

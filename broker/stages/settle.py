@@ -1,10 +1,16 @@
-"""Stage 11, settle: the completion is durable before the answer leaves."""
+"""Stage 11, settle: the completion is durable before the answer leaves.
+
+But for a read without key and lease: nobody can be given its answer again, no secret can be in it, and that it
+may run is durable since its reservation. Its completion is written behind the answer, as long as the store's
+last beat shows that nobody has taken over (a process that was stopped and wakes must ask before it answers).
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from broker.model import Answer, CallState
+from broker.model import Answer, Call, CallState
+from broker.stages.reserve import runs_at_once
 from broker.store.protocol import Store
 from broker.trail import Trail
 
@@ -19,5 +25,10 @@ class Settler:
         """Record the answer, so that its key replays it from now on."""
         record = replace(trail.record(CallState.SUCCEEDED), result=answer.result, labels=answer.labels)
         trail.completion = record
-        await self._store.complete(record, trail.event("call.succeeded"))
+        trail.behind = self._may_follow(trail.call)
+        if not trail.behind:
+            await self._store.complete(record, trail.event("call.succeeded"))
         trail.settled = True
+
+    def _may_follow(self, call: Call | None) -> bool:
+        return call is not None and not call.key and runs_at_once(call) and self._store.is_tenured

@@ -38,6 +38,13 @@ UPDATE calls SET subject = :subject, tool_version = :tool_version, effect = :eff
   stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log, marks = :marks
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id
 """
+_END_BARE = """
+UPDATE calls SET state = :state, ended = :ended, reason = :reason, message = :message, failure = :failure,
+  result = :result, labels = :labels, stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log,
+  marks = :marks
+WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id AND epoch = :own_epoch
+  AND key = '' AND state = 'DISPATCHED' AND sandboxes = '[]' AND marks = '[]'
+"""
 _LIST = """
 SELECT * FROM calls
 WHERE tenant = :tenant AND (started, call_id) < (:started, :call_id)
@@ -151,6 +158,15 @@ def replace_call(connection: sqlite3.Connection, kept: KeptCall) -> None:
     """Replace a call that is there, and add the leases that are not."""
     connection.execute(_REPLACE, write_call(kept))
     add_leases(connection, kept.call)
+
+
+def end_bare_call(connection: sqlite3.Connection, kept: KeptCall, epoch: int) -> bool:
+    """End a dispatched call of an epoch of which nothing but the reservation is on record: no key, no lease.
+
+    Returns:
+        False where there is no such call, or more on record; then nothing was changed.
+    """
+    return connection.execute(_END_BARE, write_call(kept) | {"own_epoch": epoch}).rowcount == 1
 
 
 def dispatch_call(connection: sqlite3.Connection, call: CallRecord) -> None:

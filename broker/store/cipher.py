@@ -81,6 +81,8 @@ class KeptCall:
 
 def strip(call: CallRecord) -> CallRecord:
     """Make the record without contents."""
+    if call.request is None and call.result is None and not call.tool_log:
+        return call
     return replace(call, request=None, result=None, tool_log="")
 
 
@@ -97,6 +99,8 @@ class Sealing:
             StoreError: The tenant's key cannot be had now.
         """
         kept = await self.seal_end(call)
+        if call.request is None:
+            return kept
         request = await self._seal(call, "request", call.request)
         return replace(kept, contents=replace(kept.contents, request=request))
 

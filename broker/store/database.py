@@ -8,19 +8,23 @@ Rules:
    It must be the newest one; when it expires does not matter here.
 4. A caller who is cancelled gets the change's outcome first and the cancellation at its next await: it must
    know whether it holds a reservation.
-5. After an fsync that failed nothing is written any more until the file is opened again. The kernel may have
+5. A change that nobody waits for (`Turn.LAST`) is written behind those that somebody does, and before the next
+   change or query that could see it is missing.
+6. After an fsync that failed nothing is written any more until the file is opened again. The kernel may have
    dropped what it could not write and say yes the next time; only what is read back from the disk is true.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import logging
 import os
 import queue
 import sqlite3
 import stat
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,6 +41,9 @@ log = logging.getLogger(__name__)
 
 MAX_GROUP = 128
 READERS = 2
+# Changes that nobody waits for are written when nothing else came for so long, or when they are so many.
+LULL_SECONDS = 0.0005
+MAX_LATE = 32
 # After these nobody knows what is on the disk.
 _LAST_ERRORS = {
     sqlite3.SQLITE_IOERR_FSYNC,
@@ -117,10 +124,23 @@ def connect(path: Path, *, writes: bool) -> sqlite3.Connection:
     return connection
 
 
+class Turn(enum.Enum):
+    """When a change is written, among those that wait.
+
+    FIRST may come before those that are LAST: it has nothing to do with what they change. NEXT comes after
+    everything that was given before it.
+    """
+
+    FIRST = 0
+    NEXT = 1
+    LAST = 2
+
+
 @dataclass(frozen=True, slots=True)
 class _Job:
     change: Change[Any]
     done: asyncio.Future[Any]
+    turn: Turn = Turn.NEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,14 +158,16 @@ class Database:
         self._closed = False
         self._broken = ""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._late: deque[_Job] = deque()  # the writer's own
+        self._late_count = 0  # the event loop's own: those that are not done
         self._thread = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
         self._thread.start()
         self._local = threading.local()
         self._reader_connections: list[sqlite3.Connection] = []
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-reader")
 
-    async def write(self, change: Change[T]) -> T:
-        """Run a change in the next commit and return what it returned, once that is durable.
+    async def write(self, change: Change[T], turn: Turn = Turn.NEXT) -> T:
+        """Run a change in the next commit, or in that of its turn; return its value once it is durable.
 
         Raises:
             StaleEpoch: Another process took the store over.
@@ -154,17 +176,29 @@ class Database:
         if self._closed:
             raise StoreError("the store is closed")
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(_Job(change, done))
+        if turn is Turn.LAST:
+            self._late_count += 1
+            done.add_done_callback(self._count_late)
+        self._jobs.put(_Job(change, done, turn))
         return await _outlast_cancellation(done)
 
-    async def read(self, query: Change[T]) -> T:
+    def _count_late(self, _: asyncio.Future[Any]) -> None:
+        self._late_count -= 1
+
+    async def read(self, query: Change[T], *, sees_late: bool = True) -> T:
         """Run a query on one snapshot.
+
+        Args:
+            query: Run with a connection that only reads.
+            sees_late: False where no change that is LAST could change what the query finds.
 
         Raises:
             StoreError: The file cannot be read.
         """
         if self._closed:
             raise StoreError("the store is closed")
+        if sees_late and self._late_count:
+            await self.write(_change_nothing)
         return await asyncio.get_running_loop().run_in_executor(self._readers, self._read, query)
 
     async def close(self, last: Change[None] | None = None) -> None:
@@ -218,28 +252,45 @@ class Database:
 
     def _next_group(self) -> Sequence[_Job] | None:
         """Wait for a change, and take those that are there by then with it; None at the end."""
-        job = self._jobs.get()
         group: list[_Job] = []
-        while job is not None:
-            group.append(job)
-            if len(group) == MAX_GROUP:
-                return group
+        while not group:
             try:
-                job = self._jobs.get_nowait()
+                job = self._jobs.get(timeout=LULL_SECONDS if self._late else None)
             except queue.Empty:
-                return group
-        if group:
-            self._jobs.put(None)  # the end, after this group
-            return group
-        return None
+                return self._take_late()
+            more = self._sort_in(job, group)
+            while more and len(group) < MAX_GROUP:
+                try:
+                    more = self._sort_in(self._jobs.get_nowait(), group)
+                except queue.Empty:
+                    break
+            if not more:
+                if not (group or self._late):
+                    return None
+                self._jobs.put(None)  # the end, after this group
+                return [*self._take_late(), *group]
+        must = len(self._late) >= MAX_LATE or any(job.turn is Turn.NEXT for job in group)
+        return [*self._take_late(), *group] if must else group
+
+    def _sort_in(self, job: _Job | None, group: list[_Job]) -> bool:
+        """Put a change where its turn is; False at the end."""
+        if job is not None:
+            (self._late if job.turn is Turn.LAST else group).append(job)
+        return job is not None
+
+    def _take_late(self) -> Sequence[_Job]:
+        late = list(self._late)
+        self._late.clear()
+        return late
 
     def _commit(self, group: Sequence[_Job]) -> Sequence[Any]:
         if self._broken:
             return [_Failed(StoreError(self._broken)) for _ in group]
+        alone = len(group) == 1  # what goes wrong takes nothing else with it
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             check_epoch(self._connection, self._epoch)
-            outcomes = [self._run(job) for job in group]
+            outcomes = [job.change(self._connection) if alone else self._run(job) for job in group]
             self._connection.execute("COMMIT")
         except StaleEpoch as error:
             self._roll_back()
@@ -247,6 +298,8 @@ class Database:
         except Exception as error:  # whatever it is, each caller must hear of it
             self._roll_back()
             self._give_up_after(error)
+            if alone and not isinstance(error, sqlite3.Error):
+                return [_Failed(error)]
             return [_Failed(self._as_store_error(error)) for _ in group]
         return outcomes
 
@@ -297,14 +350,20 @@ def _deliver(group: Sequence[_Job], outcomes: Sequence[Any]) -> None:
             job.done.set_result(outcome)
 
 
+def _change_nothing(_: sqlite3.Connection) -> None:
+    """Come after what is LAST."""
+
+
 async def _outlast_cancellation(done: asyncio.Future[T]) -> T:
     """Await an outcome; a cancellation in between is put off to the caller's next await."""
     cancelled = False
     while not done.done():
         try:
-            await asyncio.wait((done,))
+            await asyncio.shield(done)
         except asyncio.CancelledError:
             cancelled = True
+        except Exception:
+            break  # the outcome itself: raised below
     if cancelled and (task := asyncio.current_task()) is not None:
         task.uncancel()
         task.cancel()

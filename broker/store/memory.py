@@ -34,6 +34,11 @@ class MemoryStore(MemoryCalls, MemoryRegistry):
         super().__init__(options, state or MemoryState(), watch)
         self._beaten = options.monotonic()
 
+    @property
+    def is_tenured(self) -> bool:
+        """True while the last beat is so young that, by the clocks, nobody can have taken over."""
+        return self._options.monotonic() - self._beaten < self._options.epoch_seconds / 2
+
     async def beat(self) -> None:
         """Let the epoch expire later, and the time of grace pass."""
         await self._begin_write()

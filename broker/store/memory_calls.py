@@ -23,6 +23,7 @@ from broker.store.rules import (
     amend_call,
     check_attempt,
     check_new,
+    check_reserved,
     check_state,
     count_use,
     end_call,
@@ -42,6 +43,7 @@ class MemoryCalls(KeyedCalls, MemoryPart):
     def __init__(self, options: StoreOptions, state: MemoryState, watch: Watch | None) -> None:
         super().__init__(options, state, watch)
         self._keys = Keys(options, self)
+        self._begun: set[str] = set()
 
     async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
         """Find a key that was reserved, and its call without contents."""
@@ -63,7 +65,7 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         """Commit call, key, charges and audit."""
         kept = await self._sealing.seal_new(call)
         self._keys.check_held(scope, call.call_id)
-        check_new(call, CallState.RESERVED, scope)
+        check_reserved(call, scope)
         await self._begin_write()
         self._check_absent(call)
         if scope is not None:
@@ -81,6 +83,8 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         if call.grant_id:
             name = call.tenant, call.environment, call.grant_id, call.agent, call.method
             self.state.uses[name] = count_use(self.state.uses.get(name), call)
+        if call.state is CallState.DISPATCHED:
+            self._begun.add(call.call_id)
         self._keys.notify(call.call_id)
 
     def _book(self, call: CallRecord, charges: Sequence[Charge], now: datetime) -> Sequence[Booking]:
@@ -95,6 +99,7 @@ class MemoryCalls(KeyedCalls, MemoryPart):
     async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
         """End a call of which nothing ran; charges and key are free."""
         kept = await self._sealing.seal_end(call)
+        self._begun.discard(call.call_id)
         await self._begin_write()
         stored = self._stored(call.call_id)
         check_state(call.call_id, self._own_state(stored), RUNNING)
@@ -104,10 +109,13 @@ class MemoryCalls(KeyedCalls, MemoryPart):
     async def dispatch(
         self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
     ) -> None:
-        """Commit the intent to run."""
+        """Commit the intent to run, where the reservation has not."""
+        begun = call_id in self._begun
+        if begun and not leases:
+            return
         await self._begin_write()
         stored = self._stored(call_id)
-        check_state(call_id, self._own_state(stored), (CallState.RESERVED,))
+        check_state(call_id, self._own_state(stored), RUNNING if begun else (CallState.RESERVED,))
         assert stored is not None, "a call with a state is there"
         dispatched = replace(
             stored,
@@ -119,9 +127,12 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         self._put(dispatched)
         self._keys.notify(call_id)
 
-    async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
+    async def complete(
+        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: bool = False
+    ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
+        self._begun.discard(call.call_id)
         await self._begin_write()
         stored = self._stored(call.call_id)
         check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))

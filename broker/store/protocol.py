@@ -192,6 +192,10 @@ class Store(Protocol):
 
     epoch: Epoch
 
+    @property
+    def is_tenured(self) -> bool:
+        """True while the last beat is so young that, by the clocks, nobody can have taken over."""
+
     async def close(self) -> None:
         """Give everything back. Pending changes are durable before it returns."""
 
@@ -222,6 +226,7 @@ class Store(Protocol):
     ) -> None:
         """Commit, in one transaction, the call as RESERVED, its key, its charges and the audit.
 
+        A read without leases may be reserved as DISPATCHED: its intent to run is on record with it.
         A budget is tenant, environment, grant and unit; windows of any length look at the same charges.
 
         Raises:
@@ -229,27 +234,26 @@ class Store(Protocol):
         """
 
     async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
-        """End a RESERVED or DISPATCHED call as `call` says (FAILED) and return its charges and its key.
-
-        Only for a call of which it is known that nothing ran.
-        """
+        """End a running call of which nothing ran as `call` says (FAILED); return its charges and its key."""
 
     async def pinned_version(self, scope: ClaimScope) -> str:
-        """Name the tool version that an earlier call under this key ran with; "" when there is none.
-
-        A call that was given back did not run, and pins nothing.
-        """
+        """Name the tool version that an earlier call under this key ran with; "" when none did."""
 
     async def dispatch(
         self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
     ) -> None:
-        """Commit the intent to run: state DISPATCHED, with the leases and containers that exist for it."""
+        """Commit the intent to run: state DISPATCHED, with the leases and containers that exist for it.
 
-    async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
+        There is nothing to commit for a call that was reserved as DISPATCHED and has no leases.
+        """
+
+    async def complete(
+        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: bool = False
+    ) -> None:
         """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
 
         `frees_key` is for a read that failed in passing: its key gets a new attempt, its charges stay.
-
+        `behind` is for what nobody waits for: new reservations come first, everything else sees it done.
         `call` replaces the record but for who asked what under which key, and for its leases: of those that
         are there only `lease_ended` sets `confirmed_dead`, and none is ever forgotten; others are added.
         """

@@ -1,6 +1,7 @@
 """What may follow what in a record, whatever keeps it.
 
     (nothing) → RESERVED → DISPATCHED → SUCCEEDED | FAILED | IN_DOUBT
+    (nothing) → DISPATCHED, a read that may run as soon as it is reserved
                 IN_DOUBT → SUCCEEDED | FAILED (it did not happen, the key is free) | NEEDS_HUMAN, resolved
                 NEEDS_HUMAN → SUCCEEDED | FAILED, resolved by a person
                 RESERVED | DISPATCHED → FAILED, given back: nothing ran, the key is free
@@ -27,6 +28,7 @@ from broker.store.protocol import (
     VersionExists,
     VersionRow,
 )
+from tools.contract import Effect
 
 RUNNING = (CallState.RESERVED, CallState.DISPATCHED)
 UNFINISHED = (CallState.CLAIMED, *RUNNING)
@@ -90,6 +92,16 @@ def check_new(call: CallRecord, state: CallState, scope: ClaimScope | None) -> N
         raise StoreError(f"call {call.call_id}: is {call.state}, and this commits only {state}")
     if scope is not None and scope != scope_of(call):
         raise StoreError(f"call {call.call_id}: the key to be reserved is another call's")
+
+
+def check_reserved(call: CallRecord, scope: ClaimScope | None) -> None:
+    """See that a reservation is one: RESERVED, or a read whose intent to run is committed with it.
+
+    Raises:
+        StoreError: It is not.
+    """
+    begins = call.state is CallState.DISPATCHED and call.effect is Effect.READ and not call.leases
+    check_new(call, CallState.DISPATCHED if begins else CallState.RESERVED, scope)
 
 
 def check_state(call_id: str, found: CallState | None, allowed: Sequence[CallState]) -> None:

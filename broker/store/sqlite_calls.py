@@ -12,7 +12,7 @@ from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord, L
 from broker.store import call_table
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
 from broker.store.cipher import KeptCall
-from broker.store.database import Database
+from broker.store.database import Database, Turn
 from broker.store.keys import KeyedCalls, Keys
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
@@ -25,6 +25,7 @@ from broker.store.rules import (
     amend_call,
     check_attempt,
     check_new,
+    check_reserved,
     check_state,
     end_call,
     find_new_ends,
@@ -45,6 +46,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
     def __init__(self, database: Database, begun: Begun, options: StoreOptions) -> None:
         super().__init__(database, begun, options)
         self._keys = Keys(options, self)
+        self._begun: set[str] = set()  # reserved as DISPATCHED; nothing more is on record of them yet
 
     async def find_key(self, scope: ClaimScope) -> tuple[KeyRow, CallRecord] | None:
         """Find a key that was reserved, and its call without contents."""
@@ -58,11 +60,13 @@ class SqliteCalls(KeyedCalls, SqlitePart):
             assert kept is not None, "a foreign key keeps the call of every key"
             return found[0], kept.call
 
-        return await self._database.read(query)
+        return await self._database.read(query, sees_late=False)  # nothing under a key is written late
 
     async def find_state(self, call_id: str) -> CallState | None:
         """Find a call's state."""
-        return await self._database.read(lambda connection: call_table.find_call_state(connection, call_id))
+        return await self._database.read(
+            lambda connection: call_table.find_call_state(connection, call_id), sees_late=False
+        )
 
     async def reserve(
         self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
@@ -71,7 +75,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
         merged = merge_charges(charges)
         kept = await self._sealing.seal_new(call)
         self._keys.check_held(scope, call.call_id)
-        check_new(call, CallState.RESERVED, scope)
+        check_reserved(call, scope)
 
         def change(connection: sqlite3.Connection) -> None:
             now, epoch = self._options.clock(), self.epoch.number
@@ -88,7 +92,9 @@ class SqliteCalls(KeyedCalls, SqlitePart):
                 call_table.count_use(connection, call)
             append_audit(connection, audit, self._options)
 
-        await self._database.write(change)
+        await self._database.write(change, Turn.FIRST)
+        if call.state is CallState.DISPATCHED:
+            self._begun.add(call.call_id)
         if scope is not None:
             self._keys.release(scope, call.call_id)
         self._keys.notify(call.call_id)
@@ -96,6 +102,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
     async def give_back(self, call: CallRecord, audit: AuditEvent) -> None:
         """End a call of which nothing ran; charges and key are free."""
         kept = await self._sealing.seal_end(call)
+        self._begun.discard(call.call_id)
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call.call_id)
@@ -110,11 +117,15 @@ class SqliteCalls(KeyedCalls, SqlitePart):
     async def dispatch(
         self, call_id: str, leases: Sequence[LeaseRecord], sandboxes: Sequence[SandboxRecord] = ()
     ) -> None:
-        """Commit the intent to run."""
+        """Commit the intent to run, where the reservation has not."""
+        if call_id in self._begun and not leases:
+            return
+        begun = call_id in self._begun
+        self._begun.discard(call_id)
 
         def change(connection: sqlite3.Connection) -> None:
             stored = call_table.find_call(connection, call_id)
-            check_state(call_id, self._own_state(stored), (CallState.RESERVED,))
+            check_state(call_id, self._own_state(stored), RUNNING if begun else (CallState.RESERVED,))
             assert stored is not None, "a call with a state is there"
             dispatched = replace(
                 stored.call,
@@ -128,11 +139,18 @@ class SqliteCalls(KeyedCalls, SqlitePart):
         await self._database.write(change)
         self._keys.notify(call_id)
 
-    async def complete(self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False) -> None:
+    async def complete(
+        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: bool = False
+    ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
+        is_bare = call.call_id in self._begun and not (call.key or call.leases)
+        self._begun.discard(call.call_id)
 
         def change(connection: sqlite3.Connection) -> None:
+            if is_bare and call_table.end_bare_call(connection, kept, self.epoch.number):
+                append_audit(connection, audit, self._options)
+                return
             stored = call_table.find_call(connection, call.call_id)
             check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
             ended = end_call(_record(stored), kept.call, ENDS)
@@ -140,7 +158,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
             if frees_key:
                 self._free(connection, ended, with_charges=False)
 
-        await self._database.write(change)
+        await self._database.write(change, Turn.LAST if behind else Turn.NEXT)
         self._keys.notify(call.call_id)
 
     async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
@@ -152,7 +170,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
             call_table.insert_call(connection, kept, self.epoch.number)
             append_audit(connection, audit, self._options)
 
-        await self._database.write(change)
+        await self._database.write(change, Turn.FIRST)
 
     async def lease_ended(self, lease_id: str, at: datetime) -> None:
         """Note that a lease's end was confirmed; the first time stays."""

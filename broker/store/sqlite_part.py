@@ -43,7 +43,7 @@ class SqlitePart:
         Raises:
             StaleEpoch: Another process has taken over.
         """
-        await self._database.read(self._check_epoch)
+        await self._database.read(self._check_epoch, sees_late=False)
 
     def _check_epoch(self, connection: sqlite3.Connection) -> None:
         check_epoch(connection, self.epoch.number)

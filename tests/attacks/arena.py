@@ -25,6 +25,7 @@ import pkgutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from sandboxes.docker_driver import DockerDriver
@@ -57,7 +58,7 @@ def call(number, *arguments):
     given = [ctypes.c_long(each) if isinstance(each, int) else each for each in arguments]
     result = libc.syscall(ctypes.c_long(number), *given)
     if -4096 < result < 0:  # a call of 32 bits gives -errno itself
-        code = ctypes.get_errno() if result == -1 else -result
+        code = (ctypes.get_errno() or 1) if result == -1 else -result
         raise OSError(code, os.strerror(code))
     return result
 
@@ -76,10 +77,11 @@ def in_child(function, *arguments):
     code = os.read(told, 16)
     os.close(told)
     status = os.waitpid(child, 0)[1]
-    if not code:
+    if os.WIFSIGNALED(status):
         error = OSError("killed")
         error.kind = "killed by " + signal.Signals(os.WTERMSIG(status)).name
         raise error
+    code = code or b"%d" % (errno.EIO if status else 0)  # nothing is told where it executed a program
     if code != b"0":
         raise OSError(int(code), os.strerror(int(code)))
 
@@ -94,9 +96,9 @@ _EPILOGUE = '\nif answer == "":\n    answer = json.dumps(steps)\n'
 
 DENIED = frozenset({"EPERM", "EACCES"})
 """The refusals of every filter and of every missing right."""
-UNKNOWN = frozenset({"ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENODEV", "EOPNOTSUPP"})
+UNKNOWN = frozenset({"ENOSYS", "EAFNOSUPPORT", "EPROTONOSUPPORT", "ESOCKTNOSUPPORT", "ENODEV", "ENOTSUP"})
 """The refusals of a kernel, or of gVisor, that does not know the thing at all."""
-ABSENT = frozenset({"ENOENT", "ENXIO", "ENOTDIR"})
+ABSENT = frozenset({"ENOENT", "ENXIO", "ENOTDIR", "ESRCH"})
 """What is met where a thing is not in the sandbox at all."""
 REFUSALS = DENIED | UNKNOWN
 
@@ -171,7 +173,8 @@ class Ground:
         runtime: One of RUNTIMES, or CONTROL.
         obedient: Makes the obedient tool's specs and Start frames, for `driver`.
         driver: Makes the sandboxes.
-        values: What the host's side of the attack gives to the program, by name.
+        values: What the host's side of the attack gives to the program, by name; `socket_dir` becomes the
+            sandbox's socket folder.
     """
 
     runtime: str
@@ -196,6 +199,8 @@ class Ground:
     @asynccontextmanager
     async def create(self, **changes: Any) -> AsyncIterator[Sandbox]:
         """Make a sandbox of the obedient tool; `changes` are fields of its spec, such as socket_dir."""
+        if "socket_dir" in self.values:
+            changes = {"socket_dir": Path(self.values["socket_dir"]), **changes}
         spec = replace(self.obedient.spec(), uid=self.driver.allocate_uid(), **changes)
         async with self.driver.create(spec, "attack") as sandbox:
             yield sandbox

@@ -23,8 +23,17 @@ MORE_MEMORY = {"memory_mib": 256, "pids": 64}
 
 UNFILTERED = Control(("seccomp",), (NO_FILTER,))
 PRIVILEGED = Control(
-    (*RIGHTS, "read-only-root", "tmp", "not-privileged", "no-environment"),
-    (setting("privileged", "HostConfig.Privileged", True),),
+    (*RIGHTS, "read-only-root", "tmp", "no-environment"),
+    (
+        NO_FILTER,
+        # Not "privileged" itself: that fails where the engine lacks a single capability.
+        setting("capabilities", "HostConfig.CapAdd", ["SYS_ADMIN", "SYS_PTRACE", "SYSLOG", "DAC_READ_SEARCH"]),
+        setting("no covered paths", "HostConfig.MaskedPaths", []),
+        setting("no read-only paths", "HostConfig.ReadonlyPaths", []),
+        setting("every device", "HostConfig.DeviceCgroupRules", ["a *:* rwm"]),
+        setting("the host's /sys and /dev", "HostConfig.Binds", ["/sys:/sys", "/dev:/dev"]),
+    ),
+    limits={"memory_mib": 256, "pids": 64},
 )
 
 

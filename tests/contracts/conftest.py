@@ -10,7 +10,10 @@ import pytest
 from broker.store.cipher import Cipher
 from broker.store.epochs import Watch
 from broker.store.protocol import Store
+from tests.contracts.drivers import make
 from tests.contracts.stores import MemoryPlace, SetClock, SqlitePlace, StorePlace
+
+__all__ = ["clock", "make", "place", "store"]
 
 
 class _Closing:

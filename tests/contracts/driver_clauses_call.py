@@ -79,7 +79,10 @@ async def check_S4(make: DriverFactory) -> None:
 
     programs = list(STUBBORN.values())
     for first in range(0, len(programs), 4):
-        await asyncio.gather(*map(check, programs[first : first + 4]))
+        checks = map(check, programs[first : first + 4])
+        for error in await asyncio.gather(*checks, return_exceptions=True):
+            if error is not None:
+                raise error
 
 
 async def check_S5(make: DriverFactory) -> None:

@@ -1,4 +1,4 @@
-"""The checkers of D1 to D7: what a driver promises. Each raises AssertionError when its clause does not hold."""
+"""The checkers of D1 to D7: what a driver promises. Each raises AssertionError when it does not hold."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FORGOTTEN_SECONDS = 10.0
 async def check_D1(make: DriverFactory) -> None:
     """`create` gives a sandbox that runs, or SandboxUnavailable and nothing."""
     driver = make()
-    async with trial(make, driver) as held:
+    async with trial(make, driver, warm=False) as held:
         assert held.sandbox.is_alive
         assert held.alive(), "it says that it is alive, but the kernel has none of its processes"
         assert await held.answer("answer = 6 * 7") == "42"

@@ -1,7 +1,7 @@
 """Sandboxes that contain nothing, for the tests of the contract: our real init in a PID namespace.
 
-A process of `unshare` stands for the runtime, a dictionary for the engine. Beginning, conversation and end are
-as in a container; memory, files and network are the host's, so clauses about these are not claimed.
+A process of `unshare` stands for the runtime, a dictionary for the engine. Beginning, conversation and end
+are as in a container; memory, files and network are the host's, so clauses about these are not claimed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,9 +41,13 @@ class FakeEngine:
     sandboxes: dict[str, tuple[str, int, FakeSandbox]] = field(default_factory=dict)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
     uids: itertools.count[int] = field(default_factory=lambda: itertools.count(100_000_000))
+    leaked: list[AbstractAsyncContextManager[FakeSandbox]] = field(default_factory=list)
 
     async def end_all(self) -> None:
         """Take away what a driver left."""
+        for held in self.leaked:
+            await held.__aexit__(None, None, None)
+        self.leaked.clear()
         for _, _, sandbox in list(self.sandboxes.values()):
             await sandbox.end()
 
@@ -66,7 +70,8 @@ class FakeSandbox:
         """Start init."""
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = subprocess.Popen(self._command(sees_neighbours), stdin=theirs, stdout=theirs)
+            command = self._command(sees_neighbours)
+            self._process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
         self.stream = await Stream.over(ours)
         self.exchange = Exchange(self.stream, self._spec, _know_nothing)
         await self._find_init()
@@ -83,11 +88,14 @@ class FakeSandbox:
             namespace = Path(f"/proc/{self._init}/ns/pid").readlink()
         except OSError:
             return None
-        return sum(
-            _read_ticks(folder)
-            for folder in Path("/proc").glob("[0-9]*")
-            if _read_namespace(folder) == namespace
-        ) / _TICKS_A_SECOND
+        return (
+            sum(
+                _read_ticks(folder)
+                for folder in Path("/proc").glob("[0-9]*")
+                if _read_namespace(folder) == namespace
+            )
+            / _TICKS_A_SECOND
+        )
 
     async def warm_up(self, patience_seconds: float) -> None:
         """Wait until the handler is loaded."""
@@ -112,9 +120,10 @@ class FakeSandbox:
         async with asyncio.timeout(_END_SECONDS):
             while self._process.poll() is None:
                 await asyncio.sleep(0.005)
-        if self._pidfd >= 0:
-            os.close(self._pidfd)
-        self.gone = datetime.now(UTC)
+        if self.gone is None:  # nobody else has ended it meanwhile
+            self.gone = datetime.now(UTC)
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
         return True
 
     def _command(self, sees_neighbours: bool) -> list[str]:

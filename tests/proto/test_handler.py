@@ -37,6 +37,11 @@ class Wires:
         self.broker = Frames(self.broker_reads, self.broker_writes)
         self.descriptors = [self.broker_reads, self.broker_writes, handler_reads, handler_writes]
 
+    def end_stream(self) -> None:
+        """The broker goes away."""
+        os.close(self.broker_writes)
+        self.descriptors.remove(self.broker_writes)
+
     def said(self) -> list[handler_pb2.HandlerFrame]:
         """Everything that the handler wrote."""
         os.close(self.descriptors.pop())
@@ -70,7 +75,9 @@ def converse(wires: Wires) -> Conversation:
             )
         )
         handler.run(wires.handler)
-        return wires.said()
+        loaded, *frames = wires.said()
+        assert loaded.HasField("loaded")
+        return frames
 
     return run
 
@@ -78,6 +85,13 @@ def converse(wires: Wires) -> Conversation:
 def _code(frames: list[handler_pb2.HandlerFrame]) -> tuple[str, int]:
     (frame,) = frames
     return frame.failure.code, frame.failure.effect
+
+
+def test_says_that_it_is_loaded_before_there_is_a_call(wires: Wires) -> None:
+    wires.end_stream()
+    with pytest.raises(EOFError):
+        Handler().run(wires.handler)
+    assert [frame.WhichOneof("frame") for frame in wires.said()] == ["loaded"]
 
 
 def test_sends_the_result_of_a_plain_function(converse: Conversation) -> None:

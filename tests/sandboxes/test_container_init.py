@@ -25,19 +25,54 @@ class Running:
 
     def __init__(self, program: str) -> None:
         self._mark = secrets.token_hex(8).encode()
+        self.order: list[int] = []
+        self._said: dict[int, bytes] = {init.FRAMES: b"", init.LOG: b"", init.EXIT: b""}
         command = [sys.executable, "-I", "-S", str(INIT), sys.executable, "-c", program, self._mark.decode()]
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0
         )
 
+    def birth(
+        self, idle_millis: int = 20_000, output_cap: int = 1 << 20, log_cap: int = 1 << 16, flags: int = 0
+    ) -> None:
+        self.write(init.BIRTH.pack(init.BIRTH_MAGIC, idle_millis, output_cap, log_cap, flags))
+
+    def call(self, millis: int = 20_000) -> None:
+        self.write(init.CALL.pack(init.CALL_MAGIC, millis))
+
     def preamble(self, millis: int = 20_000, output_cap: int = 1 << 20, log_cap: int = 1 << 16) -> None:
-        self.write(init.PREAMBLE.pack(init.MAGIC, millis, output_cap, log_cap))
+        self.birth(output_cap=output_cap, log_cap=log_cap)
+        self.call(millis)
 
     def write(self, data: bytes) -> None:
         assert self.process.stdin is not None
         self.process.stdin.write(data)
 
     def read(self, size: int) -> bytes:
+        """Read frames until there are that many bytes, or the end."""
+        while len(self._said[init.FRAMES]) < size and self._read_piece():
+            continue
+        data = self._said[init.FRAMES][:size]
+        self._said[init.FRAMES] = self._said[init.FRAMES][size:]
+        return data
+
+    def read_to_the_end(self) -> dict[int, bytes]:
+        """All that was said, by channel."""
+        while self._read_piece():
+            continue
+        return self._said
+
+    def _read_piece(self) -> bool:
+        assert self.process.stdout is not None
+        head = self._read_exactly(init.PIECE.size)
+        if len(head) < init.PIECE.size:
+            return False
+        channel, length = init.PIECE.unpack(head)
+        self._said[channel] += self._read_exactly(length)
+        self.order.append(channel)
+        return True
+
+    def _read_exactly(self, size: int) -> bytes:
         assert self.process.stdout is not None
         data = b""
         while len(data) < size and (part := self.process.stdout.read(size - len(data))):
@@ -49,8 +84,7 @@ class Running:
         self.process.stdin.close()
 
     def log(self) -> str:
-        assert self.process.stderr is not None
-        return self.process.stderr.read().decode()
+        return self.read_to_the_end()[init.LOG].decode()
 
     def close(self) -> None:
         self.process.kill()
@@ -128,21 +162,88 @@ def test_ends_though_an_orphan_writes_without_end(started: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    "preamble",
-    [b"HTTP" + bytes(12), init.PREAMBLE.pack(init.MAGIC, 0, 1, 1), init.PREAMBLE.pack(b"TCH2", 1, 1, 1)],
+    "birth",
+    [
+        b"HTTP" + bytes(16),
+        init.BIRTH.pack(init.BIRTH_MAGIC, 0, 1, 1, 0),
+        init.BIRTH.pack(b"TCB2", 1, 1, 1, 0),
+    ],
 )
 @playing(ECHO)
-def test_ends_without_a_valid_preamble(started: Running, preamble: bytes) -> None:
-    started.write(preamble)
+def test_ends_without_a_valid_birth(started: Running, birth: bytes) -> None:
+    started.write(birth)
     assert started.process.wait(10) == init.EXIT_BAD_PREAMBLE
 
 
-def test_ends_when_no_preamble_comes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("call", [b"GET / HT", init.CALL.pack(init.CALL_MAGIC, 0)])
+@playing(ECHO)
+def test_ends_without_a_valid_call(started: Running, call: bytes) -> None:
+    started.birth()
+    started.write(call)
+    assert started.process.wait(10) == init.EXIT_BAD_PREAMBLE
+
+
+def test_ends_when_no_birth_comes(tmp_path: Path) -> None:
     impatient = tmp_path / "init.py"
-    impatient.write_text(INIT.read_text().replace("IDLE_SECONDS = 30.0", "IDLE_SECONDS = 0.2"))
+    impatient.write_text(INIT.read_text().replace("BIRTH_SECONDS = 30.0", "BIRTH_SECONDS = 0.2"))
     command = [sys.executable, "-I", "-S", str(impatient), sys.executable, "-c", ECHO]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         assert process.wait(10) == init.EXIT_IDLE
+
+
+@playing("import os; os.write(4, b'loaded')\n" + ECHO)
+def test_starts_the_handler_before_there_is_a_call(started: Running) -> None:
+    started.birth()
+    assert started.read(6) == b"loaded"
+    started.call()
+    started.write(b"one")
+    assert started.read(3) == b"ONE"
+
+
+@playing(ECHO)
+def test_takes_a_call_that_comes_in_bits(started: Running) -> None:
+    started.birth()
+    for byte in init.CALL.pack(init.CALL_MAGIC, 20_000) + b"x":
+        started.write(bytes([byte]))
+        time.sleep(0.01)
+    assert started.read(1) == b"X"
+
+
+@playing(ECHO)
+def test_ends_at_the_idle_age(started: Running) -> None:
+    started.birth(idle_millis=200)
+    assert started.process.wait(10) == init.EXIT_IDLE
+
+
+@playing(ECHO)
+def test_lives_past_the_idle_age_once_it_has_a_call(started: Running) -> None:
+    started.birth(idle_millis=300)
+    started.call()
+    time.sleep(0.6)
+    started.write(b"one")
+    assert started.read(3) == b"ONE"
+
+
+@playing("import os\nos.write(2, b'first')\nos.write(4, b'then')")
+def test_passes_on_a_log_before_the_frame_that_followed_it(started: Running) -> None:
+    started.preamble()
+    started.read_to_the_end()
+    assert started.order == [init.LOG, init.FRAMES, init.EXIT]
+
+
+@playing("import time; time.sleep(60)")
+def test_says_last_why_it_ended(started: Running) -> None:
+    started.preamble(millis=200)
+    assert started.read_to_the_end()[init.EXIT] == bytes([init.EXIT_DEADLINE])
+
+
+@playing("print('it ran')")
+def test_starts_no_handler_without_the_filter_that_was_asked_for(started: Running) -> None:
+    if Path(init.FILTER_FILE).exists():
+        pytest.skip("this machine has the file of a base image")
+    started.birth(flags=init.FLAG_FILTER)
+    assert started.process.wait(10) == init.EXIT_NOT_STARTED
+    assert "it ran" not in started.log()
 
 
 @playing("import os; os.write(4, bytes(1001)); import time; time.sleep(60)")
@@ -200,10 +301,10 @@ def test_gives_the_handler_its_own_descriptors_only(started: Running) -> None:
 
 def test_says_which_program_cannot_be_started() -> None:
     command = [sys.executable, "-I", "-S", str(INIT), "no-such-program"]
-    preamble = init.PREAMBLE.pack(init.MAGIC, 20_000, 1, 1000)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0) as process:
+    birth = init.BIRTH.pack(init.BIRTH_MAGIC, 20_000, 1, 1000, 0)
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as process:
         assert process.stdin is not None
-        assert process.stderr is not None
-        process.stdin.write(preamble)
+        assert process.stdout is not None
+        process.stdin.write(birth)
         assert process.wait(10) == init.EXIT_NOT_STARTED
-        assert "'no-such-program'" in process.stderr.read().decode()
+        assert b"'no-such-program'" in process.stdout.read()

@@ -10,20 +10,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sandboxes.container_init import EXIT, FRAMES, LOG, PIECE
 from sandboxes.conversation import (
     MAX_SIGNS,
     Dialogue,
     FramesInvalid,
     OutputTooLarge,
-    Stream,
-    StreamBroken,
     Transcript,
     frame_bytes,
 )
 from sandboxes.outcome import refuse_to_sign
+from sandboxes.stream import EnginePieces, Pieces, Stream, StreamBroken
 from toolcrib.handler.v1 import handler_pb2
-
-STDOUT, STDERR = 1, 2
 
 
 def _progress(text: str) -> handler_pb2.HandlerFrame:
@@ -35,7 +33,7 @@ def test_finds_the_same_frames_however_the_stream_is_cut(texts: list[str], cuts:
     data = b"".join(frame_bytes(_progress(text)) for text in texts)
     transcript, found = Transcript(1 << 20, 0), []
     for size in [*cuts, len(data)]:
-        found += list(transcript.feed(STDOUT, data[:size]))
+        found += list(transcript.feed(FRAMES, data[:size]))
         data = data[size:]
     assert [frame.progress.message for frame in found] == texts
 
@@ -43,40 +41,64 @@ def test_finds_the_same_frames_however_the_stream_is_cut(texts: list[str], cuts:
 @given(st.binary(max_size=300))
 def test_takes_any_bytes_without_another_error(data: bytes) -> None:
     with contextlib.suppress(FramesInvalid, OutputTooLarge):
-        list(Transcript(200, 10).feed(STDOUT, data))
+        list(Transcript(200, 10).feed(FRAMES, data))
 
 
 def test_refuses_more_than_the_output_cap() -> None:
     transcript = Transcript(10, 0)
     with pytest.raises(OutputTooLarge):
-        list(transcript.feed(STDOUT, bytes(11)))
+        list(transcript.feed(FRAMES, bytes(11)))
 
 
 def test_refuses_a_frame_that_claims_more_than_the_cap() -> None:
     with pytest.raises(OutputTooLarge, match="4294967295 bytes"):
-        list(Transcript(1024, 0).feed(STDOUT, b"\xff\xff\xff\xff"))
+        list(Transcript(1024, 0).feed(FRAMES, b"\xff\xff\xff\xff"))
 
 
 @pytest.mark.parametrize("body", [b"", b"\xff", b"\x7a\x00"])
 def test_refuses_what_is_no_frame(body: bytes) -> None:
     with pytest.raises(FramesInvalid):
-        list(Transcript(1024, 0).feed(STDOUT, len(body).to_bytes(4, "big") + body))
+        list(Transcript(1024, 0).feed(FRAMES, len(body).to_bytes(4, "big") + body))
 
 
 def test_keeps_the_beginning_of_the_log_and_says_what_was_dropped() -> None:
     transcript = Transcript(0, 4)
-    assert list(transcript.feed(STDERR, b"abcdef")) == []
-    assert transcript.log() == "abcd\n[2 bytes more were dropped]"
+    assert list(transcript.feed(LOG, b"abcdef")) == []
+    assert transcript.log() == "abcd\n[the rest was dropped]"
+    assert transcript.log_truncated
 
 
 def test_escapes_what_a_terminal_or_a_reader_would_not_show() -> None:
     transcript = Transcript(0, 100)
-    list(transcript.feed(STDERR, "ä\tb\n\x1b\x07\u202e\u200b\U000e0041".encode() + b"\xff"))
+    list(transcript.feed(LOG, "ä\tb\n\x1b\x07\u202e\u200b\U000e0041".encode() + b"\xff"))
     assert transcript.log() == "ä\tb\n\\x1b\\x07\\u202e\\u200b\\U000e0041\\xff"
 
 
 def test_ignores_other_channels() -> None:
     assert list(Transcript(0, 0).feed(0, b"anything")) == []
+
+
+@given(st.lists(st.tuples(st.sampled_from([FRAMES, LOG, EXIT]), st.binary(max_size=60))), st.integers(1, 40))
+def test_finds_the_same_pieces_however_they_are_cut(pieces: list[tuple[int, bytes]], size: int) -> None:
+    data = b"".join(PIECE.pack(channel, len(body)) + body for channel, body in pieces)
+    packed = b"".join(_pack(1, data[at : at + 7]) for at in range(0, len(data), 7))
+    for unpack, stream in ((Pieces(), data), (EnginePieces(), packed)):
+        found = [unpack(stream[at : at + size]) for at in range(0, len(stream), size)]
+        assert [piece for some in found for piece in some] == pieces
+
+
+def test_takes_what_init_died_of_as_a_log() -> None:
+    assert EnginePieces()(_pack(2, b"Traceback")) == [(LOG, b"Traceback")]
+
+
+def test_refuses_a_piece_that_init_would_not_make() -> None:
+    with pytest.raises(StreamBroken, match="not from init"):
+        Pieces()(PIECE.pack(FRAMES, 1 << 30))
+
+
+def _pack(channel: int, data: bytes) -> bytes:
+    """Pack as the Docker Engine does."""
+    return bytes([channel, 0, 0, 0]) + len(data).to_bytes(4, "big") + data
 
 
 async def test_is_broken_where_no_engine_listens(tmp_path: Path) -> None:
@@ -101,7 +123,7 @@ class Desk:
         return handler_pb2.Signature(id=sign.id, signature=sign.input[::-1])
 
     async def take(self, frames: Sequence[handler_pb2.HandlerFrame]) -> handler_pb2.HandlerFrame | None:
-        return await self.dialogue.take(STDOUT, b"".join(frame_bytes(frame) for frame in frames))
+        return await self.dialogue.take(FRAMES, b"".join(frame_bytes(frame) for frame in frames))
 
 
 def _sign(number: int, data: bytes = b"abc") -> handler_pb2.HandlerFrame:
@@ -109,6 +131,23 @@ def _sign(number: int, data: bytes = b"abc") -> handler_pb2.HandlerFrame:
 
 
 RESULT = handler_pb2.HandlerFrame(result=handler_pb2.Result(response=b"done"))
+
+
+LOADED = handler_pb2.HandlerFrame(loaded=handler_pb2.Loaded())
+
+
+def test_takes_before_the_call_that_the_handler_is_loaded() -> None:
+    desk = Desk()
+    desk.dialogue.take_early(FRAMES, frame_bytes(LOADED))
+    assert desk.dialogue.loaded
+
+
+@pytest.mark.parametrize("early", [RESULT, _sign(1), _progress("half"), LOADED])
+def test_takes_nothing_else_before_the_call(early: handler_pb2.HandlerFrame) -> None:
+    desk = Desk()
+    with pytest.raises(FramesInvalid):
+        desk.dialogue.take_early(FRAMES, frame_bytes(LOADED) + frame_bytes(early))
+    assert desk.sent == []
 
 
 async def test_answers_each_sign_under_its_number() -> None:

@@ -210,3 +210,63 @@ async def test_a_leak_is_seen(obedient: Obedient, driver: DockerDriver, engine: 
 async def test_serves_several_at_once(obedient: Obedient) -> None:
     answers = await asyncio.gather(*(obedient.answer(f"answer = {number}") for number in range(6)))
     assert answers == [str(number) for number in range(6)]
+
+
+async def test_loads_the_handler_before_the_call(obedient: Obedient, driver: DockerDriver) -> None:
+    async with driver.create(obedient.spec(), "warm") as sandbox:
+        await sandbox.warm_up(10)
+        assert sandbox.is_alive
+        assert answer_of(await sandbox.run(obedient.start("answer = 6 * 7"), 10)) == "42"
+        assert not sandbox.is_alive
+
+
+async def test_is_not_warm_when_the_handler_ends_at_import(obedient: Obedient, driver: DockerDriver) -> None:
+    spec = obedient.spec(command=["python3", "-c", "raise SystemExit('no licence')"])
+    async with driver.create(spec, "warm") as sandbox:
+        with pytest.raises(SandboxUnavailable, match="no licence"):
+            await sandbox.warm_up(10)
+
+
+async def test_is_not_warm_when_the_handler_answers_at_import(
+    obedient: Obedient, driver: DockerDriver
+) -> None:
+    program = (
+        "from toolcrib.handler.frames import Frames\nfrom toolcrib.handler.v1 import handler_pb2 as h\n"
+        "Frames().write(h.HandlerFrame(result=h.Result()))\nimport time; time.sleep(60)"
+    )
+    async with driver.create(obedient.spec(command=["python3", "-c", program]), "warm") as sandbox:
+        with pytest.raises(SandboxUnavailable, match="sent a result before its call"):
+            await sandbox.warm_up(10)
+
+
+async def test_serves_no_call_once_the_handler_spoke_early(obedient: Obedient, driver: DockerDriver) -> None:
+    program = (
+        "import time\nfrom toolcrib.handler.frames import Frames\n"
+        "from toolcrib.handler.v1 import handler_pb2 as h\n"
+        "Frames().write(h.HandlerFrame(loaded=h.Loaded())); time.sleep(0.3)\n"
+        "Frames().write(h.HandlerFrame(result=h.Result())); time.sleep(60)"
+    )
+    async with driver.create(obedient.spec(command=["python3", "-c", program]), "warm") as sandbox:
+        await sandbox.warm_up(10)
+        await asyncio.sleep(1.0)
+        assert not sandbox.is_alive
+        outcome = await sandbox.run(obedient.start(""), 10)
+    assert outcome.kind is OutcomeKind.CRASHED
+
+
+async def test_counts_the_processor_time_of_a_sandbox(obedient: Obedient, driver: DockerDriver) -> None:
+    async with driver.create(obedient.spec(), "call") as sandbox:
+        await sandbox.warm_up(10)
+        before = sandbox.cpu_seconds()
+        program = "import time\nuntil = time.process_time() + 0.3\nwhile time.process_time() < until: pass"
+        await sandbox.run(obedient.start(program), 10)
+        after = sandbox.cpu_seconds()
+    assert before is not None
+    assert after is not None
+    assert 0.25 < after - before < 1.0
+
+
+async def test_marks_a_log_that_was_cut(obedient: Obedient) -> None:
+    outcome = await obedient.within(log_kib=1).run("print('x' * 3000)")
+    assert outcome.log_truncated
+    assert outcome.log == "x" * 1024 + "\n[the rest was dropped]"

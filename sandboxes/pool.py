@@ -1,0 +1,407 @@
+"""The warm pool: sandboxes that wait, loaded, for calls that have not come yet. Each serves one call.
+
+    place = pool.take(kind, patience_seconds)     # at once: a warm one, a place in the queue, or NoPlace
+    try:
+        holder = await place.sandbox()            # now, or when one was made
+    finally:
+        place.leave()                             # it ends, whether it was used or not
+
+Rules:
+1. A sandbox is handed to one call at most, of exactly its own kind, and ends after it.
+2. At most `makers` are made at once: first those that calls wait for, then stock; tenants in turn.
+3. Stock follows demand (sandboxes/pool_size.py), shrinks when nobody calls, down to nothing, and is bounded
+   in number and by memory. What waits gives way to what runs.
+4. What waits is looked at all the time (sandboxes/pool_review.py). What is dead, old, busy, not wanted any
+   more, or has lost its way out is ended and never handed out.
+5. One that cannot be made or loaded is told to the call that waits for it. Stock of its kind then rests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, AsyncExitStack
+
+from sandboxes.admission import NoPlace, Turns, count_waiting, find_wait
+from sandboxes.nests import Nest
+from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.pool_size import Mean, PoolTerms, find_stock, idle_mib, running_mib, share_out
+from sandboxes.pool_stock import Holder, Kind, Shelf, Ticket
+from sandboxes.pool_watch import PoolWatch, Silence, Why
+from sandboxes.sandbox import Driver, Sandbox
+
+log = logging.getLogger(__name__)
+
+MakeNest = Callable[[int], AbstractContextManager[Nest]]
+
+WARM_UP_SECONDS = 20.0
+FIRST_GUESS_SECONDS = 0.2
+COLD_IDLE_SECONDS = 30.0
+"""A sandbox that is made for a call waits for it this long at least, whatever the pool's idle age."""
+_ATTEMPTS = 3  # a sandbox may die between the moment at which it is taken and the one at which it is used
+
+
+class Place:
+    """What one call has of the pool: a sandbox, or the right to one that is made for it."""
+
+    def __init__(self, pool: Pool, shelf: Shelf, holder: Holder | None, charge_mib: int) -> None:
+        self.charge_mib = charge_mib
+        self._pool, self._shelf, self._holder = pool, shelf, holder
+        self._ticket = None if holder else pool.enqueue(shelf)
+        self._left = False
+
+    async def sandbox(self) -> tuple[Sandbox, Nest | None]:
+        """Wait for the sandbox, and get its nest with it.
+
+        Raises:
+            SandboxUnavailable: It could not be made.
+        """
+        for _ in range(_ATTEMPTS):
+            if self._ticket is not None:
+                self._holder = await self._ticket.got
+                self._ticket = None
+            holder = self._holder
+            assert holder is not None, "a place has a sandbox or a ticket for one"
+            if holder.is_fit and holder.sandbox is not None:
+                return holder.sandbox, holder.nest
+            holder.release()
+            self._holder, self._ticket = None, self._pool.enqueue(self._shelf)
+        raise SandboxUnavailable("three sandboxes in a row ended before they were used")
+
+    def leave(self) -> None:
+        """Let the sandbox end. It does so behind the caller's back; a used one is ended by then."""
+        if self._left:
+            return
+        self._left = True
+        if self._ticket is not None:
+            self._holder = self._ticket.drop()
+        if self._holder is not None:
+            self._holder.release()
+        self._pool.free(self)
+
+
+class Pool:
+    """The waiting sandboxes of one broker, and the makers that make them and those of waiting calls.
+
+    Attributes:
+        is_wanted: Whether sandboxes of a kind may wait at all, as things are now. The broker's to set.
+    """
+
+    def __init__(
+        self,
+        drivers: Mapping[str, Driver],
+        make_nest: MakeNest,
+        terms: PoolTerms,
+        watch: PoolWatch | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare a pool; nothing is made before there is a call.
+
+        Args:
+            drivers: By isolation class.
+            make_nest: Holds a nest for a user id.
+            terms: The operator's.
+            watch: Told what happens.
+            clock: Monotonic, seconds.
+        """
+        self.is_wanted: Callable[[Kind], bool] = lambda _kind: True
+        self.terms, self.watch, self.clock = terms, watch or Silence(), clock
+        self.shelves: dict[Kind, Shelf] = {}
+        self._drivers, self._make_nest = drivers, make_nest
+        self._holders: set[Holder] = set()
+        self._making = 0
+        self._number = 0
+        self._running_mib = 0
+        self._make = Mean(FIRST_GUESS_SECONDS)
+        self._calls, self._stock = Turns(), Turns()
+        self._closed = False
+
+    @property
+    def idle(self) -> list[str]:
+        """The container ids of those that wait."""
+        held = [holder.sandbox for shelf in list(self.shelves.values()) for holder in list(shelf.idle)]
+        return [sandbox.container_id for sandbox in held if sandbox is not None]
+
+    @property
+    def is_still(self) -> bool:
+        """Whether nothing is being made, runs or ends."""
+        return len(self._holders) == len(self.idle)
+
+    def serves(self, isolation: str) -> bool:
+        """Tell whether there is a driver for a class."""
+        return isolation in self._drivers
+
+    def take(self, kind: Kind, patience_seconds: float) -> Place:
+        """Get a place for one call, at once; whoever gets it leaves it.
+
+        Raises:
+            NoPlace: All places are taken, and it would wait too long.
+            SandboxUnavailable: No driver serves the class, or the pool is closed.
+        """
+        if not self.serves(kind.isolation):
+            raise SandboxUnavailable(
+                f'no driver serves the class "{kind.isolation}"; the operator maps it in sandboxes.classes'
+            )
+        if self._closed:
+            raise SandboxUnavailable("the pool is closed")
+        now = self.clock()
+        shelf = self._shelf(kind)
+        shelf.demand.note(now)
+        try:
+            place = self._admit(shelf, now, patience_seconds)
+        except NoPlace:
+            self.watch.refused(kind)
+            raise
+        self.schedule()
+        return place
+
+    def enqueue(self, shelf: Shelf) -> Ticket:
+        """Let a call wait for a sandbox that is made for it."""
+        ticket = Ticket()
+        if self._closed:
+            ticket.got.set_exception(SandboxUnavailable("the pool is closed"))
+            return ticket
+        shelf.waiting.append(ticket)
+        self.schedule()
+        return ticket
+
+    def free(self, place: Place) -> None:
+        """Give back what a place took. For `Place.leave`."""
+        self._running_mib -= place.charge_mib
+        self.schedule()
+
+    def schedule(self) -> None:
+        """Give the makers something to do, as long as there is something and one is free."""
+        while not self._closed and self._making < self.terms.makers:
+            shelf = self._choose()
+            if shelf is None:
+                return
+            self._begin(shelf)
+
+    def wants(self) -> dict[Kind, int]:
+        """Say how many of each kind should wait now, within the bounds of all."""
+        now, terms = self.clock(), self.terms
+        rates = {kind: shelf.demand.rate(now) for kind, shelf in self.shelves.items()}
+        busy = sum(rate * self.shelves[kind].make.seconds for kind, rate in rates.items()) / terms.makers
+        wanted = {
+            kind: find_stock(rates[kind], shelf.make.seconds, busy)
+            for kind, shelf in self.shelves.items()
+            if now - shelf.demand.last < terms.idle_seconds and self.is_wanted(kind)
+        }
+        return share_out(wanted, lambda kind: kind.tenant, terms.max_idle)
+
+    def end_idle(self, shelf: Shelf, holder: Holder, why: Why) -> None:
+        """End one that waits."""
+        shelf.idle.remove(holder)
+        holder.release()
+        self.watch.ended(shelf.kind, why)
+
+    def empty(self) -> None:
+        """End all that wait or are being made as stock. What calls have or wait for stays."""
+        for shelf in self.shelves.values():
+            for holder in list(shelf.idle):
+                self.end_idle(shelf, holder, Why.NOT_WANTED)
+
+    async def close(self) -> None:
+        """End every sandbox, and wait until none is left; calls that wait are told."""
+        self._closed = True
+        for shelf in self.shelves.values():
+            while shelf.fail_first(SandboxUnavailable("the broker is shutting down")):
+                pass
+        holding = [holder.task for holder in self._holders if holder.task is not None]
+        for holder in list(self._holders):
+            holder.release()
+        if holding:
+            await asyncio.wait(holding)
+
+    def _shelf(self, kind: Kind) -> Shelf:
+        if kind not in self.shelves:
+            self.shelves[kind] = Shelf(kind, Mean(self._make.seconds))
+        return self.shelves[kind]
+
+    def _admit(self, shelf: Shelf, now: float, patience_seconds: float) -> Place:
+        kind = shelf.kind
+        charge = self._charge(kind, running_mib)
+        holder = self._take_idle(shelf)
+        if not self._make_room(charge):
+            if holder is not None:
+                shelf.idle.appendleft(holder)
+            raise NoPlace("sandboxes have all the memory that they may have", self._make.seconds)
+        if holder is None:
+            self._check_wait(shelf, patience_seconds)
+        self._running_mib += charge
+        if holder is not None:
+            holder.taken = True
+        self.watch.taken(kind, now - holder.offered if holder else None)
+        return Place(self, shelf, holder, charge)
+
+    def _take_idle(self, shelf: Shelf) -> Holder | None:
+        holder, unfit = shelf.pop_fit()
+        for one in unfit:
+            one.release()
+            self.watch.ended(shelf.kind, Why.EGRESS_LOST if one.is_lost else Why.DIED)
+        return holder
+
+    def _check_wait(self, shelf: Shelf, patience_seconds: float) -> None:
+        if shelf.making > len(shelf.waiting):
+            return  # one is on its way that nobody waits for
+        makers = self.terms.makers
+        waiting = count_waiting(self.shelves.values())
+        wait = find_wait(
+            shelf.kind.tenant, waiting, makers - self._making, makers, max(self._make.seconds, shelf.make.seconds)
+        )
+        if wait > min(self.terms.max_wait_seconds, patience_seconds):
+            raise NoPlace(f"a sandbox would be begun in {wait:.1f} s only", wait)
+
+    def _charge(self, kind: Kind, rule: Callable[[int, int], int]) -> int:
+        return rule(kind.limits.memory_mib, self._drivers[kind.isolation].overhead_mib)
+
+    def _idle_mib(self) -> int:
+        return sum(shelf.stock * self._charge(kind, idle_mib) for kind, shelf in self.shelves.items())
+
+    def _make_room(self, mib: int) -> bool:
+        """Make room for a sandbox with a call: what waits gives way, the oldest first."""
+        free = self.terms.memory_mib - self._running_mib - mib
+        if free < 0:
+            return False
+        while self._idle_mib() > free:
+            oldest = min(self._all_idle(), key=lambda held: held[1].offered, default=None)
+            if oldest is None:
+                break  # what is being made is few, and is small
+            self.end_idle(*oldest, Why.SURPLUS)
+        return True
+
+    def _all_idle(self) -> Iterable[tuple[Shelf, Holder]]:
+        return ((shelf, holder) for shelf in self.shelves.values() for holder in shelf.idle)
+
+    def _choose(self) -> Shelf | None:
+        shelf = self._calls.choose(shelf for shelf in self.shelves.values() if shelf.uncovered)
+        if shelf is not None:
+            self._calls.note(shelf)
+            return shelf
+        if not self.terms.max_idle:
+            return None
+        now, wants = self.clock(), self.wants()
+        short = [
+            self.shelves[kind]
+            for kind, wanted in wants.items()
+            if self.shelves[kind].stock < wanted and now >= self.shelves[kind].rests_until
+        ]
+        shelf = self._stock.choose(short)
+        if shelf is None or not self._has_room_for_stock(shelf, wants):
+            return None
+        self._stock.note(shelf)
+        return shelf
+
+    def _has_room_for_stock(self, shelf: Shelf, wants: Mapping[Kind, int]) -> bool:
+        """See that one more may wait; one that is over its kind's share gives way."""
+        spare = self.terms.memory_mib - self._running_mib - self._idle_mib()
+        if spare < self._charge(shelf.kind, idle_mib):
+            return False
+        if sum(one.stock for one in self.shelves.values()) < self.terms.max_idle:
+            return True
+        over = [(one, held) for one, held in self._all_idle() if one.stock > wants.get(one.kind, 0)]
+        if over:
+            self.end_idle(*min(over, key=lambda held: held[1].offered), Why.SURPLUS)
+        return bool(over)
+
+    def _begin(self, shelf: Shelf) -> None:
+        self._number += 1
+        holder = Holder(shelf.kind, self._number)
+        shelf.making += 1
+        self._making += 1
+        self._holders.add(holder)
+        # It may become stock; only one that is begun for a call has to wait as long as a call's mint may take.
+        idle = max(self.terms.idle_seconds, COLD_IDLE_SECONDS if shelf.waiting else 0.0)
+        holder.task = asyncio.create_task(self._hold(shelf, holder, idle), name=f"sandbox {holder.number}")
+
+    async def _hold(self, shelf: Shelf, holder: Holder, idle_seconds: float) -> None:
+        """Hold one sandbox from its making to its end."""
+        began, making = self.clock(), True
+
+        def finish_making(*, warm: bool) -> None:
+            nonlocal making
+            making = False
+            self._note_made(shelf, self.clock() - began, warm=warm)
+            holder.mark_made()
+            self.schedule()
+
+        try:
+            async with AsyncExitStack() as stack:
+                sandbox = await self._make_one(holder, stack, idle_seconds)
+                if shelf.hand_over(holder):
+                    finish_making(warm=False)
+                else:
+                    await self._warm_up(shelf, sandbox)
+                    self._offer(shelf, holder)
+                    finish_making(warm=True)
+                await holder.over.wait()
+        except Exception as error:
+            self._note_failure(shelf, holder, error, making=making)
+        finally:
+            self._holders.discard(holder)
+            if making:
+                shelf.making -= 1
+                self._making -= 1
+            self.schedule()
+
+    async def _make_one(self, holder: Holder, stack: AsyncExitStack, idle_seconds: float) -> Sandbox:
+        kind = holder.kind
+        driver = self._drivers[kind.isolation]
+        uid = driver.allocate_uid()
+        if kind.has_nest:
+            holder.nest = stack.enter_context(self._make_nest(uid))
+        spec = SandboxSpec(
+            image_id=kind.image_id,
+            command=kind.command,
+            limits=kind.limits,
+            socket_dir=holder.nest.folder if holder.nest else None,
+            uid=uid,
+            idle_seconds=idle_seconds,
+        )
+        made = await stack.enter_async_context(driver.create(spec, f"warm-{holder.number}"))
+        holder.sandbox = made
+        return made
+
+    async def _warm_up(self, shelf: Shelf, sandbox: Sandbox) -> None:
+        try:
+            await sandbox.warm_up(WARM_UP_SECONDS)
+        except SandboxUnavailable as error:
+            raise _NotLoaded(str(error)) from error
+        shelf.note_success()
+
+    def _offer(self, shelf: Shelf, holder: Holder) -> None:
+        """Give a loaded sandbox to a call that came meanwhile, or let it wait."""
+        now = self.clock()
+        holder.offered = now
+        if not holder.is_fit:
+            raise _NotLoaded("it ended as soon as it was loaded" if not holder.is_lost else "it lost its way out")
+        if shelf.hand_over(holder):
+            return
+        assert holder.sandbox is not None, "only what was made is offered"
+        holder.looked = (now, holder.sandbox.cpu_seconds())
+        shelf.idle.append(holder)
+
+    def _note_made(self, shelf: Shelf, seconds: float, *, warm: bool) -> None:
+        shelf.making -= 1
+        self._making -= 1
+        shelf.make.note(seconds)
+        self._make.note(seconds)
+        self.watch.made(shelf.kind, seconds, warm=warm)
+
+    def _note_failure(self, shelf: Shelf, holder: Holder, error: Exception, *, making: bool) -> None:
+        if not making:
+            log.warning("sandbox %s %d: its end failed: %s", shelf.kind.tool, holder.number, error)
+            return
+        shelf.note_failure(self.clock())
+        self.watch.failed(shelf.kind, str(error))
+        # Who waits while stock could not be loaded gets one that is made for it, and its own clear error.
+        told = not isinstance(error, _NotLoaded) and shelf.fail_first(error)
+        if not told:
+            log.warning("sandbox %s %d: not made: %s", shelf.kind.tool, holder.number, error)
+
+
+class _NotLoaded(Exception):
+    """A sandbox was made, and did not come to wait for a call."""
