@@ -1,8 +1,9 @@
 """The floor of a whole call: `docker run` with the sandboxes' hardening, to the program's output.
 
 The flags are made from the same request that the driver sends, so that both harden alike. A setting that has
-no flag here ends the benchmark instead of being left out. One differs: the command has no flag for the
-engine's `NetworkDisabled`, so it gets `--network none`, which starts more slowly.
+no flag here ends the benchmark instead of being left out. Two differ: the command has no flag for the
+engine's `NetworkDisabled`, so it gets `--network none`, which starts more slowly; and none for what is hidden
+of /proc and /sys, so it gets the engine's own, shorter lists.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def _flags(config: Mapping[str, Any]) -> Iterator[str]:
     yield from (f"--label={name}={value}" for name, value in config["Labels"].items())
     settings = {**config, **{f"HostConfig.{name}": value for name, value in config["HostConfig"].items()}}
     for name, value in settings.items():
-        if name in _SAID_OTHERWISE or name in _NO_FLAG_NEEDED or value in (False, [], None):
+        if name in _SAID_OTHERWISE or name in _NO_FLAG_NEEDED or value in (False, [], None, ""):
             continue
         if name not in _FLAGS:
             raise LookupError(f"no flag of the docker command is known here for {name}; add it to _FLAGS")
@@ -75,6 +76,9 @@ def _security(options: Sequence[str]) -> list[str]:
 
 _FLAGS: Mapping[str, Flags] = {
     "NetworkDisabled": lambda value: ["--network=none"],
+    "HostConfig.Runtime": _one("--runtime"),
+    "HostConfig.MaskedPaths": lambda paths: [],
+    "HostConfig.ReadonlyPaths": lambda paths: [],
     "User": _one("--user"),
     "Hostname": _one("--hostname"),
     "HostConfig.ReadonlyRootfs": lambda value: ["--read-only"],

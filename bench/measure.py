@@ -36,11 +36,12 @@ class Subject:
     """Something that can be called again and again.
 
     Attributes:
-        name: Up to 38 characters, for the table.
+        name: Up to 34 characters, for the table.
         call: One call; it may return the seconds that each of its stages took.
         against: Name of the subject that is its floor; its own name for one that has none.
         calls: Calls in a burst that count.
         dropped: Calls before them that do not.
+        prepare: Makes ready what a burst of so many calls needs; not timed.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Subject:
     against: str
     calls: int = 20
     dropped: int = 3
+    prepare: Callable[[int], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ async def measure(name: str, subjects: Sequence[Subject], pacing: Pacing) -> Rep
     shuffle = random.Random(pacing.seed)
     for _ in range(pacing.rounds):
         for subject in shuffle.sample(everybody, len(everybody)):
+            if subject.prepare is not None:
+                await subject.prepare(subject.dropped + subject.calls)
             _wait_busily(pacing.busy_wait_ms / 1000)
             await _burst(subject, samples[subject.name])
     rows = [_row(subject, samples) for subject in everybody]
@@ -193,14 +197,18 @@ def _row(subject: Subject, samples: Mapping[str, _Samples]) -> Row:
         against=subject.against,
         calls=len(mine.seconds),
         median_ms=statistics.median(mine.seconds) * 1000,
-        p95_ms=sorted(mine.seconds)[int(len(mine.seconds) * 0.95)] * 1000,
-        p99_ms=sorted(mine.seconds)[int(len(mine.seconds) * 0.99)] * 1000,
+        p95_ms=_quantile(mine.seconds, 0.95) * 1000,
+        p99_ms=_quantile(mine.seconds, 0.99) * 1000,
         ratio=ratio,
         ratio_low=low,
         ratio_high=high,
         stages={stage: statistics.median(took) * 1000 for stage, took in mine.stages.items()},
         bursts=[burst * 1000 for burst in mine.bursts],
     )
+
+
+def _quantile(seconds: Sequence[float], share: float) -> float:
+    return sorted(seconds)[int(len(seconds) * share)]
 
 
 def _machine() -> dict[str, object]:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import math
 import time
@@ -108,7 +107,8 @@ class Trail:
     async def at(self, stage: str) -> None:
         """Pass the boundary before a stage."""
         self._passed.append((stage, time.monotonic_ns()))
-        await self._boundary(stage, self.call_id)
+        if self._boundary is not pass_boundary:
+            await self._boundary(stage, self.call_id)
 
     def answer_by(self, when: float) -> None:
         """Let whoever waits for the answer wait until then, on the monotonic clock, and no longer."""
@@ -120,11 +120,11 @@ class Trail:
     @property
     def stages(self) -> tuple[StageTime, ...]:
         """The stages so far; the last one lasts until now."""
-        passed = [*self._passed, ("", time.monotonic_ns())]
-        return tuple(
-            StageTime(stage, (begun - self._began) // 1000, (end - begun) // 1000)
-            for (stage, begun), (_, end) in itertools.pairwise(passed)
-        )
+        times, end = [], time.monotonic_ns()
+        for stage, begun in reversed(self._passed):
+            times.append(StageTime(stage, (begun - self._began) // 1000, (end - begun) // 1000))
+            end = begun
+        return tuple(reversed(times))
 
     def record(self, state: CallState, error: CallError | None = None) -> CallRecord:
         """Say what the store should know now."""
@@ -155,7 +155,7 @@ class Trail:
             leases=tuple(self.leases),
             sandboxes=tuple(self.sandboxes),
             tool_log=self.tool_log,
-            marks=tuple(mark for mark in Mark if mark in self.marks),
+            marks=tuple(mark for mark in Mark if mark in self.marks) if self.marks else (),
         )
 
     def event(self, kind: str, error: CallError | None = None, **details: object) -> AuditEvent:
@@ -172,7 +172,7 @@ class Trail:
             "resolves": self.resolves,
             "grant": self.grant.grant_id if self.grant else "",
             "leases": [lease.facts() for lease in self.leases],
-            "marks": [mark.value for mark in Mark if mark in self.marks],
+            "marks": [mark.value for mark in Mark if mark in self.marks] if self.marks else [],
         }
         facts |= {name: fact for name, fact in optional.items() if fact}
         return AuditEvent(

@@ -1,4 +1,4 @@
-"""Who may wait for a sandbox, and whose is made next: fair by tenant, and refused at once where it is hopeless.
+"""Who may wait for a sandbox, and whose is made next: fair by tenant, refused at once where it is hopeless.
 
 Makers serve tenants in turn, so what one tenant asks for delays another's next sandbox by one making at most.
 A call's wait is told from that order before it waits. One that would wait too long is refused then and not

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxes.bubblewrap_launch import Order, launch
-from sandboxes.bubblewrap_measures import MEASURES, settings_for
+from sandboxes.bubblewrap_measures import MEASURES, Settings, settings_for
 from sandboxes.cgroups import find_cgroups
-from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.image_content import BUNDLE_FOLDER, LIBRARY_FOLDER
+from sandboxes.outcome import SandboxError, SandboxSpec
 from sandboxes.rootfs import ImageFailed
 from sandboxes.uids import allocate_uid
 
 _SECONDS = 180
+_SAID_BYTES = 800
 _UNCHECKED = "py_compile.PycInvalidationMode.UNCHECKED_HASH"
 _BASE = (
     "import compileall, glob, py_compile, sys;"
@@ -25,9 +28,12 @@ _BASE = (
     f" doraise=True, invalidation_mode={_UNCHECKED});"
     "sys.exit(not good)"
 )
+# A file of a dependency that does not compile (a template, say) fails when it is imported, if ever.
 _BUNDLE = (
-    "import compileall, py_compile, sys;"
-    f"sys.exit(not compileall.compile_dir('/opt/bundle', quiet=1, invalidation_mode={_UNCHECKED}))"
+    f"import compileall, py_compile, re, sys; M = {_UNCHECKED};"
+    f"library = '/{BUNDLE_FOLDER}/{LIBRARY_FOLDER}'; others = re.compile('^' + library + '/');"
+    "compileall.compile_dir(library, quiet=2, invalidation_mode=M);"
+    f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', rx=others, quiet=1, invalidation_mode=M))"
 )
 
 
@@ -44,28 +50,33 @@ class _Limits:
 
 
 def compile_folder(root: Path, bundle: Path | None) -> None:
-    """Compile a base, or a bundle on its base; `folders.Compile`.
+    """Compile a base where it is, or a bundle on its base; `folders.Compile`.
 
     Raises:
         ImageFailed: A file does not compile, or there is no sandbox for it.
     """
     uid = allocate_uid()
-    _give(root if bundle is None else bundle, uid)
+    _give(bundle or root, uid)
     # A base is compiled where it is; its root is the one thing that can be written.
-    measures = [measure for measure in MEASURES if bundle is not None or measure.name != "read-only-root"]
+    measures = [measure for measure in MEASURES if bundle or measure.name != "read-only-root"]
     settings = settings_for(SandboxSpec("", (), _Limits(), None, uid), measures)
-    program = ("/usr/bin/python3", "-I", "-S", "-c", _BASE if bundle is None else _BUNDLE)
+    settings.arguments += ["--setenv", "PYTHONHASHSEED", "0"]  # what is compiled must not depend on chance
+    program = ("/usr/bin/python3", "-P", "-s", "-S", "-c", _BUNDLE if bundle else _BASE)
+    folders = {f"/{BUNDLE_FOLDER}": bundle} if bundle else {}
+    with tempfile.TemporaryDirectory(prefix="toolcrib-") as name:
+        _run(Order(root, folders, program, Path(name) / "tmp", frozenset(folders)), settings)
+
+
+def _run(order: Order, settings: Settings) -> None:
     name = f"compile-{uuid.uuid4().hex}"
-    group = find_cgroups().make("compile", os.getpid(), name, settings.ceiling())
-    folders = {} if bundle is None else {"/opt/bundle": bundle}
-    tmp_folder = (root if bundle is None else bundle).parent / "tmp"
     try:
-        started = launch(Order(root, folders, program, tmp_folder, frozenset(folders)), settings, group)
-    except SandboxUnavailable as error:
+        group = find_cgroups().make("images", os.getpid(), name, settings.ceiling())
+        started = launch(order, settings, group)
+    except SandboxError as error:
         raise ImageFailed(f"byte-compiling failed: {error}") from error
     try:
         code = started.bwrap.wait(_SECONDS)
-        said = started.connected.recv(800).decode(errors="replace") + started.words()
+        said = started.connected.recv(_SAID_BYTES).decode(errors="replace") + started.words()
     except subprocess.TimeoutExpired as error:
         raise ImageFailed(f"byte-compiling did not end within {_SECONDS} s") from error
     finally:
@@ -74,11 +85,10 @@ def compile_folder(root: Path, bundle: Path | None) -> None:
         group.end()
         started.forget()
     if code != 0:
-        raise ImageFailed(f"byte-compiling failed: {said.strip()[-800:]}")
+        raise ImageFailed(f"byte-compiling failed: {said.strip()}")
 
 
 def _give(folder: Path, uid: int) -> None:
-    """Let the compiler write its files; the folder is sealed afterwards."""
-    for place, folders, _ in os.walk(folder):
-        for path in (Path(place), *(Path(place, name) for name in folders)):
-            os.chown(path, uid, uid, follow_symlinks=False)
+    """Let the compiler write beside the sources; nothing else is taken from there afterwards."""
+    for place, _, _ in os.walk(folder):
+        os.chown(place, uid, uid, follow_symlinks=False)

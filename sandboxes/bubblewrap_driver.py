@@ -30,6 +30,7 @@ from sandboxes.bubblewrap_sandbox import BubblewrapSandbox
 from sandboxes.cgroups import Cgroups, CgroupsUnfit, Group, find_cgroups
 from sandboxes.folders import Folders
 from sandboxes.hardening import ENTRYPOINT, SOCKET_FOLDER
+from sandboxes.image_content import BUNDLE_FOLDER
 from sandboxes.outcome import SandboxError, SandboxSpec, SandboxUnavailable
 from sandboxes.uids import allocate_uid
 
@@ -185,7 +186,7 @@ class BubblewrapDriver:
         settings = settings_for(spec, self._measures)
         try:
             image = self._folders.find(spec.image_id)
-            folders = {} if image.bundle is None else {"/opt/bundle": image.bundle}
+            folders = {} if image.bundle is None else {f"/{BUNDLE_FOLDER}": image.bundle}
             if spec.socket_dir is not None:
                 folders[SOCKET_FOLDER] = spec.socket_dir
             command = (*ENTRYPOINT, *spec.command)

@@ -71,7 +71,7 @@ class DockerDriver:
             clock: UTC.
         """
         self._engine, self._installation, self._epoch = engine, installation, epoch
-        self._runtime, self._measures, self._clock = runtime, tuple(measures), clock
+        self.runtime, self._measures, self._clock = runtime, tuple(measures), clock
         self._api = EngineApi(engine)
         self._live: dict[str, DockerSandbox] = {}
         self._owed: set[str] = set()
@@ -81,12 +81,12 @@ class DockerDriver:
     @property
     def name(self) -> str:
         """What settings and people call it."""
-        return self._runtime.name
+        return self.runtime.name
 
     @property
     def overhead_mib(self) -> int:
         """Memory that a sandbox takes beside its limit."""
-        return self._runtime.overhead_mib + _BASE_OVERHEAD_MIB
+        return self.runtime.overhead_mib + _BASE_OVERHEAD_MIB
 
     async def start(self) -> EngineInfo:
         """Make sure that the engine is there and fit.
@@ -96,8 +96,8 @@ class DockerDriver:
             EngineUnfit: It cannot keep what the hardening promises, or does not have the runtime.
         """
         info = await asyncio.to_thread(self._engine.check)
-        if self._runtime.runtime not in info.runtimes:
-            raise EngineUnfit(f"the engine has no runtime {self._runtime.runtime}; see docs/runtimes.md")
+        if self.runtime.runtime not in info.runtimes:
+            raise EngineUnfit(f"the engine has no runtime {self.runtime.runtime}; see docs/runtimes.md")
         return info
 
     async def ping(self) -> EngineInfo:
@@ -138,9 +138,9 @@ class DockerDriver:
         self._live[name] = sandbox
         labels = {LABEL_INSTALLATION: self._installation, LABEL_EPOCH: str(self._epoch)}
         try:
-            config = container_config(spec, labels, self._measures, self._runtime, self._cgroup_parent)
+            config = container_config(spec, labels, self._measures, self.runtime, self._cgroup_parent)
             try:
-                await sandbox.make(config, self._engine.socket_path, self._runtime.birth_flags)
+                await sandbox.make(config, self._engine.socket_path, self.runtime.birth_flags)
             except StreamBroken as error:
                 raise SandboxUnavailable(str(error)) from error
             yield sandbox

@@ -1,18 +1,17 @@
 """Images without an engine: unpacked folders, each known by what is in it.
 
-    <cache>/folders/<64 digits>/root       a base: what write_rootfs gives, byte-compiled
-    <cache>/folders/<64 digits>/bundle     a bundle: what is mounted at /opt/bundle on its base
-    <cache>/folders/<64 digits>/image.json the kind, and a bundle's base
+    <cache>/folders/<64 digits>/content    a base's root, or what a bundle adds to it
+    <cache>/folders/<64 digits>/image.json a bundle's base; null for a base
     <cache>/folders/keys/<key>             the id of what was built of these parts
 
 Rules:
-    * an id is "sha256:" and the digest of every path, mode, link and byte in the folder, and of the base's id:
-      two builds of the same parts have the same id, a changed folder has another one (`verify`);
+    * an id is "sha256:" and the digest of every path, mode, link and byte, and of the base's id: two builds of
+      the same parts have the same id, a changed folder has another one (`verify`);
     * a finished folder appears by one rename, and one builder works at a time: half an image is never found;
     * everything belongs to root, and only root can pass the folder that they are in. A sandbox gets them
       read-only, by descriptor;
-    * archives are unpacked by tarfile's data filter. The compiler runs in a sandbox without network, because
-      a bundle's source is another party's.
+    * files are unpacked by tarfile's data filter. The compiler runs in a sandbox without network, because a
+      bundle's source is another party's; only the compiled files that were expected come back from it.
 """
 
 from __future__ import annotations
@@ -31,13 +30,23 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import IO, Protocol, cast
 
-from sandboxes.rootfs import ImageFailed, OnStep, content_key, write_rootfs
+from sandboxes.image_content import (
+    BUNDLE_FOLDER,
+    LIBRARY_FOLDER,
+    Entry,
+    Tree,
+    files_below,
+    write_layer,
+)
+from sandboxes.image_wheels import MAX_LIBRARY_BYTES, check_names
+from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
 MAX_BUNDLE_BYTES = 32 * 1024 * 1024
 
 _VERSION = b"toolcrib-folder-1"  # raise it when the way of building or naming changes
+_MAX_COMPILED_BYTES = 512 * 1024 * 1024
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
@@ -50,8 +59,8 @@ class Compile(Protocol):
         """Compile a base, or a bundle on its base.
 
         Args:
-            root: The base's folder; it is compiled when there is no bundle.
-            bundle: The bundle's folder.
+            root: The base's root; it is compiled when there is no bundle.
+            bundle: What is mounted at /opt/bundle.
 
         Raises:
             ImageFailed: A file does not compile.
@@ -65,11 +74,13 @@ class FolderImage:
     Attributes:
         image_id: "sha256:…" of its content.
         root: What becomes the root.
+        base_id: A bundle's base; None for a base.
         bundle: What is mounted at /opt/bundle; None for a base.
     """
 
     image_id: str
     root: Path
+    base_id: str | None
     bundle: Path | None
 
 
@@ -98,25 +109,22 @@ class Folders:
         Raises:
             ImageFailed: It could not be made; says why.
         """
-        key = hashlib.sha256(_VERSION + content_key(extras).encode()).hexdigest()
 
-        def fill(folder: Path) -> None:
-            archive = folder / "base.tar"
-            write_rootfs(archive, self._cache_dir, on_step, extras)
-            on_step("unpacking the base image")
-            _unpack(archive, folder / "root")
-            archive.unlink()
+        def compiled(work: Path) -> Tree:
+            tree = _plain(make_rootfs(self._cache_dir, on_step, extras))
+            _write(tree, work)
             on_step("byte-compiling the base image")
-            self._compile(folder / "root", None)
+            self._compile(work, None)
+            return tree | _read_compiled(tree, work)
 
-        return self._built(key, None, fill)
+        return self._built(_key(content_key(extras)), None, compiled)
 
     def build_bundle(self, base_id: str, files: Mapping[str, bytes]) -> str:
         """Make the image of one bundle unless it is there.
 
         Args:
             base_id: The base image's id.
-            files: Handler and generated code, by path under /opt/bundle.
+            files: Handler, generated code and dependencies, by path under /opt/bundle.
 
         Returns:
             The image's id.
@@ -126,16 +134,14 @@ class Folders:
         """
         _check_files(files)
         base = self.find(base_id)
-        key = _bundle_key(base_id, files)
 
-        def fill(folder: Path) -> None:
-            for name, data in files.items():
-                file = folder / "bundle" / name
-                file.parent.mkdir(parents=True, exist_ok=True)
-                file.write_bytes(data)
-            self._compile(base.root, folder / "bundle")
+        def compiled(work: Path) -> Tree:
+            tree = files_below(BUNDLE_FOLDER, files)
+            _write(tree, work)
+            self._compile(base.root, work / BUNDLE_FOLDER)
+            return tree | _read_compiled(tree, work)
 
-        return self._built(key, base_id, fill)
+        return self._built(_key(base_id, *sorted(files.items())), base_id, compiled)
 
     def find(self, image_id: str) -> FolderImage:
         """Find an image.
@@ -145,14 +151,14 @@ class Folders:
         """
         if not _ID.fullmatch(image_id):
             raise ImageFailed(f"{image_id!r}: is no image id; one begins with sha256:")
-        folder = self._folder(image_id)
+        content = self._folder(image_id) / "content"
         try:
-            base_id = json.loads((folder / "image.json").read_text())["base"]
+            base_id = json.loads((content.parent / "image.json").read_text())["base"]
         except FileNotFoundError as error:
             raise ImageFailed(f"image {image_id[:19]} is not in {self._place}: build it again") from error
         if base_id is None:
-            return FolderImage(image_id, folder / "root", None)
-        return FolderImage(image_id, self.find(base_id).root, folder / "bundle")
+            return FolderImage(image_id, content, None, None)
+        return FolderImage(image_id, self.find(base_id).root, base_id, content / BUNDLE_FOLDER)
 
     def mount_point(self, name: str) -> Path:
         """Give a path that is free, where something may be mounted for a moment."""
@@ -161,17 +167,16 @@ class Folders:
     def verify(self, image_id: str) -> bool:
         """Tell whether an image and its base still are what their ids say; reads every file of them."""
         image = self.find(image_id)
-        if image.bundle is None:
-            return _digest(image.root, None) == image_id
-        base_id = f"sha256:{image.root.parent.name}"
-        return self.verify(base_id) and _digest(image.bundle, base_id) == image_id
+        if image.base_id is not None and not self.verify(image.base_id):
+            return False
+        return _digest(_read(self._folder(image_id) / "content"), image.base_id) == image_id
 
     def list(self) -> list[FolderImage]:
         """List the images that are there."""
         if not self._place.is_dir():
             return []
-        names = sorted(entry.name for entry in self._place.iterdir())
-        return [self.find(f"sha256:{name}") for name in names if _ID.fullmatch(f"sha256:{name}")]
+        ids = sorted(f"sha256:{entry.name}" for entry in self._place.iterdir())
+        return [self.find(image_id) for image_id in ids if _ID.fullmatch(image_id)]
 
     def remove(self, image_id: str) -> None:
         """Remove an image; a sandbox that has it keeps what it has open, and no more.
@@ -179,9 +184,9 @@ class Folders:
         Raises:
             ImageFailed: It is not there, or bundles stand on it.
         """
-        image = self.find(image_id)
+        self.find(image_id)
         for other in self.list():
-            if image.bundle is None and other.root == image.root and other.bundle is not None:
+            if other.base_id == image_id:
                 raise ImageFailed(f"image {other.image_id[:19]} stands on {image_id[:19]}: remove that first")
         with self._locked():
             doomed = Path(tempfile.mkdtemp(prefix="removed-", dir=self._place))
@@ -191,30 +196,29 @@ class Folders:
     def _folder(self, image_id: str) -> Path:
         return self._place / image_id.removeprefix("sha256:")
 
-    def _built(self, key: str, base_id: str | None, fill: Callable[[Path], None]) -> str:
+    def _built(self, key: str, base_id: str | None, compiled: Callable[[Path], Tree]) -> str:
         """Give the id of what was built of these parts, or build it."""
         try:
             with self._locked():
                 kept = self._place / "keys" / key
                 if kept.is_file() and (self._folder(kept.read_text()) / "image.json").is_file():
                     return kept.read_text()
-                image_id = self._make(base_id, fill)
+                image_id = self._make(base_id, compiled)
                 _write_at_once(kept, image_id)
                 return image_id
         except OSError as error:
             raise ImageFailed(f"an image cannot be made in {self._place}: {error}") from error
 
-    def _make(self, base_id: str | None, fill: Callable[[Path], None]) -> str:
+    def _make(self, base_id: str | None, compiled: Callable[[Path], Tree]) -> str:
         folder = Path(tempfile.mkdtemp(prefix="partial-", dir=self._place))
         try:
-            content = folder / ("root" if base_id is None else "bundle")
-            content.mkdir()
-            fill(folder)
-            _seal(content)
-            image_id = _digest(content, base_id)
-            (folder / "image.json").write_text(json.dumps({"base": base_id}))
+            (folder / "work").mkdir()
+            tree = _plain(compiled(folder / "work"))
+            image_id = _digest(tree, base_id)
+            _write(tree, folder / "image" / "content")
+            (folder / "image" / "image.json").write_text(json.dumps({"base": base_id}))
             if not self._folder(image_id).exists():
-                folder.rename(self._folder(image_id))
+                (folder / "image").rename(self._folder(image_id))
             return image_id
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -231,56 +235,91 @@ class Folders:
             yield
 
 
-def _unpack(archive: Path, target: Path) -> None:
+def _plain(tree: Tree) -> Tree:
+    """Give the same tree with one mode for each kind, all folders named, and links that lead from their place."""
+    above = {str(parent) for name in tree for parent in PurePosixPath(name).parents} - {"."}
+    whole = dict.fromkeys(above, Entry(is_folder=True)) | tree
+    return {name: _plain_entry(name, entry) for name, entry in whole.items()}
+
+
+def _plain_entry(name: str, entry: Entry) -> Entry:
+    if entry.is_folder:
+        return Entry(mode=0o755, is_folder=True)
+    if not entry.target:
+        return Entry(entry.data, mode=0o755 if entry.mode & 0o100 else 0o644)
+    target = entry.target
+    if target.startswith("/"):  # its own root is meant, not the host's
+        target = "../" * (len(PurePosixPath(name).parts) - 1) + target.lstrip("/")
+    return Entry(target=target, mode=0o777)
+
+
+def _write(tree: Tree, folder: Path) -> None:
+    """Write a tree to the disk, as root's.
+
+    Raises:
+        ImageFailed: An entry leads out of the folder, or this Python cannot tell.
+    """
     if not hasattr(tarfile, "data_filter"):
         raise ImageFailed("this Python cannot unpack safely: use 3.11.4 or later")
-    try:
-        with tarfile.open(archive) as members:
-            members.extractall(target, filter=_within)
-    except tarfile.FilterError as error:
-        raise ImageFailed(f"{archive.name} is not safe to unpack: {error}") from error
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile() as archive:
+        write_layer(tree, cast(IO[bytes], archive))
+        archive.seek(0)
+        try:
+            with tarfile.open(fileobj=archive) as members:
+                members.extractall(folder, filter="data")
+        except tarfile.FilterError as error:
+            raise ImageFailed(f"an image's files are not safe to unpack: {error}") from error
+    for name, entry in tree.items():
+        if not entry.target:
+            (folder / name).chmod(entry.mode)
 
 
-def _within(member: tarfile.TarInfo, target: str) -> tarfile.TarInfo | None:
-    """Tarfile's data filter, for an archive whose absolute links mean its own root."""
-    if member.issym() and member.linkname.startswith("/"):
-        up = "../" * (len(PurePosixPath(member.name).parts) - 1)
-        member = member.replace(linkname=up + member.linkname.lstrip("/"), deep=False)
-    return tarfile.data_filter(member, target)
-
-
-def _seal(content: Path) -> None:
-    """Give everything to root, with one of two modes; refuse what an image does not have."""
-    for path in [content, *_walk(content)]:
-        mode = path.lstat().st_mode
-        os.chown(path, 0, 0, follow_symlinks=False)
-        if stat.S_ISDIR(mode):
-            path.chmod(0o755)
-        elif stat.S_ISREG(mode):
-            path.chmod(0o755 if mode & 0o100 else 0o644)
-        elif not stat.S_ISLNK(mode):
-            raise ImageFailed(f"{path.relative_to(content)}: is no file, folder or link")
-
-
-def _digest(content: Path, base_id: str | None) -> str:
-    digest = hashlib.sha256(_VERSION + (base_id or "").encode())
-    for path in _walk(content):
-        mode = path.lstat().st_mode
-        if stat.S_ISLNK(mode):
-            data = os.fsencode(path.readlink())
-        else:
+def _read(folder: Path) -> Tree:
+    """Read a tree from the disk; links are not followed, and what is no file, folder or link is an empty file."""
+    tree: Tree = {}
+    for place, folders, files in os.walk(folder):
+        for path in (Path(place, name) for name in (*folders, *files)):
+            mode = path.lstat().st_mode
+            target = os.readlink(path) if stat.S_ISLNK(mode) else ""
             data = path.read_bytes() if stat.S_ISREG(mode) else b""
-        for part in (os.fsencode(path.relative_to(content)), oct(mode).encode(), data):
-            digest.update(len(part).to_bytes(8, "big") + part)
-    return f"sha256:{digest.hexdigest()}"
+            name = str(path.relative_to(folder))
+            tree[name] = Entry(data, target, stat.S_IMODE(mode), stat.S_ISDIR(mode))
+    return tree
 
 
-def _walk(content: Path) -> list[Path]:
-    """List everything below a folder, sorted, without following links."""
-    found = (
-        Path(place, name) for place, folders, files in os.walk(content) for name in (*folders, *files)
-    )
-    return sorted(found, key=os.fsencode)
+def _read_compiled(tree: Tree, work: Path) -> Tree:
+    """Read the compiled files of a tree's sources, and nothing else that may be there."""
+    found: Tree = {}
+    left = _MAX_COMPILED_BYTES
+    real = work.resolve()
+    for source in (PurePosixPath(name) for name in tree if name.endswith(".py")):
+        for name in (f"__pycache__/{source.stem}.cpython-311.pyc", f"{source.stem}.pyc"):
+            path = real / source.parent / name
+            if path.is_symlink() or not path.is_file() or path.resolve() != path:
+                continue  # a compiler that was tricked could have left a link
+            left -= path.stat().st_size
+            if left < 0:
+                raise ImageFailed("byte-compiling made more than an image may have")
+            found[str(source.parent / name)] = Entry(path.read_bytes())
+    return found
+
+
+def _digest(tree: Tree, base_id: str | None) -> str:
+    lines: list[object] = [base_id or ""]
+    for name in sorted(tree):
+        entry = tree[name]
+        lines += [name, oct(entry.mode), entry.is_folder, entry.target, entry.data]
+    return f"sha256:{_key(*lines)}"
+
+
+def _key(*parts: object) -> str:
+    digest = hashlib.sha256(_VERSION)
+    for part in parts:
+        for piece in part if isinstance(part, tuple) else (part,):
+            data = piece if isinstance(piece, bytes) else str(piece).encode("utf-8", "surrogateescape")
+            digest.update(len(data).to_bytes(8, "big") + data)
+    return digest.hexdigest()
 
 
 def _write_at_once(file: Path, text: str) -> None:
@@ -296,13 +335,14 @@ def _check_files(files: Mapping[str, bytes]) -> None:
         path = PurePosixPath(name)
         if not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
             raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
-    size = sum(len(data) for data in files.values())
-    if size > MAX_BUNDLE_BYTES:
-        raise ImageFailed(f"the bundle's files are {size} bytes; the most is {MAX_BUNDLE_BYTES}")
+        if any(str(parent) in files for parent in path.parents):
+            raise ImageFailed(f"{name!r}: is below what is a file itself")
+    library = {name for name in files if name.startswith(f"{LIBRARY_FOLDER}/")}
+    check_names(name.removeprefix(f"{LIBRARY_FOLDER}/") for name in library)
+    _check_size("files", sum(len(files[name]) for name in files.keys() - library), MAX_BUNDLE_BYTES)
+    _check_size("dependencies", sum(len(files[name]) for name in library), MAX_LIBRARY_BYTES)
 
 
-def _bundle_key(base_id: str, files: Mapping[str, bytes]) -> str:
-    digest = hashlib.sha256(_VERSION)
-    for part in (base_id.encode(), *(part for name in sorted(files) for part in (name.encode(), files[name]))):
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()
+def _check_size(what: str, size: int, most: int) -> None:
+    if size > most:
+        raise ImageFailed(f"the bundle's {what} are {size} bytes; the most is {most}")

@@ -10,7 +10,7 @@ Rules of the digest (raise `_FORM` when they change):
     * lines are sorted by path; the digest is SHA-256 over them;
     * what the engine itself puts into every container (`ENGINE_PLACES`) is left out: no sandbox ever sees
       what an image has there;
-    * what a bundle adds (below `BUNDLE_PLACES`) is summed up apart from the base that it stands on.
+    * what a bundle adds (below `BUNDLE_FOLDER`) is summed up apart from the base that it stands on.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ from pathlib import PurePosixPath
 from typing import IO, Any, cast
 
 BUNDLE_FOLDER = "opt/bundle"
-BUNDLE_LIBRARY = "usr/local/lib/python3.11/dist-packages"
-"""Where a bundle's own dependencies are: Python looks there last, after the SDK and its own library."""
-BUNDLE_PLACES = (BUNDLE_FOLDER, BUNDLE_LIBRARY)
+LIBRARY_FOLDER = "site-packages"
+"""Where in its folder a bundle's dependencies are. No module and no proto package can have that name."""
 
 ENGINE_PLACES = (
     ".dockerenv",
@@ -204,15 +203,10 @@ def plain_name(name: str) -> str:
     return "" if name in (".", "./", "/") else name.removeprefix("./").strip("/")
 
 
-def is_bundles(name: str) -> bool:
-    """Tell whether a path is below one of the places where a bundle adds something."""
-    return any(name.startswith(f"{place}/") for place in BUNDLE_PLACES)
-
-
 def _digests(lines: Mapping[str, bytes]) -> Content:
     parts = [hashlib.sha256(_FORM), hashlib.sha256(_FORM)]
     for name in sorted(lines):
-        parts[is_bundles(name)].update(lines[name])
+        parts[name.startswith(f"{BUNDLE_FOLDER}/")].update(lines[name])
     return Content(base=parts[0].hexdigest(), bundle=parts[1].hexdigest())
 
 

@@ -25,7 +25,7 @@ from sandboxes import image_store
 from sandboxes.engine import Engine
 from sandboxes.image_content import (
     BUNDLE_FOLDER,
-    BUNDLE_LIBRARY,
+    LIBRARY_FOLDER,
     Tree,
     as_file,
     files_below,
@@ -46,11 +46,10 @@ from sandboxes.image_store import (
     engine_errors,
     image_name,
 )
-from sandboxes.image_wheels import check_names, keep
+from sandboxes.image_wheels import MAX_LIBRARY_BYTES, check_names, keep
 from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
 MAX_BUNDLE_BYTES = 32 * 1024 * 1024
-NO_LIBRARY: Mapping[str, bytes] = {}
 
 _VERSION = "2"  # raise it when the way of building bundles' images changes
 _COMPILE_SECONDS = 180
@@ -67,8 +66,9 @@ _COMPILE_BASE = (
 # A file of a library that does not compile (a template, say) fails when it is imported, if ever.
 _COMPILE_BUNDLE = (
     "import compileall, py_compile, sys; M = py_compile.PycInvalidationMode.UNCHECKED_HASH;"
-    f"compileall.compile_dir('/{BUNDLE_LIBRARY}', quiet=2, invalidation_mode=M);"
-    f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', quiet=1, invalidation_mode=M))"
+    f"import re; library = '/{BUNDLE_FOLDER}/{LIBRARY_FOLDER}'; others = re.compile('^' + library + '/');"
+    "compileall.compile_dir(library, quiet=2, invalidation_mode=M);"
+    f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', rx=others, quiet=1, invalidation_mode=M))"
 )
 _BASE_FOLDERS = ("usr/lib/python3.11", "opt/toolcrib")
 
@@ -117,7 +117,6 @@ def build_bundle(
     base_id: str,
     bundle: str,
     files: Mapping[str, bytes],
-    library: Mapping[str, bytes] = NO_LIBRARY,
     *,
     afresh: bool = False,
 ) -> str:
@@ -127,8 +126,8 @@ def build_bundle(
         engine: Where it is made.
         base_id: The base image's id.
         bundle: Its name, for a label.
-        files: Handler and generated code, by path under /opt/bundle.
-        library: Its dependencies, by path under the folder that is last on Python's path.
+        files: Handler, generated code, and under "site-packages/" its dependencies, by path under
+            /opt/bundle.
         afresh: Build it though it is there; the same content gives the same id.
 
     Returns:
@@ -137,18 +136,18 @@ def build_bundle(
     Raises:
         ImageFailed: A path is not usable, a file does not compile, or the engine refused; nothing is left.
     """
-    _check_files(files, library)
+    _check_files(files)
     repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower()).strip('-')}"
     with engine_errors(f"the image of bundle {bundle}"):
         base = _find_base(engine, base_id)
-        key = _bundle_key(base.id, bundle, files, library)
+        key = _bundle_key(base.id, bundle, files)
         name = image_name(repository, key)
         found = image_store.inspect(engine, name)
         if found is not None and not afresh and _is_bundle(found, base, key):
             return found.id
-        tree = files_below(BUNDLE_FOLDER, files) | files_below(BUNDLE_LIBRARY, library)
+        tree = files_below(BUNDLE_FOLDER, files)
         with _compiled(engine, base.id, _COMPILE_BUNDLE, tree) as container:
-            tree |= _read_compiled(engine, container, tree, (BUNDLE_FOLDER, BUNDLE_LIBRARY))
+            tree |= _read_compiled(engine, container, tree, (BUNDLE_FOLDER,))
         labels = {
             LABEL_BUNDLE: key,
             LABEL_BUNDLE_NAME: bundle,
@@ -239,10 +238,8 @@ def _read_compiled(engine: Engine, container: str, tree: Tree, folders: Sequence
             tree_there = read_tree(as_file(chunks), names, _MAX_COMPILED_BYTES)
         except ValueError as error:
             raise ImageFailed(f"byte-compiling failed: {error}") from error
-        plain = {
-            name: entry for name, entry in tree_there.items() if not entry.target and not entry.is_folder
-        }
-        found |= files_below(above, {name: entry.data for name, entry in plain.items()})
+        plain = {name: entry.data for name, entry in tree_there.items() if entry.is_file}
+        found |= files_below(above, plain)
     return found
 
 
@@ -271,34 +268,32 @@ def _builder(image: str, program: str) -> dict[str, Any]:
     }
 
 
-def _check_files(files: Mapping[str, bytes], library: Mapping[str, bytes]) -> None:
+def _check_files(files: Mapping[str, bytes]) -> None:
     if not files:
         raise ImageFailed("the bundle has no handler files")
-    for names in (files, library):
-        for name in names:
-            path = PurePosixPath(name)
-            if (
-                not path.parts
-                or path.is_absolute()
-                or ".." in path.parts
-                or str(path) != name
-                or "\0" in name
-            ):
-                raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
-            if any(str(parent) in names for parent in path.parents):
-                raise ImageFailed(f"{name!r}: is below what is a file itself")
-        check_names(names)
-    size = sum(len(data) for data in files.values())
-    if size > MAX_BUNDLE_BYTES:
-        raise ImageFailed(f"the bundle's files are {size} bytes; the most is {MAX_BUNDLE_BYTES}")
+    for name in files:
+        path = PurePosixPath(name)
+        is_inside = path.parts and not path.is_absolute() and ".." not in path.parts
+        if not is_inside or str(path) != name or "\0" in name:
+            raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
+        if any(str(parent) in files for parent in path.parents):
+            raise ImageFailed(f"{name!r}: is below what is a file itself")
+    library = {name for name in files if name.startswith(f"{LIBRARY_FOLDER}/")}
+    check_names(files.keys() - library)
+    check_names(name.removeprefix(f"{LIBRARY_FOLDER}/") for name in library)
+    _check_size("files", sum(len(files[name]) for name in files.keys() - library), MAX_BUNDLE_BYTES)
+    _check_size("dependencies", sum(len(files[name]) for name in library), MAX_LIBRARY_BYTES)
 
 
-def _bundle_key(base_id: str, bundle: str, files: Mapping[str, bytes], library: Mapping[str, bytes]) -> str:
+def _check_size(what: str, size: int, most: int) -> None:
+    if size > most:
+        raise ImageFailed(f"the bundle's {what} are {size} bytes; the most is {most}")
+
+
+def _bundle_key(base_id: str, bundle: str, files: Mapping[str, bytes]) -> str:
     digest = hashlib.sha256()
     parts = [_VERSION.encode(), base_id.encode(), bundle.encode()]
-    for content in (files, library):
-        parts += [b"%d" % len(content)]
-        parts += [part for name in sorted(content) for part in (name.encode(), content[name])]
+    parts += [part for name in sorted(files) for part in (name.encode(), files[name])]
     for part in parts:
         digest.update(len(part).to_bytes(8, "big") + part)
     return digest.hexdigest()

@@ -8,7 +8,8 @@
 
 Rules:
 1. A sandbox is handed to one call at most, of exactly its own kind, and ends after it.
-2. At most `makers` are made at once: first those that calls wait for, then stock; tenants in turn.
+2. At most `makers` are made at once: first those that calls wait for, then stock; tenants in turn. Stock that
+   is not short is filled up in quiet moments: to make one costs the calls that run their processor.
 3. Stock follows demand (sandboxes/pool_size.py), shrinks when nobody calls, down to nothing, and is bounded
    in number and by memory. What waits gives way to what runs.
 4. What waits is looked at all the time (sandboxes/pool_review.py). What is dead, old, busy, not wanted any
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
@@ -27,6 +29,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from sandboxes.admission import NoPlace, Turns, count_waiting, find_wait
 from sandboxes.nests import Nest
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.pool_place import Place
 from sandboxes.pool_size import Mean, PoolTerms, find_stock, idle_mib, running_mib, share_out
 from sandboxes.pool_stock import Holder, Kind, Shelf, Ticket
 from sandboxes.pool_watch import PoolWatch, Silence, Why
@@ -40,46 +43,7 @@ WARM_UP_SECONDS = 20.0
 FIRST_GUESS_SECONDS = 0.2
 COLD_IDLE_SECONDS = 30.0
 """A sandbox that is made for a call waits for it this long at least, whatever the pool's idle age."""
-_ATTEMPTS = 3  # a sandbox may die between the moment at which it is taken and the one at which it is used
-
-
-class Place:
-    """What one call has of the pool: a sandbox, or the right to one that is made for it."""
-
-    def __init__(self, pool: Pool, shelf: Shelf, holder: Holder | None, charge_mib: int) -> None:
-        self.charge_mib = charge_mib
-        self._pool, self._shelf, self._holder = pool, shelf, holder
-        self._ticket = None if holder else pool.enqueue(shelf)
-        self._left = False
-
-    async def sandbox(self) -> tuple[Sandbox, Nest | None]:
-        """Wait for the sandbox, and get its nest with it.
-
-        Raises:
-            SandboxUnavailable: It could not be made.
-        """
-        for _ in range(_ATTEMPTS):
-            if self._ticket is not None:
-                self._holder = await self._ticket.got
-                self._ticket = None
-            holder = self._holder
-            assert holder is not None, "a place has a sandbox or a ticket for one"
-            if holder.is_fit and holder.sandbox is not None:
-                return holder.sandbox, holder.nest
-            holder.release()
-            self._holder, self._ticket = None, self._pool.enqueue(self._shelf)
-        raise SandboxUnavailable("three sandboxes in a row ended before they were used")
-
-    def leave(self) -> None:
-        """Let the sandbox end. It does so behind the caller's back; a used one is ended by then."""
-        if self._left:
-            return
-        self._left = True
-        if self._ticket is not None:
-            self._holder = self._ticket.drop()
-        if self._holder is not None:
-            self._holder.release()
-        self._pool.free(self)
+QUIET_SECONDS = 0.05
 
 
 class Pool:
@@ -117,17 +81,14 @@ class Pool:
         self._make = Mean(FIRST_GUESS_SECONDS)
         self._calls, self._stock = Turns(), Turns()
         self._closed = False
+        self._last_taken = -math.inf
+        self._alarm: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> list[str]:
         """The container ids of those that wait."""
         held = [holder.sandbox for shelf in list(self.shelves.values()) for holder in list(shelf.idle)]
         return [sandbox.container_id for sandbox in held if sandbox is not None]
-
-    @property
-    def is_still(self) -> bool:
-        """Whether nothing is being made, runs or ends."""
-        return len(self._holders) == len(self.idle)
 
     def serves(self, isolation: str) -> bool:
         """Tell whether there is a driver for a class."""
@@ -146,7 +107,7 @@ class Pool:
             )
         if self._closed:
             raise SandboxUnavailable("the pool is closed")
-        now = self.clock()
+        now = self._last_taken = self.clock()
         shelf = self._shelf(kind)
         shelf.demand.note(now)
         try:
@@ -163,7 +124,7 @@ class Pool:
         if self._closed:
             ticket.got.set_exception(SandboxUnavailable("the pool is closed"))
             return ticket
-        shelf.waiting.append(ticket)
+        self.shelves.setdefault(shelf.kind, shelf).waiting.append(ticket)
         self.schedule()
         return ticket
 
@@ -198,15 +159,22 @@ class Pool:
         holder.release()
         self.watch.ended(shelf.kind, why)
 
-    def empty(self) -> None:
-        """End all that wait or are being made as stock. What calls have or wait for stays."""
-        for shelf in self.shelves.values():
-            for holder in list(shelf.idle):
-                self.end_idle(shelf, holder, Why.NOT_WANTED)
+    def forget_unused(self) -> None:
+        """Keep no shelf of what nobody has asked for in a long while."""
+        now = self.clock()
+        for kind, shelf in list(self.shelves.items()):
+            used = shelf.idle or shelf.waiting or shelf.making
+            if not used and now - shelf.demand.last >= self.terms.idle_seconds:
+                del self.shelves[kind]
+        tenants = {kind.tenant for kind in self.shelves}
+        self._calls.forget(tenants)
+        self._stock.forget(tenants)
 
     async def close(self) -> None:
         """End every sandbox, and wait until none is left; calls that wait are told."""
         self._closed = True
+        if self._alarm is not None:
+            self._alarm.cancel()
         for shelf in self.shelves.values():
             while shelf.fail_first(SandboxUnavailable("the broker is shutting down")):
                 pass
@@ -249,9 +217,8 @@ class Pool:
             return  # one is on its way that nobody waits for
         makers = self.terms.makers
         waiting = count_waiting(self.shelves.values())
-        wait = find_wait(
-            shelf.kind.tenant, waiting, makers - self._making, makers, max(self._make.seconds, shelf.make.seconds)
-        )
+        free = makers - self._making
+        wait = find_wait(shelf.kind.tenant, waiting, free, makers, self._make.seconds)
         if wait > min(self.terms.max_wait_seconds, patience_seconds):
             raise NoPlace(f"a sandbox would be begun in {wait:.1f} s only", wait)
 
@@ -283,17 +250,25 @@ class Pool:
             return shelf
         if not self.terms.max_idle:
             return None
-        now, wants = self.clock(), self.wants()
-        short = [
-            self.shelves[kind]
-            for kind, wanted in wants.items()
-            if self.shelves[kind].stock < wanted and now >= self.shelves[kind].rests_until
-        ]
-        shelf = self._stock.choose(short)
+        wants = self.wants()
+        shelf = self._stock.choose(self._find_short(wants))
         if shelf is None or not self._has_room_for_stock(shelf, wants):
             return None
         self._stock.note(shelf)
         return shelf
+
+    def _find_short(self, wants: Mapping[Kind, int]) -> list[Shelf]:
+        """Find what is to be filled up now; while calls come, only what is down to its half."""
+        now = self.clock()
+        quiet = now - self._last_taken >= QUIET_SECONDS
+        if not quiet and (self._alarm is None or self._alarm.when() <= asyncio.get_running_loop().time()):
+            self._alarm = asyncio.get_running_loop().call_later(QUIET_SECONDS, self.schedule)
+        return [
+            shelf
+            for kind, shelf in self.shelves.items()
+            if now >= shelf.rests_until
+            and shelf.stock < (wants.get(kind, 0) if quiet else (wants.get(kind, 0) + 1) // 2)
+        ]
 
     def _has_room_for_stock(self, shelf: Shelf, wants: Mapping[Kind, int]) -> bool:
         """See that one more may wait; one that is over its kind's share gives way."""
@@ -313,39 +288,48 @@ class Pool:
         shelf.making += 1
         self._making += 1
         self._holders.add(holder)
-        # It may become stock; only one that is begun for a call has to wait as long as a call's mint may take.
+        # One that is begun for a call has to wait as long as that call's mint may take.
         idle = max(self.terms.idle_seconds, COLD_IDLE_SECONDS if shelf.waiting else 0.0)
         holder.task = asyncio.create_task(self._hold(shelf, holder, idle), name=f"sandbox {holder.number}")
+        holder.task.add_done_callback(lambda _: self._forget(shelf, holder))
 
     async def _hold(self, shelf: Shelf, holder: Holder, idle_seconds: float) -> None:
         """Hold one sandbox from its making to its end."""
-        began, making = self.clock(), True
-
-        def finish_making(*, warm: bool) -> None:
-            nonlocal making
-            making = False
-            self._note_made(shelf, self.clock() - began, warm=warm)
-            holder.mark_made()
-            self.schedule()
-
+        began = self.clock()
         try:
             async with AsyncExitStack() as stack:
                 sandbox = await self._make_one(holder, stack, idle_seconds)
-                if shelf.hand_over(holder):
-                    finish_making(warm=False)
-                else:
+                if not shelf.hand_over(holder) and self._may_wait(holder):
                     await self._warm_up(shelf, sandbox)
                     self._offer(shelf, holder)
-                    finish_making(warm=True)
+                self._end_making(shelf, holder)
+                seconds = self.clock() - began
+                shelf.make.note(seconds)
+                self._make.note(seconds)
+                self.watch.made(shelf.kind, seconds, warm=not holder.taken)
+                self.schedule()
                 await holder.over.wait()
         except Exception as error:
-            self._note_failure(shelf, holder, error, making=making)
-        finally:
-            self._holders.discard(holder)
-            if making:
-                shelf.making -= 1
-                self._making -= 1
-            self.schedule()
+            self._note_failure(shelf, holder, error)
+
+    def _end_making(self, shelf: Shelf, holder: Holder) -> None:
+        if not holder.is_made:
+            holder.is_made = True
+            shelf.making -= 1
+            self._making -= 1
+
+    def _forget(self, shelf: Shelf, holder: Holder) -> None:
+        """Note that none of a sandbox is left, also where its task was cancelled before its first step."""
+        self._holders.discard(holder)
+        self._end_making(shelf, holder)
+        self.schedule()
+
+    def _may_wait(self, holder: Holder) -> bool:
+        """See whether stock of a kind may be there at all; if not, it ends."""
+        if self.terms.max_idle and self.is_wanted(holder.kind):
+            return True
+        holder.over.set()
+        return False
 
     async def _make_one(self, holder: Holder, stack: AsyncExitStack, idle_seconds: float) -> Sandbox:
         kind = holder.kind
@@ -374,25 +358,17 @@ class Pool:
 
     def _offer(self, shelf: Shelf, holder: Holder) -> None:
         """Give a loaded sandbox to a call that came meanwhile, or let it wait."""
-        now = self.clock()
-        holder.offered = now
+        now = holder.offered = self.clock()
         if not holder.is_fit:
-            raise _NotLoaded("it ended as soon as it was loaded" if not holder.is_lost else "it lost its way out")
-        if shelf.hand_over(holder):
+            raise _NotLoaded("it lost its way out" if holder.is_lost else "it ended as soon as it was loaded")
+        if shelf.hand_over(holder) or not self._may_wait(holder):
             return
         assert holder.sandbox is not None, "only what was made is offered"
         holder.looked = (now, holder.sandbox.cpu_seconds())
         shelf.idle.append(holder)
 
-    def _note_made(self, shelf: Shelf, seconds: float, *, warm: bool) -> None:
-        shelf.making -= 1
-        self._making -= 1
-        shelf.make.note(seconds)
-        self._make.note(seconds)
-        self.watch.made(shelf.kind, seconds, warm=warm)
-
-    def _note_failure(self, shelf: Shelf, holder: Holder, error: Exception, *, making: bool) -> None:
-        if not making:
+    def _note_failure(self, shelf: Shelf, holder: Holder, error: Exception) -> None:
+        if holder.is_made:
             log.warning("sandbox %s %d: its end failed: %s", shelf.kind.tool, holder.number, error)
             return
         shelf.note_failure(self.clock())

@@ -83,14 +83,18 @@ class PoolReview:
         return None
 
     def _shrink(self, shelf: Shelf, wanted: int) -> None:
-        """End a quarter of what is too much, the oldest first: demand that comes again soon finds the rest."""
+        """End a quarter of what is too much, the oldest first: demand that comes again soon finds the rest.
+
+        A little more than is wanted stays, so that a rate that wavers does not cost a making each time.
+        """
         surplus = len(shelf.idle) - wanted
-        for _ in range((surplus + 3) // 4 if surplus > 0 else 0):
+        slack = 1 + wanted // 4 if wanted else 0
+        for _ in range((surplus + 3) // 4 if surplus > slack else 0):
             self._pool.end_idle(shelf, shelf.idle[0], Why.SURPLUS)
 
 
 def _find_cpu_share(holder: Holder, now: float) -> float:
-    """Tell which share of a processor a waiting sandbox used since it was looked at; 0.0 if it is too early."""
+    """Tell which share of a processor one used since it was looked at; 0.0 while it is too early."""
     since, before = holder.looked
     if now - since < LOOK_SECONDS or holder.sandbox is None:
         return 0.0

@@ -52,6 +52,7 @@ class Holder:
         taken: True once a call has it.
         offered: When it was ready for a call, on the pool's clock.
         looked: When its processor time was read last, and what it was.
+        is_made: True once no maker is busy with it any more; from then on `over` is waited for.
     """
 
     def __init__(self, kind: Kind, number: int) -> None:
@@ -63,16 +64,12 @@ class Holder:
         self.offered = 0.0
         self.looked: tuple[float, float | None] = (0.0, None)
         self.task: asyncio.Task[None] | None = None
-        self._is_made = False
-
-    def mark_made(self) -> None:
-        """Note that from here on `over` is waited for."""
-        self._is_made = True
+        self.is_made = False
 
     def release(self) -> None:
         """Let it end; one that is not ready is broken off."""
         self.over.set()
-        if self.task is not None and not self._is_made:
+        if self.task is not None and not self.is_made:
             self.task.cancel()
 
     @property
@@ -138,7 +135,7 @@ class Shelf:
 
     def pop_fit(self) -> tuple[Holder | None, list[Holder]]:
         """Take the oldest one that is fit; also returns those that were not."""
-        unfit = []
+        unfit: list[Holder] = []
         while self.idle:
             holder = self.idle.popleft()
             if holder.is_fit:

@@ -22,12 +22,12 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from sandboxes.image_content import BUNDLE_PLACES, FOLDER, Entry, Tree, read_tree, write_layer
-from sandboxes.image_requirements import read_requirements
+from sandboxes.image_content import BUNDLE_FOLDER, FOLDER, LIBRARY_FOLDER, Entry, Tree, read_tree, write_layer
+from sandboxes.image_requirements import Pin, read_requirements
 from sandboxes.image_wheels import PYTHON, ImageFailed, OnStep, fetch_wheels, keep, run
 from sandboxes.syscall_filter import filter_bytes
 
-__all__ = ["EXTRAS", "ImageFailed", "OnStep", "content_key", "make_rootfs"]
+__all__ = ["EXTRAS", "ImageFailed", "OnStep", "content_key", "make_rootfs", "read_base_pins", "write_rootfs"]
 
 PACKAGES = ("python3-minimal", "libpython3-stdlib", "libstdc++6")  # the last for protobuf's own parser
 EXTRAS = {
@@ -55,8 +55,10 @@ _OWN_FILES = {
     "etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\n",
     "etc/resolv.conf": "",
     "etc/hostname": "sandbox\n",
+    # Puts a bundle's dependencies last on Python's path, after the SDK and Python's own library.
+    f"usr/local/lib/python{PYTHON}/dist-packages/toolcrib.pth": f"/{BUNDLE_FOLDER}/{LIBRARY_FOLDER}\n",
 }
-_FOLDERS = ("dev", "opt/toolcrib", "proc", "run/toolcrib", "sys", *BUNDLE_PLACES)
+_FOLDERS = ("dev", "opt/toolcrib", "proc", "run/toolcrib", "sys", BUNDLE_FOLDER)
 _BUILD_SECONDS = 600
 
 
@@ -96,11 +98,32 @@ def make_rootfs(cache_dir: Path, on_step: OnStep, extras: Collection[str] = ()) 
     tree = {name: entry for name, entry in debian.items() if _KEPT.match(name)}
     for extra in sorted(set(extras)):
         tree |= _read_parts(_extra(extra, cache_dir, on_step))
-    pins = read_requirements(_REQUIREMENTS.read_text(), _REQUIREMENTS.name)
-    wheels = fetch_wheels(pins, cache_dir, on_step, "the base image")
+    wheels = fetch_wheels(read_base_pins(), cache_dir, on_step, "the base image")
     tree |= {f"{LIBRARY}/{name}": entry for name, entry in wheels.items()}
     tree |= {name: Entry(data) for name, data in _own_files().items()}
     return tree | dict.fromkeys(_FOLDERS, FOLDER) | {"tmp": Entry(mode=0o1777, is_folder=True)}
+
+
+def write_rootfs(target: Path, cache_dir: Path, on_step: OnStep, extras: Collection[str] = ()) -> None:
+    """Write the files of a base image, not byte-compiled yet, as one archive.
+
+    Args:
+        target: The archive to write.
+        cache_dir: Where the downloaded parts are kept.
+        on_step: Told what is being done.
+        extras: Names out of `EXTRAS`.
+
+    Raises:
+        ImageFailed: A program is missing or failed, or an extra is not in the list.
+    """
+    tree = make_rootfs(cache_dir, on_step, extras)
+    with target.open("wb") as file:
+        write_layer(tree, file)
+
+
+def read_base_pins() -> tuple[Pin, ...]:
+    """Read what Python packages every base image has, with their versions."""
+    return read_requirements(_REQUIREMENTS.read_text(), _REQUIREMENTS.name)
 
 
 def _release() -> str:

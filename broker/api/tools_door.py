@@ -5,9 +5,11 @@ So an agent calls a tool with the client that protoc generates for the tool's se
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 import grpc
@@ -16,7 +18,7 @@ from broker.api.door import deadline_of, peer_of
 from broker.api.status import abort
 from broker.errors import CallError, Failed
 from broker.metrics import Metrics
-from broker.model import Answer, Role
+from broker.model import Answer, Role, StageTime
 from broker.path import Path
 from broker.request import Request
 from broker.trail import Trail
@@ -25,6 +27,8 @@ from toolcrib.v1.reasons_pb2 import Reason
 log = logging.getLogger(__name__)
 
 MAX_TRAILER_BYTES = 2048
+# Of Prometheus' labels: finding one's counter costs more than counting.
+MAX_REMEMBERED = 4096
 
 
 class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
@@ -32,7 +36,9 @@ class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
     def __init__(self, path: Path, metrics: Metrics) -> None:
         self._path = path
-        self._metrics = metrics
+        self._count = lru_cache(MAX_REMEMBERED)(metrics.calls.labels)
+        self._time = lru_cache(MAX_REMEMBERED)(metrics.call_seconds.labels)
+        self._time_stage = lru_cache(MAX_REMEMBERED)(metrics.stage_seconds.labels)
 
     def service(self, handler_call_details: Any) -> Any:
         """Return the handler of one path; tenant and tool are resolved inside."""
@@ -67,14 +73,16 @@ class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
             failure = Failed(Reason.REASON_UNSPECIFIED, f"the broker failed; see its log for {trail.call_id}")
             await abort(context, failure, error_trailers(trail, failure))
         finally:
-            self._note(trail, outcome, time.monotonic() - began)
+            # Behind the answer: it has been sent when the loop comes to this.
+            seconds, stages = time.monotonic() - began, trail.stages
+            asyncio.get_running_loop().call_soon(self._note, trail, outcome, seconds, stages)
 
-    def _note(self, trail: Trail, outcome: str, seconds: float) -> None:
+    def _note(self, trail: Trail, outcome: str, seconds: float, stages: Iterable[StageTime]) -> None:
         tool = trail.method if trail.call else "unknown"
-        self._metrics.calls.labels(tool, outcome).inc()
-        self._metrics.call_seconds.labels(tool).observe(seconds)
-        for stage in trail.stages:
-            self._metrics.stage_seconds.labels(stage.stage).observe(stage.duration_micros / 1e6)
+        self._count(tool, outcome).inc()
+        self._time(tool).observe(seconds)
+        for stage, _, duration_micros in stages:
+            self._time_stage(stage).observe(duration_micros / 1e6)
         caller = trail.caller
         log.info(
             "call",

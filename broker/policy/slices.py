@@ -5,6 +5,8 @@ Rules:
    action scope covers the method. An unbound scope covers everything, so such a forbid is in every slice.
 2. Leaving out a policy whose scope cannot match changes nothing: scopes are compared before conditions.
 3. Requests are checked against the schema. Whatever goes wrong is reported, never skipped.
+4. Where no policy of a slice has conditions, only the scope decides: the engine is asked once for a contract,
+   an agent and an environment, and what it decided without an error holds for every request of theirs.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import cedarpy
@@ -24,6 +26,9 @@ from broker.policy.files import Policy
 from broker.policy.schema import ACTION, AGENT, ENVIRONMENT, PolicySchema
 from tools.catalogue import ToolVersion
 from tools.contract import Amount, Contract, Destination
+
+MAX_DECIDED = 4096
+"""Decisions by scope that are kept; beyond it they are all made again."""
 
 _NO_ENTITIES = cedarpy.Entities.from_json_str("[]")
 _POLICY = re.compile(r"`policy(\d+)`")
@@ -50,14 +55,16 @@ class Question:
     @classmethod
     def of(cls, call: Call) -> Question:
         """Make the question that a call poses."""
-        asked = cls.about(
-            call.version,
-            call.contract.method,
-            call.message,
+        return cls(
             agent=call.caller.name,
             environment=call.environment,
+            contract=call.contract,
+            message=call.message,
+            targets=frozenset(call.version.manifest.method(call.contract.method).targets),
+            tool_version=call.version.version,
+            subject=call.caller.subject,
+            workflow=call.workflow,
         )
-        return replace(asked, subject=call.caller.subject, workflow=call.workflow)
 
     @classmethod
     def about(
@@ -109,12 +116,17 @@ class Evaluation:
     errors: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Slice:
     """Some policies, prepared; the engine numbers them in this order."""
 
     policies: tuple[Policy, ...]
     handle: cedarpy.PolicySet
+
+    @cached_property
+    def has_conditions(self) -> bool:
+        """True where a policy looks at more than agent, method and environment in its scope."""
+        return any(policy.template.clauses for policy in self.policies)
 
 
 class PolicySlices:
@@ -125,6 +137,7 @@ class PolicySlices:
         self._shared: dict[str, list[Policy]] = {method: [] for method in schema.contexts}
         self._own: dict[tuple[str, str], list[Policy]] = defaultdict(list)
         self._prepared: dict[tuple[str, str], Slice] = {}
+        self._decided: dict[tuple[Contract, str, str], Evaluation] = {}
         for policy in policies:
             for method in schema.contexts if policy.methods is None else policy.methods:
                 if policy.effect == "permit" and policy.agent is not None:
@@ -142,8 +155,22 @@ class PolicySlices:
         return self._prepared[key]
 
     def evaluate(self, question: Question) -> Evaluation:
-        """Ask the engine."""
+        """Ask the engine, where it has not said by the scope alone."""
         part = self.find(question.contract.method, question.agent)
+        if part.has_conditions:
+            return self._ask(question, part)
+        asked = question.contract, question.agent, question.environment
+        known = self._decided.get(asked)
+        if known is not None:
+            return known
+        evaluation = self._ask(question, part)
+        if not evaluation.errors:
+            if len(self._decided) >= MAX_DECIDED:
+                self._decided.clear()
+            self._decided[asked] = evaluation
+        return evaluation
+
+    def _ask(self, question: Question, part: Slice) -> Evaluation:
         try:
             request = {
                 "principal": {"type": AGENT, "id": question.agent},

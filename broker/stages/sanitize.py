@@ -40,11 +40,15 @@ class Sanitizer:
             Failed: RESULT_INVALID or SECRET_IN_RESULT.
         """
         contract, redaction = call.contract, Redaction(leases)
+        has_secrets = any(lease.secrets for lease in leases)
         try:
             cleaned = await off_loop(len(raw_output), lambda: _clean(contract, raw_output))
         except ContractError as error:
             raise await self._explain(call, error, redaction, trail) from error
-        result = await self._redact(call, cleaned, redaction, trail)
+        if has_secrets:
+            result = await self._redact(call, cleaned, redaction, trail)
+        else:  # nothing was minted that could be in it
+            result = _encode(contract, cleaned, is_changed=False)
         return Answer(call.call_id, contract, result, make_labels(contract, call.version))
 
     async def _redact(self, call: Call, message: Message, redaction: Redaction, trail: Trail) -> bytes:

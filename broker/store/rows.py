@@ -47,15 +47,15 @@ def write_call(kept: KeptCall) -> dict[str, object]:
         "ended": to_micros_or_none(call.ended),
         "reason": int(call.reason),
         "message": call.message,
-        "failure": json.dumps(dict(call.failure)),
+        "failure": json.dumps(dict(call.failure)) if call.failure else "{}",
         "grant_id": call.grant_id,
         "request": contents.request,
         "result": contents.result,
-        "labels": json.dumps(call.labels),
-        "stages": json.dumps([[one.stage, one.start_micros, one.duration_micros] for one in call.stages]),
+        "labels": json.dumps(call.labels) if call.labels else "[]",
+        "stages": json.dumps(call.stages),
         "sandboxes": write_sandboxes(call.sandboxes),
         "tool_log": contents.tool_log,
-        "marks": json.dumps(call.marks),
+        "marks": json.dumps(call.marks) if call.marks else "[]",
     }
 
 
@@ -92,7 +92,7 @@ def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> KeptCall:
 
 def write_sandboxes(sandboxes: Sequence[SandboxRecord]) -> str:
     """Turn a call's containers into the value of its row."""
-    return json.dumps([_write_sandbox(one) for one in sandboxes])
+    return json.dumps([_write_sandbox(one) for one in sandboxes]) if sandboxes else "[]"
 
 
 def _write_sandbox(one: SandboxRecord) -> Sequence[object]:

@@ -19,15 +19,17 @@ def setting(name: str, path: str, value: Any) -> Measure:
 NO_FILTER = setting("no filter at all", "HostConfig.SecurityOpt", ["seccomp=unconfined"])
 HOST_PIDS = setting("the host's processes", "HostConfig.PidMode", "host")
 HOST_NETWORK = setting("the host's network", "HostConfig.NetworkMode", "host")
-MORE_MEMORY = {"memory_mib": 256, "pids": 64}
+NEW_PRIVILEGES = setting("new privileges", "HostConfig.SecurityOpt", ["no-new-privileges:false"])
+"""An engine may have the contrary for its default."""
 
 UNFILTERED = Control(("seccomp",), (NO_FILTER,))
+POWERS = ["SYS_ADMIN", "SYS_PTRACE", "SYSLOG", "DAC_READ_SEARCH", "NET_ADMIN", "SYS_TIME", "SYS_BOOT", "SYS_RAWIO"]
 PRIVILEGED = Control(
-    (*RIGHTS, "read-only-root", "tmp", "no-environment"),
+    (*RIGHTS, "read-only-root", "tmp", "masked-paths", "read-only-paths"),
     (
         NO_FILTER,
         # Not "privileged" itself: that fails where the engine lacks a single capability.
-        setting("capabilities", "HostConfig.CapAdd", ["SYS_ADMIN", "SYS_PTRACE", "SYSLOG", "DAC_READ_SEARCH"]),
+        setting("capabilities", "HostConfig.CapAdd", POWERS),
         setting("no covered paths", "HostConfig.MaskedPaths", []),
         setting("no read-only paths", "HostConfig.ReadonlyPaths", []),
         setting("every device", "HostConfig.DeviceCgroupRules", ["a *:* rwm"]),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.02
-_SHIM = "containerd-shim"
+_KERNELS = ("runsc-sandbox", "runsc-gofer")
+"""A gVisor sandbox as the host sees it: what runs in it has no arguments of its own here."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +18,7 @@ class Trace:
 
     Attributes:
         mark: Stands in the arguments of the handler and of all that it forks.
-        container_id: Stands in their cgroups, and in the arguments of a runtime's own processes.
+        container_id: Stands in their cgroups, and in the arguments of what is a sandbox's kernel.
         uid: What they run as; 0 where that says nothing.
     """
 
@@ -27,7 +28,7 @@ class Trace:
 
 
 def find_alive(*traces: Trace) -> list[str]:
-    """Find the processes of sandboxes, as "pid arguments". Zombies are dead, shims belong to the engine."""
+    """Find the processes of sandboxes, as "pid arguments". Zombies are dead; what an engine runs beside is its own."""
     return [line for folder in Path("/proc").glob("[0-9]*") if (line := _describe(folder, traces))]
 
 
@@ -47,12 +48,14 @@ def wait_until_gone(seconds: float, *traces: Trace) -> float:
 def _describe(folder: Path, traces: Iterable[Trace]) -> str:
     try:
         arguments = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        if not arguments or _SHIM in arguments.split(" ", 1)[0]:
-            return ""
         cgroup, status = (folder / "cgroup").read_text(), (folder / "status").read_text()
     except OSError:  # ended meanwhile
         return ""
-    if "\nState:\tZ" in status or not any(_matches(one, arguments, cgroup, status) for one in traces):
+    if (
+        not arguments
+        or "\nState:\tZ" in status
+        or not any(_matches(one, arguments, cgroup, status) for one in traces)
+    ):
         return ""
     return f"{folder.name} {arguments[:60]}…{arguments[-60:]}"
 
@@ -60,6 +63,8 @@ def _describe(folder: Path, traces: Iterable[Trace]) -> str:
 def _matches(trace: Trace, arguments: str, cgroup: str, status: str) -> bool:
     if trace.mark in arguments:
         return True
-    if trace.container_id and trace.container_id in cgroup + arguments:
+    if trace.container_id and trace.container_id in cgroup:
+        return True
+    if trace.container_id and trace.container_id in arguments and arguments.startswith(_KERNELS):
         return True
     return trace.uid > 0 and f"\nUid:\t{trace.uid}\t" in status

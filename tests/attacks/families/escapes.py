@@ -70,7 +70,7 @@ async def put_secret(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     folder.mkdir(mode=0o755)
     try:
         (folder / "secret").write_text(nonce)
-        yield {"folder": str(folder), "path": str(folder / "secret"), "nonce": nonce}
+        yield {"folder": str(folder), "path": str(folder / "secret"), "nonce": nonce, "other": os.getpid()}
     finally:
         shutil.rmtree(folder)
 
@@ -172,19 +172,21 @@ def by_hardlink(name):
 def through(link, name):
     os.symlink(name, link)
     find(link + path)
-for folder in ("/proc/1/root", "/proc/1/cwd/../../../..", "/proc/self/root", "/proc/self/task/1/root"):
-    step(folder, find, folder + path)
-step("symlink", through, "/tmp/soft", "/proc/1/root")
-step("O_PATH", lambda: by_folder(os.open("/proc/1/root", os.O_PATH)))
-step("fchdir", in_child, lambda: by_fchdir(os.open("/proc/1/root", os.O_PATH)))
-step("openat2", by_openat2, "/proc/1/root" + path)
-step("hardlink", by_hardlink, "/proc/1/root" + path)
-step("chroot", in_child, lambda: (os.chroot("/proc/1/root"), find(path)))
+for who, pid in (("init", 1), ("host", other)):
+    folder = f"/proc/{pid}/root"
+    step(who, find, folder + path)
+    step(who + " by cwd", find, f"/proc/{pid}/cwd/../../../../../../../.." + path)
+    step(who + " by symlink", through, "/tmp/soft-" + who, folder)
+    step(who + " by O_PATH", lambda: by_folder(os.open(folder, os.O_PATH)))
+    step(who + " by fchdir", in_child, lambda: by_fchdir(os.open(folder, os.O_PATH)))
+    step(who + " by openat2", by_openat2, folder + path)
+    step(who + " by hardlink", by_hardlink, folder + path)
+    step(who + " by chroot", in_child, lambda: (os.chroot(folder), find(path)))
 """,
         HOST_ROOT,
         {"": "own processes only; init cannot be looked into", "docker-runc": "own processes; no-capabilities"},
         refusals=NOT_THERE,
-        wins=("/proc/1/root", "symlink", "O_PATH", "fchdir", "openat2", "chroot"),
+        wins=("host", "host by cwd", "host by symlink", "host by O_PATH", "host by openat2", "host by chroot"),
         host=put_secret,
     ),
     Attack(
@@ -222,7 +224,7 @@ step("mem", make, "mem", stat.S_IFCHR, (1, 1))
         PRIVILEGED,
         {"": "no capabilities; filter; /tmp without devices"},
         refusals=NOT_THERE,
-        wins=("disk", "fuse"),
+        wins=("fuse",),
     ),
     Attack(
         "opens devices of the host",
@@ -257,7 +259,7 @@ for name in ("kernel/uevent_helper", "kernel/mm/transparent_hugepage/enabled", "
         {"": "identity; read-only /proc/sys and /sys", "docker-runsc": "gVisor's own /proc and /sys",
          "bubblewrap": "identity; no /sys"},
         refusals=READ_ONLY,
-        wins=("sys/kernel/core_pattern", "sys/kernel/panic", "kernel/profiling"),
+        wins=("sys/kernel/core_pattern", "sys/kernel/panic", "kernel/mm/transparent_hugepage/enabled"),
     ),
     Attack(
         "reads what the kernel tells about the host",
@@ -265,7 +267,7 @@ for name in ("kernel/uevent_helper", "kernel/mm/transparent_hugepage/enabled", "
         "addresses, memory, timers, keys and firmware of the host",
         _READ
         + """
-for path in ("/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/kmsg",
+for path in ("/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sched_debug",
              "/proc/interrupts", "/proc/vmallocinfo", "/proc/slabinfo", "/proc/acpi/wakeup", "/proc/kpagecount",
              "/proc/pagetypeinfo", "/sys/kernel/notes", "/sys/firmware/acpi/tables/DSDT", "/sys/kernel/debug/x",
              "/sys/kernel/vmcoreinfo", "/sys/kernel/security/lsm"):
@@ -294,7 +296,7 @@ step("mount of the second kind", mount_group, b"cgroup2", 0, "/tmp/group2")
         PRIVILEGED,
         {"": "no capabilities; read-only cgroups; filter", "bubblewrap": "no cgroups in sight; filter"},
         refusals=READ_ONLY,
-        wins=("mount",),
+        wins=("memory", "mount of the second kind"),
     ),
     Attack(
         "raises its own limits",
@@ -410,13 +412,17 @@ def enter(pid, name):
     opened = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY)
     call(308, opened, 0)
 for name in ("mnt", "net", "uts", "ipc", "pid", "cgroup"):
-    step(name + " of 1", in_child, enter, 1, name)
+    step(name + " of init", in_child, enter, 1, name)
+    step(name + " of the host", in_child, enter, other, name)
     step(name, in_child, enter, "self", name)
-step("all of 1", in_child, lambda: call(308, os.pidfd_open(1), 0x20000 | 0x40000000))
+step("all of init", in_child, lambda: call(308, os.pidfd_open(1), 0x20000 | 0x40000000))
+step("all of the host", in_child, lambda: call(308, os.pidfd_open(other), 0x20000 | 0x40000000))
 """,
         HOST_ROOT,
         {"": "own processes; init cannot be looked into; filter"},
         refusals=NOT_THERE,
+        wins=("net of the host", "uts of the host", "net", "uts", "all of the host"),
+        host=put_secret,
     ),
     Attack(
         "opens files by their handle",

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.attacks.arena import ABSENT, REFUSALS, Attack, Control, Ground
-from tests.attacks.weakened import NO_FILTER, UNFILTERED, root_with
+from tests.attacks.weakened import NEW_PRIVILEGES, NO_FILTER, UNFILTERED, root_with
 
 FILTER = {"": "filter"}
 FILTER_AND_SENTRY = {"": "filter", "docker-runsc": "filter; gVisor has no such call"}
@@ -392,8 +392,8 @@ def gain():
         raise OSError(errno.EPERM, "it ran as somebody else")
 step("run", gain)
 """,
-        Control(("no-new-privileges",)),
-        {"docker-runsc": "no-new-privileges", "bubblewrap": "mounts without setuid; no-new-privileges"},
+        Control(("no-new-privileges", "seccomp"), (NEW_PRIVILEGES, NO_FILTER)),
+        {"docker-runc": "no-new-privileges", "docker-runsc": "no-new-privileges", "bubblewrap": "mounts without setuid; no-new-privileges"},
         host=put_setuid_program,
     ),
     Attack(
