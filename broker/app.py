@@ -17,8 +17,8 @@ from broker.cipher import TenantCipher
 from broker.debts import Debts
 from broker.decision import Decider
 from broker.doubts import Doubts
-from sandboxes.sandbox import Driver
 from broker.fence import Fence
+from broker.fleet_setup import DriverFactory, make_fleet, pool_terms
 from broker.grant_book import GrantBook
 from broker.inquiry import Inquirer
 from broker.keys import TenantKeys, read_key_file
@@ -28,6 +28,7 @@ from broker.lever import Lever
 from broker.metrics import Metrics
 from broker.path import Path as CallPath
 from broker.path import Stages
+from broker.pool_record import IdleCount, PoolRecord
 from broker.recovery import adopt_unfinished
 from broker.resolution import PATIENT, Resolution, Tuning
 from broker.server import Doors, Server
@@ -39,13 +40,15 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
+from broker.stages.place import Placer
 from broker.stages.reserve import Reserver
-from broker.stages.run import Machinery, Runner
+from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
+from broker.stock import Stock
 from broker.store.options import StoreOptions
-from broker.store.protocol import Epoch, Store, StoreError
+from broker.store.protocol import Store, StoreError
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
@@ -56,11 +59,10 @@ from credentials.secret import Secret
 from credentials.supervisor.keeper import Supervisor
 from credentials.transit import Transit
 from credentials.vault import VaultSession
-from sandboxes.docker_driver import DockerDriver
 from sandboxes.egress.addresses import TargetAddress
 from sandboxes.egress.process import EgressProcess
 from sandboxes.egress.remains import end_remains
-from sandboxes.engine import Engine
+from sandboxes.fleet import Fleet
 from sandboxes.outcome import SandboxError
 
 log = logging.getLogger(__name__)
@@ -69,17 +71,11 @@ REAP_SECONDS = 30.0
 BEATS_AN_EPOCH = 4
 
 Clock = Callable[[], datetime]
-DriverFactory = Callable[[Settings, Epoch], Driver]
 
 
 def utc_now() -> datetime:
     """Tell the time: the clock of production."""
     return datetime.now(UTC)
-
-
-def make_docker_driver(settings: Settings, epoch: Epoch) -> Driver:
-    """Make the driver of production."""
-    return DockerDriver(Engine(settings.engine.url), epoch.installation, epoch.number)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +85,13 @@ class Hooks:
     Attributes:
         boundary: Passed before each stage of each call.
         clock: Tells the time.
-        driver_factory: Makes what runs the sandboxes.
+        driver_factory: Makes what runs the sandboxes of every class; None: what the settings name.
         tuning: How patiently calls in doubt are resolved.
     """
 
     boundary: Boundary = pass_boundary
     clock: Clock = utc_now
-    driver_factory: DriverFactory = make_docker_driver
+    driver_factory: DriverFactory | None = None
     tuning: Tuning = PATIENT
 
 
@@ -141,7 +137,7 @@ class Broker:
         self.store: Store
         self.tenure: Tenure
         self.vault: VaultSession
-        self.driver: Driver
+        self.fleet: Fleet
         self.egress: EgressProcess
         self.path: CallPath
         self.debts: Debts
@@ -171,7 +167,7 @@ class Broker:
         await self._begin_tenure()
         await self._brakes.load(self.store)
         await self._end_remains()
-        self.driver = await self._start_driver()
+        self.fleet = await self._start_fleet()
         self.egress = await self._start_egress()
         self.vault = await self._open_vault()
         self._cipher.connect(self.store, Transit(self.vault))
@@ -186,6 +182,7 @@ class Broker:
         await catalogue.load()
         grants = GrantBook(self.store, catalogue, settings.environments, settings.targets)
         await grants.load()
+        self._open_pool(catalogue, grants)
         stages = self._stages(keys, catalogue, grants)
         self._parts.push_async_callback(stages.reserve.close)
         self.path = self._session_watch.running = CallPath(stages)
@@ -204,7 +201,12 @@ class Broker:
                 catalogue,
                 self._hooks.clock,
             ),
-            vetting=Vetting(self.vault, find_mounts(settings.vault), self.store.append_audit),
+            vetting=Vetting(
+                self.vault,
+                find_mounts(settings.vault),
+                self.store.append_audit,
+                settings.sandboxes.classes,
+            ),
             platform_operators=frozenset(settings.server.platform_operators),
             tenure=self.tenure,
             metrics=self.metrics,
@@ -232,24 +234,34 @@ class Broker:
         self.tenure.start()
         self._parts.push_async_callback(self.tenure.close)
 
-    async def _start_driver(self) -> Driver:
-        driver = self._hooks.driver_factory(self.settings, self.store.epoch)
-        await driver.start()
-        self._parts.push_async_callback(driver.close)
-        await self._reap(driver)
-        reaping = asyncio.create_task(self._reap_for_ever(driver), name="reaper")
+    async def _start_fleet(self) -> Fleet:
+        fleet = make_fleet(self.settings, self.store.epoch, self._hooks.driver_factory)
+        await fleet.start()
+        self._parts.push_async_callback(fleet.close)
+        await self._reap(fleet)
+        reaping = asyncio.create_task(self._reap_for_ever(fleet), name="reaper")
         self._parts.push_async_callback(_cancel, reaping)
-        return driver
+        return fleet
 
-    async def _reap(self, driver: Driver) -> None:
-        for container in await driver.reap():
+    def _open_pool(self, catalogue: Catalogue, grants: GrantBook) -> None:
+        record = PoolRecord(self.metrics.registry, self.store.append_audit, self._hooks.clock)
+        self._parts.push_async_callback(record.close)
+        pool = self.fleet.open_pool(pool_terms(self.settings), self.egress.nest, record)
+        self._parts.push_async_callback(self.fleet.close_pool)
+        self.metrics.registry.register(IdleCount(pool))
+        self._stock = Stock(catalogue, grants)
+        pool.is_wanted = self._stock.is_wanted
+        catalogue.on_change = grants.on_change = self.fleet.review_pool
+
+    async def _reap(self, fleet: Fleet) -> None:
+        for container in await fleet.reap():
             log.warning("reaped", extra={"container": container})
 
-    async def _reap_for_ever(self, driver: Driver) -> None:
+    async def _reap_for_ever(self, fleet: Fleet) -> None:
         while True:
             await asyncio.sleep(REAP_SECONDS)
             try:
-                await self._reap(driver)
+                await self._reap(fleet)
             except SandboxError as error:
                 log.warning("not reaped", extra={"cause": str(error)})
 
@@ -314,15 +326,16 @@ class Broker:
             claim=Claimer(store, self._doubts),
             authorize=Authorizer(catalogue, grants, settings.tenants, clock, self._brakes),
             gate=Gate(grants),
+            place=Placer(self.fleet.pool, self._stock),
             reserve=Reserver(store, self._doubts, self._cipher.prepare),
             mint=Minter(self.vault, self.debts),
-            run=Runner(Machinery(self.driver, self.egress), store, alarm),
+            run=Runner(self.egress, store, alarm),
             sanitize=Sanitizer(alarm),
             settle=Settler(store),
         )
 
     def _start_resolution(self, keys: TenantKeys, catalogue: Catalogue) -> Fence:
-        fence = Fence(self.driver, self.debts, self._end_remains, self.store.epoch.number)
+        fence = Fence(self.fleet, self.debts, self._end_remains, self.store.epoch.number)
         inquirer = Inquirer(self.path, catalogue, keys)
         self.resolution = Resolution(
             self.store, self._doubts, fence, inquirer, self._brakes, self._hooks.tuning

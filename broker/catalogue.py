@@ -37,9 +37,14 @@ class Entry:
 
 
 class Catalogue:
-    """Finds the tool version of a call."""
+    """Finds the tool version of a call.
+
+    Attributes:
+        on_change: Called when a tenant's versions were read again.
+    """
 
     def __init__(self, store: Store) -> None:
+        self.on_change: Callable[[], None] = _ignore_change
         self._store = store
         self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
         self._refreshing: dict[str, asyncio.Lock] = {}
@@ -61,6 +66,7 @@ class Catalogue:
                 for row in rows
                 if row.digest in loaded
             }
+        self.on_change()
 
     async def _read(self, tenant: str) -> list[VersionRow]:
         rows: list[VersionRow] = []
@@ -138,6 +144,10 @@ class Catalogue:
             if entry.usable:
                 return entry.row.version
         return None
+
+
+def _ignore_change() -> None:
+    """Nobody has to know."""
 
 
 def _load(rows: Iterable[VersionRow]) -> dict[str, ToolVersion]:

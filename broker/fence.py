@@ -16,8 +16,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from broker.debts import Debts
-from sandboxes.sandbox import Driver
 from broker.model import CallRecord
+from sandboxes.fleet import Fleet
 from sandboxes.outcome import SandboxError
 
 
@@ -44,8 +44,8 @@ EndRemains = Callable[[], Awaitable[list[str]]]
 class Fence:
     """Ends what is left of an attempt, whichever broker made it."""
 
-    def __init__(self, driver: Driver, debts: Debts, end_remains: EndRemains, epoch: int) -> None:
-        self._driver, self._debts, self._end_remains, self._epoch = driver, debts, end_remains, epoch
+    def __init__(self, fleet: Fleet, debts: Debts, end_remains: EndRemains, epoch: int) -> None:
+        self._fleet, self._debts, self._end_remains, self._epoch = fleet, debts, end_remains, epoch
 
     async def __call__(self, call: CallRecord) -> Fenced:
         """Fence an attempt.
@@ -66,9 +66,9 @@ class Fence:
     async def _end_sandboxes(self, call: CallRecord) -> None:
         try:
             if call.epoch != self._epoch:
-                await self._driver.reap()  # also one that was made and not written down
+                await self._fleet.reap()  # also one that was made and not written down
             for sandbox in call.sandboxes:
-                if sandbox.container_id and not await self._driver.end_container(sandbox.container_id):
+                if sandbox.container_id and not await self._fleet.end_container(sandbox.container_id):
                     raise NotFenced(f"container {sandbox.container_id[:12]} still has processes")
         except (SandboxError, ValueError) as error:
             raise NotFenced(f"its sandbox is not confirmed gone: {error}") from error

@@ -80,4 +80,6 @@ def _check_weak(settings: Settings) -> None:
                 f"sandboxes.classes.{isolation}: {name} is for development: it is weaker than a container. "
                 "Use docker-runc or docker-runsc, or set sandboxes.allow_weak = true if all tools are yours"
             )
-        log.warning("weaker isolation", extra={"isolation": isolation, "driver": name})
+        log.warning(
+            "weaker isolation", extra={"cause": f"{name} runs the class {isolation}: for development"}
+        )

@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from broker.catalogue import Catalogue
 from broker.errors import Refused
@@ -19,11 +19,16 @@ from toolcrib.v1.reasons_pb2 import Reason
 
 
 class GrantBook:
-    """Keeps each tenant's compiled grants; a tenant without any is refused everything."""
+    """Keeps each tenant's compiled grants; a tenant without any is refused everything.
+
+    Attributes:
+        on_change: Called when other grants are in force.
+    """
 
     def __init__(
         self, store: Store, catalogue: Catalogue, environments: tuple[str, ...], targets: Collection[str]
     ) -> None:
+        self.on_change: Callable[[], None] = _ignore_change
         self._store = store
         self._catalogue = catalogue
         self._environments = environments
@@ -58,10 +63,12 @@ class GrantBook:
             else:
                 self._broken.pop(tenant, None)
                 self._sets[tenant] = compiled
+                self.on_change()
 
     def _break(self, tenant: str, why: str) -> None:
         self._sets.pop(tenant, None)
         self._broken[tenant] = why
+        self.on_change()
 
     async def compile(self, tenant: str, files: dict[str, str]) -> GrantSet:
         """Compile files against the tenant's usable tools, without applying them.
@@ -89,3 +96,7 @@ class GrantBook:
         if tenant not in self._sets:
             self._sets[tenant] = compile_grants({}, (), self._environments, tenant)
         return self._sets[tenant]
+
+
+def _ignore_change() -> None:
+    """Nobody has to know."""

@@ -35,6 +35,8 @@ def log_as_json(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:
     """Send every logger of this process to a stream as JSON."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
+    # What no line of ours says, no record has to find out.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)

@@ -182,6 +182,7 @@ class Mark(enum.StrEnum):
     SECRET_IN_ERROR = "SECRET_IN_ERROR"  # noqa: S105
     SESSION_LOST = "SESSION_LOST"
     STOPPED = "STOPPED"
+    TRUNCATED = "TRUNCATED"
 
 
 class StageTime(NamedTuple):

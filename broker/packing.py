@@ -22,16 +22,18 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """A bundle whose image is on the engine.
+class Ingredients:
+    """What a bundle's image is made of.
 
     Attributes:
-        image_id: "sha256:…".
+        base_id: The base that its manifest asks for, on the engine.
+        files: What goes to /opt/bundle, by path.
     """
 
     source: BundleSource
     manifest: Manifest
-    image_id: str
+    base_id: str
+    files: Mapping[str, bytes]
 
 
 def pack(
@@ -40,46 +42,43 @@ def pack(
     """Compile a bundle and build its image, on the base that its manifest asks for.
 
     Args:
-        folder: Manifest, protos and handler.
+        folder: Manifest, protos, handler and, where it has some, its locked dependencies.
         engine: The broker's engine: an image is known by its id there.
-        cache_dir: Where the parts of base images are kept.
+        cache_dir: Where the parts of base images, and wheels, are kept.
         on_step: Told what is being done.
 
     Raises:
         BundleInvalid: The bundle is not right.
         ImageFailed: The image cannot be built.
     """
-    packed = build_image(folder, engine, cache_dir, on_step)
+    parts = gather(folder, engine, cache_dir, on_step)
     return registry_pb2.RegisterToolRequest(
-        descriptor_set=packed.source.descriptor_set,
-        manifest_yaml=packed.source.manifest_yaml,
-        image_id=packed.image_id,
+        descriptor_set=parts.source.descriptor_set,
+        manifest_yaml=parts.source.manifest_yaml,
+        image_id=build_bundle(engine, parts.base_id, parts.manifest.bundle, parts.files),
     )
 
 
-def build_image(
-    folder: Path, engine: Engine, cache_dir: Path, on_step: OnStep = log.info, *, afresh: bool = False
-) -> Packed:
-    """Build the image of a bundle with its locked dependencies, unless it is there.
+def gather(folder: Path, engine: Engine, cache_dir: Path, on_step: OnStep = log.info) -> Ingredients:
+    """Compile a bundle, fetch its dependencies, and see to its base.
 
     Args:
-        folder: Manifest, protos and handler.
-        engine: Where it is built.
+        folder: Manifest, protos, handler and, where it has some, its locked dependencies.
+        engine: Where the base is built unless it is there.
         cache_dir: Where the parts of base images, and wheels, are kept.
         on_step: Told what is being done.
-        afresh: Build it though it is there.
 
     Raises:
         BundleInvalid: The bundle is not right.
-        ImageFailed: The image cannot be built.
+        ImageFailed: The base cannot be built, or the dependencies cannot be had.
     """
     source = compile_bundle(folder)
     manifest = read_manifest(source.manifest_yaml)
     pins = read_dependencies(folder)
     base = build_base(engine, cache_dir, on_step, manifest.image.packages)
-    files = {**source.files, **_read_library(pins, cache_dir, on_step, manifest.bundle)}
-    image_id = build_bundle(engine, base, manifest.bundle, files, afresh=afresh)
-    return Packed(source, manifest, image_id)
+    wheels = fetch_wheels(pins, cache_dir, on_step, f"bundle {manifest.bundle}")
+    library = {f"{LIBRARY_FOLDER}/{name}": entry.data for name, entry in wheels.items()}
+    return Ingredients(source, manifest, base, {**source.files, **library})
 
 
 def read_dependencies(folder: Path) -> tuple[Pin, ...]:
@@ -112,10 +111,3 @@ def read_dependencies(folder: Path) -> tuple[Pin, ...]:
     if problems:
         raise BundleInvalid(problems)
     return tuple(pin for pin in pins if pin.name not in own)
-
-
-def _read_library(
-    pins: tuple[Pin, ...], cache_dir: Path, on_step: OnStep, bundle: str
-) -> Mapping[str, bytes]:
-    wheels = fetch_wheels(pins, cache_dir, on_step, f"bundle {bundle}")
-    return {f"{LIBRARY_FOLDER}/{name}": entry.data for name, entry in wheels.items()}

@@ -35,6 +35,7 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimed, Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
+from broker.stages.place import Placer
 from broker.stages.reserve import Reserver, in_doubt, stop_error, stoppable
 from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
@@ -63,6 +64,7 @@ class Stages:
     claim: Claimer
     authorize: Authorizer
     gate: Gate
+    place: Placer
     reserve: Reserver
     mint: Minter
     run: Runner
@@ -267,17 +269,18 @@ class Path:
         stages = self._stages
         trail.answer_by(call.deadline + GRACE_SECONDS)
         await trail.at("reserve")
-        async with stages.reserve(call, grant, claim, trail) as reservation:
-            await trail.at("mint")
-            async with stages.mint(call, reservation, trail) as leases:
-                await trail.at("run")
-                raw_output = await stages.run(call, reservation, leases, trail)
-                await trail.at("sanitize")
-                answer = await stages.sanitize(call, raw_output, leases, trail)
-                await trail.at("settle")
-                trail.answer = answer
-                await stages.settle(answer, trail)
-                return answer
+        with stages.place(call) as place:  # refused here, nothing is reserved; a cold one is made meanwhile
+            async with stages.reserve(call, grant, claim, trail) as reservation:
+                await trail.at("mint")
+                async with stages.mint(call, reservation, trail) as leases:
+                    await trail.at("run")
+                    raw_output = await stages.run(call, reservation, leases, place, trail)
+                    await trail.at("sanitize")
+                    answer = await stages.sanitize(call, raw_output, leases, trail)
+                    await trail.at("settle")
+                    trail.answer = answer
+                    await stages.settle(answer, trail)
+                    return answer
         raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: the stages above answer or raise")
 
 

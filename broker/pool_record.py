@@ -51,16 +51,25 @@ class PoolRecord:
             "toolcrib_sandboxes_refused", "Calls that got no place", ["tool"], registry=registry
         )
         self._made = Counter(
-            "toolcrib_sandboxes_made", "Sandboxes made, for a call or as stock", ["tool", "as"], registry=registry
+            "toolcrib_sandboxes_made",
+            "Sandboxes made, for a call or as stock",
+            ["tool", "as"],
+            registry=registry,
         )
         self._failed = Counter(
             "toolcrib_sandboxes_failed", "Not made, or not loaded", ["tool"], registry=registry
         )
         self._ended = Counter(
-            "toolcrib_sandboxes_ended_unused", "Ended without a call, by why", ["tool", "why"], registry=registry
+            "toolcrib_sandboxes_ended_unused",
+            "Ended without a call, by why",
+            ["tool", "why"],
+            registry=registry,
         )
         self._flagged = Counter(
-            "toolcrib_sandboxes_flagged", "Killed: used the processor without a call", ["tool"], registry=registry
+            "toolcrib_sandboxes_flagged",
+            "Killed: used the processor without a call",
+            ["tool"],
+            registry=registry,
         )
         self._age = Histogram(
             "toolcrib_sandbox_age_seconds", "Of warm ones when taken", buckets=_AGES, registry=registry
@@ -87,7 +96,7 @@ class PoolRecord:
     def failed(self, kind: Kind, cause: str) -> None:
         """Count a failure and say why."""
         self._failed.labels(kind.tool).inc()
-        log.warning("no sandbox made", extra={"tenant": kind.tenant, "tool": kind.tool, "cause": cause[:500]})
+        log.warning("no sandbox made", extra={"tenant": kind.tenant, "cause": f"{kind.tool}: {cause[:500]}"})
 
     def ended(self, kind: Kind, why: Why) -> None:
         """Count an end."""
@@ -97,7 +106,8 @@ class PoolRecord:
         """Count it, say it loudly, and write it to the audit."""
         self._flagged.labels(kind.tool).inc()
         facts = {"tool": kind.tool, "digest": kind.digest, "cpu_percent": round(cpu_share * 100, 1)}
-        log.warning("sandbox flagged", extra={"tenant": kind.tenant, "cause": "busy without a call"} | facts)
+        cause = f"{kind.tool}: {cpu_share:.1%} of a processor without a call"
+        log.warning("sandbox flagged", extra={"tenant": kind.tenant, "cause": cause})
         event = AuditEvent("sandbox.flagged", kind.tenant, "", self._clock(), details=facts)
         task = asyncio.create_task(self._write(event), name="sandbox.flagged")
         self._writing.add(task)
@@ -112,7 +122,7 @@ class PoolRecord:
         try:
             await self._append(event)
         except StoreError as error:
-            log.error("not in the audit", extra={"event": event.kind, "cause": str(error)})
+            log.error("not in the audit", extra={"cause": f"{event.kind}: {error}"})
 
 
 class IdleCount(Collector):
@@ -126,7 +136,9 @@ class IdleCount(Collector):
         found: dict[str, int] = {}
         for kind, shelf in list(self._pool.shelves.items()):
             found[kind.tool] = found.get(kind.tool, 0) + len(shelf.idle)
-        family = GaugeMetricFamily("toolcrib_sandboxes_idle", "Sandboxes that wait for a call", labels=["tool"])
+        family = GaugeMetricFamily(
+            "toolcrib_sandboxes_idle", "Sandboxes that wait for a call", labels=["tool"]
+        )
         for tool, count in found.items():
             family.add_metric([tool], count)
         yield family

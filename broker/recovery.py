@@ -69,6 +69,4 @@ def _end(call: CallRecord) -> CallRecord:
     message = "the broker ended before the call did; ask again"
     if call.state is CallState.DISPATCHED and call.effect is Effect.READ and not call.key:
         message = "the broker ended before the end of the call was on record: it may have been answered"
-    return replace(
-        ended, state=CallState.FAILED, reason=Reason.REASON_SANDBOX_UNAVAILABLE, message=message
-    )
+    return replace(ended, state=CallState.FAILED, reason=Reason.REASON_SANDBOX_UNAVAILABLE, message=message)

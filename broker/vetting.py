@@ -1,4 +1,4 @@
-"""Whether Vault has what a bundle's credentials need, asked before the bundle is registered.
+"""Whether a bundle gets here what it wants, asked before it is registered: its isolation, its credentials.
 
 A tool whose credential cannot be minted, or could not be ended, is refused here and not at its first call.
 Fail closed: while Vault does not answer, a bundle that wants credentials is not registered.
@@ -9,7 +9,7 @@ its end, so that it has its counterpart in Vault's own log.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Protocol
@@ -44,13 +44,26 @@ class Session(Minter, Protocol):
 class Vetting:
     """Compares what bundles want with what Vault has."""
 
-    def __init__(self, session: Session, mounts: Mapping[str, str], record: Record) -> None:
+    def __init__(
+        self, session: Session, mounts: Mapping[str, str], record: Record, classes: Collection[str]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            session: With Vault.
+            mounts: Where its secrets engines are.
+            record: Writes an event to the audit.
+            classes: The isolation classes that a driver serves here.
+        """
         self._session = session
         self._mounts = mounts
         self._record = record
+        self._classes = classes
 
     async def find_violations(self, tenant: str, version: ToolVersion) -> list[Violation]:
-        """Return what is wrong with a bundle's credentials, by their names in tool.yaml.
+        """Return what a bundle wants and does not get here, by its place in tool.yaml.
+
+        An isolation class that no driver serves is refused: nothing falls back to another one.
 
         Definitions are compared first; secrets that somebody put there by hand are read only when all is
         well.
@@ -59,6 +72,8 @@ class Vetting:
             Refused: CREDENTIALS_UNAVAILABLE: Vault does not answer, so nothing is known.
             StoreError: The reading cannot be recorded; then nothing is read.
         """
+        if version.manifest.isolation not in self._classes:
+            return [_unserved(version.manifest.isolation, self._classes)]
         wanted = [
             CredentialWanted(name, asked.engine, asked.role, asked.max_signatures)
             for name, asked in version.manifest.credentials.items()
@@ -136,3 +151,11 @@ class _Reading:
 
 def _violation(place: str, found: Finding) -> Violation:
     return Violation(place, f"{found.subject}: {found.problem}; {found.remedy}")
+
+
+def _unserved(isolation: str, classes: Collection[str]) -> Violation:
+    return Violation(
+        "tool.yaml: isolation",
+        f'no driver serves the class "{isolation}" here; the operator maps classes in sandboxes.classes, now: '
+        f"{', '.join(sorted(classes)) or 'none'}",
+    )

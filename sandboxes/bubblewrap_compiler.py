@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import subprocess
-import tempfile
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
 from sandboxes.bubblewrap_launch import Order, launch
 from sandboxes.bubblewrap_measures import MEASURES, Settings, settings_for
+from sandboxes.bubblewrap_stage import staged_threads
 from sandboxes.cgroups import find_cgroups
 from sandboxes.image_content import BUNDLE_FOLDER, LIBRARY_FOLDER
 from sandboxes.outcome import SandboxError, SandboxSpec
@@ -63,8 +63,8 @@ def compile_folder(root: Path, bundle: Path | None) -> None:
     settings.arguments += ["--setenv", "PYTHONHASHSEED", "0"]  # what is compiled must not depend on chance
     program = ("/usr/bin/python3", "-P", "-s", "-S", "-c", _BUNDLE if bundle else _BASE)
     folders = {f"/{BUNDLE_FOLDER}": bundle} if bundle else {}
-    with tempfile.TemporaryDirectory(prefix="toolcrib-") as name:
-        _run(Order(root, folders, program, Path(name) / "tmp", frozenset(folders)), settings)
+    with staged_threads(1) as thread:
+        thread.submit(_run, Order(root, folders, program, frozenset(folders)), settings).result()
 
 
 def _run(order: Order, settings: Settings) -> None:

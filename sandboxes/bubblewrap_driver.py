@@ -18,7 +18,6 @@ import logging
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -27,7 +26,8 @@ from sandboxes.bubblewrap_check import BubblewrapInfo, check_bubblewrap
 from sandboxes.bubblewrap_launch import Launched, Order, launch
 from sandboxes.bubblewrap_measures import MEASURES, Measure, settings_for
 from sandboxes.bubblewrap_sandbox import BubblewrapSandbox
-from sandboxes.cgroups import Cgroups, CgroupsUnfit, Group, find_cgroups
+from sandboxes.bubblewrap_stage import staged_threads
+from sandboxes.cgroups import Cgroups, Group, find_cgroups
 from sandboxes.folders import Folders
 from sandboxes.hardening import ENTRYPOINT, SOCKET_FOLDER
 from sandboxes.image_content import BUNDLE_FOLDER
@@ -81,8 +81,7 @@ class BubblewrapDriver:
         self._folders, self._installation, self._epoch = folders, installation, epoch
         self._measures = tuple(measure for measure in measures if measure.name not in lacking)
         self._clock = clock
-        # Threads of its own: the kernel ends a bwrap with the thread that started it.
-        self._threads = ThreadPoolExecutor(_THREADS, "bubblewrap")
+        self._threads = staged_threads(_THREADS)
         self._live: dict[str, BubblewrapSandbox] = {}
         self._found: Cgroups | None = None
 
@@ -190,7 +189,7 @@ class BubblewrapDriver:
             if spec.socket_dir is not None:
                 folders[SOCKET_FOLDER] = spec.socket_dir
             command = (*ENTRYPOINT, *spec.command)
-            order = Order(image.root, folders, command, self._folders.mount_point(container_id))
+            order = Order(image.root, folders, command)
             group = self._cgroups().make(self._installation, self._epoch, container_id, settings.ceiling())
         except (SandboxError, OSError) as error:
             raise SandboxUnavailable(str(error)) from error

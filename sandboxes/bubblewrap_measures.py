@@ -7,7 +7,6 @@ init as PID 1, and no-new-privileges, which bubblewrap always sets. docs/runtime
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,7 +41,7 @@ class Measure:
     Attributes:
         name: What tests and documentation call it.
         setting: "bwrap" for arguments, "user", "filter", "tmp", or "rlimit." or "ceiling." and a name.
-        value: Makes the value for one sandbox; arguments name descriptors as {filter}.
+        value: Makes the value for one sandbox.
         stops: The attack.
     """
 
@@ -61,7 +60,7 @@ class Settings:
         user: Who runs bwrap and everything in it; None for root.
         filtered: Whether the syscall filter is loaded.
         tmp: Options of the tmpfs at /tmp; None for one without limits.
-        rlimits: Soft and hard, by the number of the resource.
+        rlimits: Soft and hard, by prlimit's name.
         ceilings: Of its cgroup.
     """
 
@@ -69,7 +68,7 @@ class Settings:
     user: int | None = None
     filtered: bool = False
     tmp: str | None = None
-    rlimits: dict[int, int] = field(default_factory=dict)
+    rlimits: dict[str, int] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
 
     def ceiling(self) -> Ceilings:
@@ -151,13 +150,13 @@ MEASURES: tuple[Measure, ...] = (
     Measure("no-swap", "ceiling.no_swap", _always(True), "doubling its memory, secrets on the host's disk"),
     Measure("pids", "ceiling.pids", lambda spec: spec.limits.pids + _OWN_PROCESSES, "a fork bomb"),
     Measure("cpus", "ceiling.cpus", lambda spec: spec.limits.cpus, "starving other sandboxes and the broker"),
-    Measure("open-files", "rlimit.NOFILE", _always(256), "using up the kernel's open files"),
-    Measure("no-core", "rlimit.CORE", _always(0), "leaving a credential in a core dump"),
-    Measure("no-queues", "rlimit.MSGQUEUE", _always(0), "kernel memory beyond the limit"),
-    Measure("no-locked-memory", "rlimit.MEMLOCK", _always(0), "pinning memory"),
+    Measure("open-files", "rlimit.nofile", _always(256), "using up the kernel's open files"),
+    Measure("no-core", "rlimit.core", _always(0), "leaving a credential in a core dump"),
+    Measure("no-queues", "rlimit.msgqueue", _always(0), "kernel memory beyond the limit"),
+    Measure("no-locked-memory", "rlimit.memlock", _always(0), "pinning memory"),
     Measure(
         "file-size",
-        "rlimit.FSIZE",
+        "rlimit.fsize",
         lambda spec: max(spec.limits.tmp_mib, 1) * _MIB,
         "filling what is writable with one file",
     ),
@@ -202,7 +201,7 @@ def _put(settings: Settings, kind: str, name: str, value: Any) -> None:
     if kind == "bwrap":
         settings.arguments += value
     elif kind == "rlimit":
-        settings.rlimits[getattr(resource, f"RLIMIT_{name}")] = value
+        settings.rlimits[name] = value
     elif kind == "ceiling":
         settings.ceilings[name] = value
     elif kind == "user":

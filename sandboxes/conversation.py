@@ -15,8 +15,9 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from google.protobuf.message import DecodeError, Message
 
+from sandboxes.artefacts import Basket
 from sandboxes.container_init import FRAMES, LOG
-from sandboxes.outcome import AnswerSign, RawArtefact, SandboxError
+from sandboxes.outcome import AnswerSign, SandboxError
 from toolcrib.handler.v1 import handler_pb2
 
 MAX_SIGNS = 1_000
@@ -101,19 +102,22 @@ class Transcript:
 class Dialogue:
     """What is said between Start and the frame that ends the conversation."""
 
-    def __init__(self, transcript: Transcript, send: Send, answer: AnswerSign) -> None:
+    def __init__(
+        self, transcript: Transcript, send: Send, answer: AnswerSign, basket: Basket | None = None
+    ) -> None:
         """Prepare for one conversation.
 
         Args:
             transcript: Makes the frames.
             send: Writes to the handler; returns when it is taken.
             answer: Answers each Sign.
+            basket: Takes each Artefact; without one there may be none.
         """
-        self._transcript, self._send, self._answer = transcript, send, answer
+        self._transcript, self._send, self._answer, self._basket = transcript, send, answer, basket
         self._on_progress: OnProgress | None = None
         self._signs_left = MAX_SIGNS
-        self.artefacts: list[RawArtefact] = []
         self.loaded = False
+        self._output_left = None if basket is None else basket.output_bytes
 
     def begin(self, answer: AnswerSign, on_progress: OnProgress | None) -> None:
         """Answer Signs, and pass on each Progress, from now on."""
@@ -138,31 +142,44 @@ class Dialogue:
         What comes after that frame is not looked at: nothing is signed for a call that has its result.
 
         Raises:
+            ArtefactRefused: An artefact is over a cap, or ill-formed.
             FramesInvalid: What came is no frame, or one Sign too many.
             OutputTooLarge: More came than the output cap allows.
             OSError: The stream is gone.
         """
         for frame in self._transcript.feed(channel, data):
             kind = frame.WhichOneof("frame")
+            if kind != "artefact":
+                self._count(frame)
             if kind == "sign":
                 await self._sign(frame.sign)
             elif kind == "loaded":
                 self._note_loaded()
             elif kind == "artefact":
-                self.artefacts.append(self._take_artefact(frame.artefact))
+                self._take_artefact(frame.artefact)
             elif kind != "progress":
                 return frame
             elif self._on_progress is not None:
                 self._on_progress(frame.progress)
         return None
 
+    def _count(self, frame: handler_pb2.HandlerFrame) -> None:
+        """Keep the cap of what is no artefact, where the transcript's leaves room for artefacts as well."""
+        if self._output_left is None:
+            return
+        self._output_left -= frame.ByteSize()
+        if self._output_left < 0:
+            raise OutputTooLarge("more output than its cap")
+
     def _note_loaded(self) -> None:
         if self.loaded:
             raise FramesInvalid("the handler said twice that it is loaded")
         self.loaded = True
 
-    def _take_artefact(self, artefact: handler_pb2.Artefact) -> RawArtefact:
-        raise FramesInvalid("the handler sent an artefact; none are allowed")
+    def _take_artefact(self, artefact: handler_pb2.Artefact) -> None:
+        if self._basket is None:
+            raise FramesInvalid("the handler sent an artefact; none are allowed")
+        self._basket.take(artefact)
 
     async def _sign(self, sign: handler_pb2.Sign) -> None:
         self._signs_left -= 1

@@ -154,7 +154,7 @@ class DockerDriver:
     async def reap(self) -> list[str]:
         """End what other epochs of this installation left, and what is owed.
 
-        By label, and by cgroup: an engine that was killed may have forgotten containers whose processes go on.
+        By label, and by cgroup: an engine that was killed may have forgotten what still runs.
 
         Returns:
             The ids of the containers that are gone now.

@@ -27,8 +27,8 @@ from sandboxes.outcome import (
     SandboxUnavailable,
     refuse_to_sign,
 )
-from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, wait_for_end
 from sandboxes.stream import Stream
+from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, wait_for_end
 from toolcrib.handler.v1 import handler_pb2
 
 _END_SECONDS = 2.0  # for the engine to say how a sandbox ended
@@ -163,8 +163,7 @@ class DockerSandbox:
 
     async def _ask_why_ended(self) -> str:
         try:
-            while (state := (await self._api.inspect(self.container_id))["State"])["Running"]:
-                await asyncio.sleep(0.02)
+            state = (await self._api.wait(self.container_id))["State"]
         except EngineNotFound:
             return "the sandbox vanished during the call"
         except SandboxError:

@@ -58,6 +58,15 @@ class EngineApi:
         """
         return dict(await self._ask("GET", f"/containers/{container}/json"))
 
+    async def wait(self, container: str) -> dict[str, Any]:
+        """Wait until a container does not run, and give what the engine knows of it.
+
+        Raises:
+            EngineNotFound: There is no such container any more.
+        """
+        await self._ask("POST", f"/containers/{container}/wait")
+        return await self.inspect(container)
+
     async def remove(self, container: str) -> None:
         """Kill and remove a container, and make sure that the engine has forgotten it.
 

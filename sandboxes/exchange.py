@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from sandboxes.artefacts import ArtefactRefused, Basket
 from sandboxes.container_init import (
     BIRTH,
     BIRTH_MAGIC,
@@ -37,6 +38,7 @@ from sandboxes.conversation import (
 )
 from sandboxes.outcome import (
     AnswerSign,
+    Limits,
     OutcomeKind,
     RawOutcome,
     SandboxSpec,
@@ -56,8 +58,17 @@ _EXITS = {
     EXIT_HANDLER_FAILED: "the handler ended without a result; its log says why",
 }
 
+_FRAME_BYTES = 1024
+"""What a frame takes beside an artefact's content: its length, the file's name and type."""
+
 WhyEnded = Callable[[], Awaitable[str]]
 """Asks the runtime what ended a sandbox that did not say so itself; "" when nothing is known."""
+
+
+def output_cap(limits: Limits) -> int:
+    """The most bytes that a handler may say in frames, its artefacts among them."""
+    artefacts = limits.artefacts and limits.artefacts * _FRAME_BYTES + limits.artefact_kib * 1024
+    return limits.output_kib * 1024 + artefacts
 
 
 class Exchange:
@@ -65,9 +76,10 @@ class Exchange:
 
     def __init__(self, stream: Stream, spec: SandboxSpec, why_ended: WhyEnded) -> None:
         self._stream, self._spec, self._why_ended = stream, spec, why_ended
-        limits = spec.limits
-        self._transcript = Transcript(limits.output_kib * 1024, limits.log_kib * 1024)
-        self._dialogue = Dialogue(self._transcript, stream.send, refuse_to_sign)
+        self._output_cap = output_cap(spec.limits)
+        self._transcript = Transcript(self._output_cap, spec.limits.log_kib * 1024)
+        self._basket = Basket(spec.limits) if spec.limits.artefacts else None
+        self._dialogue = Dialogue(self._transcript, stream.send, refuse_to_sign, self._basket)
         self._used = self._started = False
         self._cancel_reason: str | None = None
         self._exit_code: int | None = None
@@ -79,9 +91,9 @@ class Exchange:
 
     def be_born(self, flags: int = 0) -> None:
         """Have init start the handler."""
-        limits, idle_millis = self._spec.limits, int(self._spec.idle_seconds * 1000)
+        idle_millis = int(self._spec.idle_seconds * 1000)
         # One byte more of the log, so that it is known when it was cut.
-        caps = limits.output_kib * 1024, limits.log_kib * 1024 + 1
+        caps = self._output_cap, self._spec.limits.log_kib * 1024 + 1
         self._stream.push(BIRTH.pack(BIRTH_MAGIC, max(1, min(idle_millis, _MAX_MILLIS)), *caps, flags))
 
     async def warm_up(self, patience_seconds: float) -> None:
@@ -129,9 +141,11 @@ class Exchange:
             async with asyncio.timeout(deadline_seconds):
                 await self._begin(start, deadline_seconds)
                 frame = await self._converse()
+                if self._basket is not None:
+                    await asyncio.to_thread(self._basket.check_ratios)
         except TimeoutError:
             return self._outcome(OutcomeKind.TIMED_OUT, "the deadline came before a result")
-        except OutputTooLarge as error:
+        except (OutputTooLarge, ArtefactRefused) as error:
             return self._outcome(OutcomeKind.OUTPUT_TOO_LARGE, str(error))
         except (FramesInvalid, StreamBroken) as error:
             return self._outcome(OutcomeKind.CRASHED, str(error))
@@ -204,5 +218,5 @@ class Exchange:
             log=said.log(),
             detail=detail,
             log_truncated=said.log_truncated,
-            artefacts=tuple(self._dialogue.artefacts) if result else (),
+            artefacts=tuple(self._basket.files) if result and self._basket else (),
         )

@@ -160,10 +160,6 @@ class Folders:
             return FolderImage(image_id, content, None, None)
         return FolderImage(image_id, self.find(base_id).root, base_id, content / BUNDLE_FOLDER)
 
-    def mount_point(self, name: str) -> Path:
-        """Give a path that is free, where something may be mounted for a moment."""
-        return self._place / f"mount-{name}"
-
     def verify(self, image_id: str) -> bool:
         """Tell whether an image and its base still are what their ids say; reads every file of them."""
         image = self.find(image_id)

@@ -187,17 +187,6 @@ def sum_up(source: IO[bytes]) -> Content:
     return _digests(lines)
 
 
-def sum_up_tree(tree: Mapping[str, Entry]) -> Content:
-    """Sum up a tree as `sum_up` does it for the archive that `write_layer` writes of it."""
-    whole = {**{folder: FOLDER for name in tree for folder in _parents(name)}, **tree}
-    lines = {
-        name: _line(name, _member(name, entry), hashlib.sha256(entry.data).hexdigest())
-        for name, entry in whole.items()
-        if name not in ENGINE_PLACES
-    }
-    return _digests(lines)
-
-
 def plain_name(name: str) -> str:
     """Give an archive's name for an entry without "./" in front and slashes around; "" for the root."""
     return "" if name in (".", "./", "/") else name.removeprefix("./").strip("/")

@@ -21,6 +21,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -53,6 +54,7 @@ _BUNDLE_LABELS = frozenset(
 )
 _NO_TIME = "1970-01-01T00:00:00Z"
 _TAG_DIGITS = 16
+_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,11 @@ def image_name(repository: str, key: str) -> str:
     return f"{repository}:{key[:_TAG_DIGITS]}"
 
 
+def bundle_repository(bundle: str) -> str:
+    """Give the repository of a bundle's images; not every name of a bundle can be one."""
+    return f"{PREFIX}bundle-{_NOT_IN_NAMES.sub('-', bundle.lower()).strip('-')}"
+
+
 def inspect(engine: Engine, reference: str) -> StoredImage | None:
     """Look an image up by name or id; None when the engine does not have it."""
     try:
@@ -153,7 +160,7 @@ def load(
     Raises:
         ImageFailed: The engine did not take it as it is.
     """
-    digest = _file_digest(layer)
+    digest = layer_digest(layer)
     layers = [*(base.layers if base else ()), digest]
     architecture = base.architecture if base else str(engine.client.version(api_version=False)["Arch"])
     config = _write_config(architecture, {**labels, LABEL_LAYER: digest}, layers)
@@ -258,7 +265,8 @@ def _write_config(architecture: str, labels: Mapping[str, str], layers: Sequence
     return json.dumps(config, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _file_digest(path: Path) -> str:
+def layer_digest(path: Path) -> str:
+    """Give the digest of a layer's archive, as images name it."""
     with path.open("rb") as file:
         return f"sha256:{hashlib.file_digest(cast(Any, file), 'sha256').hexdigest()}"
 

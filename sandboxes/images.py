@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import re
 import tempfile
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ from sandboxes.image_content import (
     files_below,
     read_tree,
     sum_up,
-    sum_up_tree,
     write_layer,
 )
 from sandboxes.image_store import (
@@ -41,8 +39,10 @@ from sandboxes.image_store import (
     LABEL_BUNDLE,
     LABEL_BUNDLE_NAME,
     LABEL_CONTENT,
+    LABEL_LAYER,
     LABEL_ON,
     StoredImage,
+    bundle_repository,
     engine_errors,
     image_name,
 )
@@ -71,8 +71,6 @@ _COMPILE_BUNDLE = (
     f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', rx=others, quiet=1, invalidation_mode=M))"
 )
 _BASE_FOLDERS = ("usr/lib/python3.11", "opt/toolcrib")
-
-_NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 logger = logging.getLogger(__name__)
 
@@ -112,14 +110,7 @@ def build_base(
         return image_store.load(engine, name, kept, labels).id
 
 
-def build_bundle(
-    engine: Engine,
-    base_id: str,
-    bundle: str,
-    files: Mapping[str, bytes],
-    *,
-    afresh: bool = False,
-) -> str:
+def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, bytes]) -> str:
     """Make the image of one bundle, unless it is there.
 
     Args:
@@ -128,7 +119,6 @@ def build_bundle(
         bundle: Its name, for a label.
         files: Handler, generated code, and under "site-packages/" its dependencies, by path under
             /opt/bundle.
-        afresh: Build it though it is there; the same content gives the same id.
 
     Returns:
         The image's id, "sha256:…".
@@ -137,28 +127,72 @@ def build_bundle(
         ImageFailed: A path is not usable, a file does not compile, or the engine refused; nothing is left.
     """
     _check_files(files)
-    repository = f"toolcrib/bundle-{_NOT_IN_NAMES.sub('-', bundle.lower()).strip('-')}"
     with engine_errors(f"the image of bundle {bundle}"):
         base = _find_base(engine, base_id)
         key = _bundle_key(base.id, bundle, files)
-        name = image_name(repository, key)
+        name = image_name(bundle_repository(bundle), key)
         found = image_store.inspect(engine, name)
-        if found is not None and not afresh and _is_bundle(found, base, key):
+        if found is not None and _is_bundle(found, base, key):
             return found.id
-        tree = files_below(BUNDLE_FOLDER, files)
-        with _compiled(engine, base.id, _COMPILE_BUNDLE, tree) as container:
-            tree |= _read_compiled(engine, container, tree, (BUNDLE_FOLDER,))
-        labels = {
-            LABEL_BUNDLE: key,
-            LABEL_BUNDLE_NAME: bundle,
-            LABEL_ON: base.id,
-            LABEL_CONTENT: base.content.base,
-            LABEL_ADDED: sum_up_tree(tree).bundle,
-        }
-        with tempfile.NamedTemporaryFile(prefix="toolcrib-") as layer:
-            write_layer(tree, cast(IO[bytes], layer))
-            layer.flush()
-            return image_store.load(engine, name, Path(layer.name), labels, base).id
+        with _bundle_layer(engine, base, files) as layer:
+            labels = _bundle_labels(base, bundle, key, layer)
+            return image_store.load(engine, name, layer, labels, base).id
+
+
+def compare_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, bytes]) -> tuple[str, str]:
+    """Build the layer of a bundle's image once more, and compare it with what the engine has.
+
+    Args:
+        engine: Where the image is; nothing changes there.
+        base_id: The base image's id.
+        bundle: Its name.
+        files: As for `build_bundle`.
+
+    Returns:
+        The image's name, and what is wrong with what it leads to, "" for nothing.
+
+    Raises:
+        ImageFailed: It cannot be built.
+    """
+    _check_files(files)
+    with engine_errors(f"the image of bundle {bundle}"):
+        base = _find_base(engine, base_id)
+        key = _bundle_key(base.id, bundle, files)
+        name = image_name(bundle_repository(bundle), key)
+        found = image_store.inspect(engine, name)
+        if found is None:
+            return name, "is not on the engine"
+        if not _is_bundle(found, base, key):
+            return name, f"the name leads to {found.id}, which {found.find_flaw() or 'has another content'}"
+        with _bundle_layer(engine, base, files) as layer:
+            labels = _bundle_labels(base, bundle, key, layer)
+            digest = image_store.layer_digest(layer)
+        is_same = found.layers[-1] == digest and found.labels == {**labels, LABEL_LAYER: digest}
+        return name, "" if is_same else "a fresh build of the bundle has another content"
+
+
+@contextmanager
+def _bundle_layer(engine: Engine, base: StoredImage, files: Mapping[str, bytes]) -> Iterator[Path]:
+    """Give the archive of what a bundle adds to its base, byte-compiled."""
+    tree = files_below(BUNDLE_FOLDER, files)
+    with _compiled(engine, base.id, _COMPILE_BUNDLE, tree) as container:
+        tree |= _read_compiled(engine, container, tree, (BUNDLE_FOLDER,))
+    with tempfile.NamedTemporaryFile(prefix="toolcrib-") as layer:
+        write_layer(tree, cast(IO[bytes], layer))
+        layer.flush()
+        yield Path(layer.name)
+
+
+def _bundle_labels(base: StoredImage, bundle: str, key: str, layer: Path) -> dict[str, str]:
+    with layer.open("rb") as file:
+        added = sum_up(file).bundle
+    return {
+        LABEL_BUNDLE: key,
+        LABEL_BUNDLE_NAME: bundle,
+        LABEL_ON: base.id,
+        LABEL_CONTENT: base.content.base,
+        LABEL_ADDED: added,
+    }
 
 
 def _make_base(engine: Engine, kept: Path, on_step: OnStep, extras: Collection[str]) -> None:

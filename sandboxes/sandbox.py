@@ -17,7 +17,7 @@ Of a sandbox:
     S1  Its handler is loaded before the call and gets nothing of it before `run`.
     S2  `run` gives the handler exactly the Start that it was given, and returns what the handler said.
     S3  `run` serves one call; a second one is a fault of the caller.
-    S4  `run` returns by the deadline, whatever the handler does, and raises for nothing that the handler does.
+    S4  `run` returns by the deadline, whatever the handler does, and raises for nothing that it does.
     S5  What the handler says is capped while it is read: over the cap OUTPUT_TOO_LARGE, a log is cut and
         marked so, with control characters escaped.
     S6  `cancel` reaches the handler as a Cancel frame, once.

@@ -149,13 +149,15 @@ def walk(
 ) -> Iterator[Place]:
     """Yield the set values of `message` that can matter to `concern`, parents before what they hold."""
     visited = shape.visits[concern]
+    if not visited:
+        return
     for descriptor, value in message.ListFields():
         if descriptor.name not in visited:
             continue
         item = shape.fields[descriptor.name]
         for where, inner in spread(item, value, f"{path}.{item.name}" if path else item.name):
             yield Place(where, item, inner, depth)
-            if item.message is not None:
+            if item.message is not None and item.message.visits[concern]:
                 yield from walk(inner, item.message, concern, where, depth + 1)
 
 

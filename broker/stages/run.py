@@ -1,9 +1,9 @@
 """Stage 9, run: intent durable, then one sandbox, one way out, one deadline → raw output.
 
 Rules:
-1. Container and egress are made first, without effect; then DISPATCHED is committed; then the tool starts.
-2. What is committed names the container, so that whoever takes over can end it.
-3. Sandbox and egress are gone when the block ends, before any lease is revoked.
+1. Sandbox and egress are there first, without effect; then DISPATCHED is committed; then the tool starts.
+2. What is committed names the sandbox, so that whoever takes over can end it.
+3. The sandbox has ended when the block ends, confirmed; then its egress is closed; then leases are revoked.
 4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran.
 5. Log and errors leave without the secrets of this call. How a handler's process ended is told as one of few
    kinds: an exit code of its choice would be a message.
@@ -11,28 +11,27 @@ Rules:
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 
-from sandboxes.sandbox import Driver, Sandbox
 from broker.errors import CallError, Failed
 from broker.leaks import LeakAlarm
 from broker.model import Call, Mark, Reservation, SandboxRecord
+from broker.outlast import outlast
 from broker.redaction import NOTHING, REDACTED, Found, Redaction, off_loop
 from broker.stages.reserve import NothingRan, in_doubt
 from broker.stages.start_frame import Signing, start_frame
 from broker.store.protocol import Store
 from broker.trail import Trail
 from credentials.lease import Lease
-from sandboxes.egress.process import (
-    Egress,
-    EgressError,
-    EgressProcess,
-)
-from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxError, SandboxSpec
+from sandboxes.egress.process import Egress, EgressError, EgressProcess
+from sandboxes.nests import Nest
+from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxError
+from sandboxes.pool_place import Place
+from sandboxes.sandbox import Sandbox
 from toolcrib.handler.v1 import handler_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.text import clean_text
@@ -43,26 +42,18 @@ log = logging.getLogger(__name__)
 MIN_RUN_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class Machinery:
-    """What a call runs on: the driver of sandboxes and the egress process."""
-
-    driver: Driver
-    egress: EgressProcess
-
-
 class Runner:
     """Runs one call's tool once."""
 
-    def __init__(self, machinery: Machinery, store: Store, alarm: LeakAlarm) -> None:
-        self._machinery = machinery
+    def __init__(self, egress: EgressProcess, store: Store, alarm: LeakAlarm) -> None:
+        self._egress = egress
         self._store = store
         self._alarm = alarm
 
     async def __call__(
-        self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
+        self, call: Call, reservation: Reservation, leases: Sequence[Lease], place: Place, trail: Trail
     ) -> bytes:
-        """Run the tool and return the raw bytes of its result.
+        """Run the tool, in the sandbox that its place has, and return the raw bytes of its result.
 
         Raises:
             NothingRan: SANDBOX_UNAVAILABLE; the tool did not start.
@@ -70,7 +61,7 @@ class Runner:
         """
         redaction = Redaction(leases)
         try:
-            outcome = await self._run(call, reservation, leases, trail)
+            outcome = await self._run(call, reservation, leases, place, trail)
         except (SandboxError, EgressError) as error:
             if trail.ran:
                 raise _lost(call, redaction, error) from error
@@ -81,6 +72,8 @@ class Runner:
             ) from error
         said = await off_loop(len(outcome.log), lambda: redaction.clean_log(outcome.log))
         trail.tool_log = said.text
+        if outcome.log_truncated or outcome.kind is OutcomeKind.OUTPUT_TOO_LARGE:
+            trail.marks.append(Mark.TRUNCATED)
         await self._alarm.sound(trail, Mark.SECRET_IN_LOG, said.found)
         if outcome.kind is OutcomeKind.RESULT:
             return outcome.response
@@ -90,15 +83,16 @@ class Runner:
         raise failure
 
     async def _run(
-        self, call: Call, reservation: Reservation, leases: Sequence[Lease], trail: Trail
+        self, call: Call, reservation: Reservation, leases: Sequence[Lease], place: Place, trail: Trail
     ) -> RawOutcome:
         """Hold sandbox and way out for one conversation; both are gone when it returns."""
         outcome: RawOutcome | None = None
         made: list[Sandbox] = []
         try:
             async with AsyncExitStack() as stack:
-                sandbox, egress = await self._prepare(call, stack)
+                sandbox, nest = await _wait_for_sandbox(call, place)
                 made.append(sandbox)
+                egress = await self._open_way_out(call, sandbox, nest, stack)
                 trail.tell = sandbox.cancel
                 _check_fit(call, trail)
                 start = start_frame(call, reservation, leases, egress)
@@ -120,22 +114,39 @@ class Runner:
             trail.sandboxes = _records(made)
         return outcome
 
-    async def _prepare(self, call: Call, stack: AsyncExitStack) -> tuple[Sandbox, Egress | None]:
-        manifest = call.version.manifest
-        uid = self._machinery.driver.allocate_uid()
-        names = manifest.method(call.contract.method).targets
-        egress = None
-        if names:
-            egress = await stack.enter_async_context(self._machinery.egress.open(call.call_id, uid, names))
-        spec = SandboxSpec(
-            image_id=call.version.image_id,
-            command=tuple(manifest.image.command),
-            limits=manifest.limits,
-            uid=uid,
-            socket_dir=egress.socket_dir if egress else None,
-        )
-        sandbox = await stack.enter_async_context(self._machinery.driver.create(spec, call.call_id))
-        return sandbox, egress
+    async def _open_way_out(
+        self, call: Call, sandbox: Sandbox, nest: Nest | None, stack: AsyncExitStack
+    ) -> Egress | None:
+        """Open what the tool may reach; sandbox and way out end with the stack, in this order."""
+        stack.push_async_callback(_end, sandbox, call)  # also when the way out cannot be opened
+        names = call.version.manifest.method(call.contract.method).targets
+        if not names:
+            return None
+        if nest is None:
+            raise EgressError("the sandbox was made without a way out")
+        egress = await stack.enter_async_context(self._egress.open(call.call_id, nest, names))
+        stack.push_async_callback(_end, sandbox, call)
+        return egress
+
+
+async def _wait_for_sandbox(call: Call, place: Place) -> tuple[Sandbox, Nest | None]:
+    """Wait for the sandbox, no longer than the call's time.
+
+    Raises:
+        NothingRan: DEADLINE_EXCEEDED.
+        SandboxError: None can be made.
+    """
+    try:
+        async with asyncio.timeout(max(call.deadline - time.monotonic(), 0.0)):
+            return await place.sandbox()
+    except TimeoutError as error:
+        raise _too_late() from error
+
+
+async def _end(sandbox: Sandbox, call: Call) -> None:
+    """End a sandbox and wait until that is confirmed, whoever goes away meanwhile."""
+    if sandbox.gone is None and not await outlast(sandbox.end()):
+        log.warning("end of the sandbox is not confirmed", extra={"call_id": call.call_id})
 
 
 def _records(made: Sequence[Sandbox]) -> list[SandboxRecord]:
@@ -145,11 +156,7 @@ def _records(made: Sequence[Sandbox]) -> list[SandboxRecord]:
 def _check_fit(call: Call, trail: Trail) -> None:
     """See that no tool is started only to fail: for a write that would be a doubt."""
     if call.deadline - time.monotonic() < MIN_RUN_SECONDS:
-        raise NothingRan(
-            Reason.REASON_DEADLINE_EXCEEDED,
-            "the time was up before the tool could start, nothing ran; ask again with the same key",
-            retry_after_seconds=1.0,
-        )
+        raise _too_late()
     if Mark.SESSION_LOST in trail.marks:
         raise NothingRan(
             Reason.REASON_CREDENTIALS_UNAVAILABLE,
@@ -157,6 +164,14 @@ def _check_fit(call: Call, trail: Trail) -> None:
             "with the same key",
             retry_after_seconds=1.0,
         )
+
+
+def _too_late() -> NothingRan:
+    return NothingRan(
+        Reason.REASON_DEADLINE_EXCEEDED,
+        "the time was up before the tool could start, nothing ran; ask again with the same key",
+        retry_after_seconds=1.0,
+    )
 
 
 def _lost(call: Call, redaction: Redaction, error: Exception) -> Failed:

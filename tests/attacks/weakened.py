@@ -58,11 +58,12 @@ os._exit(init.main(sys.argv[1:]))
 
 def changed_init(name: str, line: str) -> Measure:
     """Our init, with something of it changed before it starts."""
-    program = [*ENTRYPOINT[:-1], "-c", _CHANGED_INIT.format(line=line)]
-    return setting(name, "Entrypoint", program)
+    program = (*ENTRYPOINT[:-1], "-c", _CHANGED_INIT.format(line=line))
+    return setting(name, "Entrypoint", program)  # a tuple: lists of one setting would be joined
 
 
 CARELESS_INIT = changed_init("an init that can be dumped", "init._protect = lambda: None")
+LEAKING_INIT = changed_init("an init that closes nothing", "init.os.closerange = lambda *numbers: None")
 TIMELESS_INIT = changed_init(
     "an init without a deadline",
     "import types; init.time = types.SimpleNamespace(monotonic=lambda: 0.0)",
@@ -74,5 +75,5 @@ child = subprocess.Popen(sys.argv[1:])
 os._exit(child.wait() & 255)
 """
 INIT_BELOW = setting(
-    "an init that is not PID 1", "Entrypoint", [*ENTRYPOINT[:-1], "-c", _PARENT, *ENTRYPOINT]
+    "an init that is not PID 1", "Entrypoint", (*ENTRYPOINT[:-1], "-c", _PARENT, *ENTRYPOINT)
 )

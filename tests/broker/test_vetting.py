@@ -25,7 +25,7 @@ from tools.manifest import CredentialWanted
 
 @pytest.fixture
 def vetting(vault_session: VaultSession) -> Vetting:
-    return Vetting(vault_session, DEFAULT_MOUNTS, MemoryStore().append_audit)
+    return Vetting(vault_session, DEFAULT_MOUNTS, MemoryStore().append_audit, ["container"])
 
 
 async def vet(vetting: Vetting, **credentials: CredentialWanted) -> list[Violation]:
@@ -71,7 +71,9 @@ async def test_refuses_a_short_secret_and_tells_nothing_of_it(vetting, roles) ->
 
 async def test_records_its_reading_of_a_secret_as_vaults_audit_does(vault_session, roles, dev_vault) -> None:
     store = MemoryStore()
-    await vet(Vetting(vault_session, DEFAULT_MOUNTS, store.append_audit), partner=secret("vet-good"))
+    await vet(
+        Vetting(vault_session, DEFAULT_MOUNTS, store.append_audit, ["container"]), partner=secret("vet-good")
+    )
     records = [record async for record in store.audit_records()]
     assert [type(read_record(record)[1]) for record in records] == [CallOpened, CallEnded, LeaseEnded]
     assert json.loads(records[0].payload)["call_id"] in dev_vault.audit_log.read_text()
@@ -84,20 +86,23 @@ async def test_reads_nothing_that_it_cannot_record(vault_session, roles, dev_vau
 
     reads = dev_vault.audit_log.read_text().count("/data/vet-good")
     with pytest.raises(StoreError):
-        await vet(Vetting(vault_session, DEFAULT_MOUNTS, refuse), partner=secret("vet-good"))
+        await vet(Vetting(vault_session, DEFAULT_MOUNTS, refuse, ["container"]), partner=secret("vet-good"))
     assert dev_vault.audit_log.read_text().count("/data/vet-good") == reads
 
 
 async def test_asks_nothing_for_a_bundle_without_credentials() -> None:
     closed = VaultSession("http://127.0.0.1:1", AppRole(Secret("role"), Secret("secret")))
-    assert await vet(Vetting(closed, DEFAULT_MOUNTS, MemoryStore().append_audit)) == []
+    assert await vet(Vetting(closed, DEFAULT_MOUNTS, MemoryStore().append_audit, ["container"])) == []
     await closed.close()
 
 
 async def test_refuses_what_it_cannot_ask_about(dev_vault) -> None:
     closed = VaultSession(dev_vault.address, dev_vault.login)  # not opened: there is no session
     with pytest.raises(Refused) as caught:
-        await vet(Vetting(closed, DEFAULT_MOUNTS, MemoryStore().append_audit), orders=database("vet-fine"))
+        await vet(
+            Vetting(closed, DEFAULT_MOUNTS, MemoryStore().append_audit, ["container"]),
+            orders=database("vet-fine"),
+        )
     await closed.close()
     assert caught.value.reason_name == "CREDENTIALS_UNAVAILABLE"
     assert caught.value.retry_after_seconds is not None

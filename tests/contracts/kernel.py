@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 POLL_SECONDS = 0.02
-_KERNELS = ("runsc-sandbox", "runsc-gofer")
+_KERNEL, _GOFER = "runsc-sandbox", "runsc-gofer"
 """A gVisor sandbox as the host sees it: what runs in it has no arguments of its own here."""
 
 
@@ -27,9 +27,16 @@ class Trace:
     uid: int = 0
 
 
-def find_alive(*traces: Trace) -> list[str]:
-    """Find the processes of sandboxes, as "pid arguments". Zombies are dead; what an engine runs beside is its own."""
-    return [line for folder in Path("/proc").glob("[0-9]*") if (line := _describe(folder, traces))]
+def find_alive(*traces: Trace, gofers: bool = False) -> list[str]:
+    """Find the processes of sandboxes, as "pid arguments". Zombies are dead.
+
+    Args:
+        traces: The sandboxes.
+        gofers: Whether a gVisor sandbox's file server counts. It runs nothing of the tool's, and ends by
+            itself a moment after the sandbox.
+    """
+    found = (_describe(folder, traces) for folder in Path("/proc").glob("[0-9]*"))
+    return [line for line in found if line and (gofers or f" {_GOFER}" not in line)]
 
 
 def wait_until_gone(seconds: float, *traces: Trace) -> float:
@@ -39,7 +46,7 @@ def wait_until_gone(seconds: float, *traces: Trace) -> float:
         AssertionError: Some are left after that time.
     """
     began = time.monotonic()
-    while left := find_alive(*traces):
+    while left := find_alive(*traces, gofers=True):
         assert time.monotonic() - began < seconds, f"after {seconds} s there are still {left}"
         time.sleep(POLL_SECONDS)
     return time.monotonic() - began
@@ -65,6 +72,6 @@ def _matches(trace: Trace, arguments: str, cgroup: str, status: str) -> bool:
         return True
     if trace.container_id and trace.container_id in cgroup:
         return True
-    if trace.container_id and trace.container_id in arguments and arguments.startswith(_KERNELS):
+    if trace.container_id and trace.container_id in arguments and arguments.startswith((_KERNEL, _GOFER)):
         return True
     return trace.uid > 0 and f"\nUid:\t{trace.uid}\t" in status

@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple, TypeVar
 
+from toolcrib.handler.artefacts import make_folder, read_artefact
 from toolcrib.handler.credentials import Credential, Signed, read_credential
 from toolcrib.handler.frames import Frames
 from toolcrib.handler.v1 import handler_pb2
@@ -120,6 +121,24 @@ class Context:
         """
         progress = handler_pb2.Progress(message=message[:200], percent=max(0, min(100, percent)))
         self._frames.write(handler_pb2.HandlerFrame(progress=progress))
+
+    @property
+    def artefact_folder(self) -> str:
+        """The folder whose files can be given back; it is there from now on."""
+        return make_folder()
+
+    def give_artefact(self, name: str, media_type: str = "application/octet-stream") -> None:
+        """Give a file of `artefact_folder` back with the result. The manifest says how many, and how large.
+
+        Args:
+            name: Its plain name.
+            media_type: What it is, for example "text/csv".
+
+        Raises:
+            ArtefactInvalid: It is no regular file of that folder.
+        """
+        artefact = handler_pb2.Artefact(name=name, media_type=media_type, content=read_artefact(name))
+        self._frames.write(handler_pb2.HandlerFrame(artefact=artefact))
 
     def _read(self) -> handler_pb2.Signature | None:
         """Take the next frame: note a Cancel, give a Signature.
