@@ -47,10 +47,12 @@ from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
 from broker.stages.reserve import Reserver
-from broker.stages.run import Machinery, Runner
+from broker.stages.place import Placer
+from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
+from broker.stock import Stock
 from broker.store.options import StoreOptions
 from broker.store.protocol import AuditEvent, GrantFiles, Store, VersionRow
 from broker.store.sqlite import open_store
@@ -58,7 +60,11 @@ from broker.tenure import Tenure
 from broker.trail import Recorder
 from credentials.secret import Secret
 from credentials.transit import DataKey
+from sandboxes.egress.process import EgressProcess
+from sandboxes.nests import Nest
 from sandboxes.outcome import AnswerSign, OutcomeKind, RawOutcome, SandboxSpec
+from sandboxes.pool import Pool
+from sandboxes.pool_size import PoolTerms
 from toolcrib.handler.v1 import handler_pb2
 from tools.catalogue import ToolVersion, load_version
 from tools.source import compile_bundle
@@ -78,6 +84,7 @@ permit (
 TRUST_DOMAIN = "bench"
 IDENTITY = f"spiffe://{TRUST_DOMAIN}/tenant/shop/agent/bench"
 BEAT_SECONDS = 3.0
+POOL_OFF = PoolTerms(max_idle=0, idle_seconds=300, makers=64, max_wait_seconds=5, memory_mib=1_000_000)
 RESPONSES = {
     LOOKUP: """{"order": {"orderId": "A-1042", "state": "ORDER_STATE_PAID",
       "total": {"minorUnits": "12900", "currency": "EUR"},
@@ -160,6 +167,10 @@ class InstantTools:
         tool.gone = datetime.now(UTC)
 
 
+def _make_no_nest(uid: int) -> AbstractContextManager[Nest]:
+    raise AssertionError("these tools have no way out")
+
+
 async def fill(store: Store) -> ToolVersion:
     """Register the shop's tools and apply the grants."""
     version, descriptor_set, manifest = load_shop()
@@ -192,7 +203,8 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
         for method, text in RESPONSES.items()
         if (contract := version.contracts[method])
     }
-    machinery: Any = Machinery(InstantTools(responses), None)  # type: ignore[arg-type]
+    tools: Any = InstantTools(responses)
+    pool = Pool({"container": tools}, _make_no_nest, POOL_OFF)
     return CallPath(
         Stages(
             recorder=Recorder(store),
@@ -202,9 +214,10 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
             claim=Claimer(store),
             authorize=Authorizer(catalogue, grants, tenants, utc_now, brakes),
             gate=Gate(grants),
+            place=Placer(pool, Stock(catalogue, grants)),
             reserve=Reserver(store, None, cipher.prepare),
             mint=Minter(NoVault(), debts),
-            run=Runner(machinery, store, alarm),
+            run=Runner(EgressProcess({}), store, alarm),
             sanitize=Sanitizer(alarm),
             settle=Settler(store),
         )

@@ -1,4 +1,4 @@
-"""Which drivers run the sandboxes, as the operator's settings say; what is weaker is said loudly or refused."""
+"""Which drivers run the sandboxes, as the settings say; what is weaker is said loudly or refused."""
 
 from __future__ import annotations
 
@@ -80,6 +80,5 @@ def _check_weak(settings: Settings) -> None:
                 f"sandboxes.classes.{isolation}: {name} is for development: it is weaker than a container. "
                 "Use docker-runc or docker-runsc, or set sandboxes.allow_weak = true if all tools are yours"
             )
-        log.warning(
-            "weaker isolation", extra={"cause": f"{name} runs the class {isolation}: for development"}
-        )
+        cause = f"{name} runs the class {isolation}: for development"
+        log.warning("weaker isolation", extra={"cause": cause})

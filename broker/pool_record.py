@@ -1,4 +1,4 @@
-"""What becomes of the pool's sandboxes, told to whom it concerns: metrics, log, and for a flagged one the audit.
+"""What becomes of the pool's sandboxes: metrics, log, and the audit for one that is flagged.
 
 A sandbox that uses the processor while it has no call runs something that its author put there for another
 time. Its version is named in the audit, so that people look at it; what a call gets is another sandbox.
@@ -52,7 +52,7 @@ class PoolRecord:
         )
         self._made = Counter(
             "toolcrib_sandboxes_made",
-            "Sandboxes made, for a call or as stock",
+            "Made, for a call or as stock",
             ["tool", "as"],
             registry=registry,
         )
@@ -61,13 +61,13 @@ class PoolRecord:
         )
         self._ended = Counter(
             "toolcrib_sandboxes_ended_unused",
-            "Ended without a call, by why",
+            "Ended without a call",
             ["tool", "why"],
             registry=registry,
         )
         self._flagged = Counter(
             "toolcrib_sandboxes_flagged",
-            "Killed: used the processor without a call",
+            "Killed: busy without a call",
             ["tool"],
             registry=registry,
         )
@@ -137,7 +137,7 @@ class IdleCount(Collector):
         for kind, shelf in list(self._pool.shelves.items()):
             found[kind.tool] = found.get(kind.tool, 0) + len(shelf.idle)
         family = GaugeMetricFamily(
-            "toolcrib_sandboxes_idle", "Sandboxes that wait for a call", labels=["tool"]
+            "toolcrib_sandboxes_idle", "Waiting for a call", labels=["tool"]
         )
         for tool, count in found.items():
             family.add_metric([tool], count)

@@ -1,4 +1,4 @@
-"""Which sandboxes a call needs, and which may wait for calls: the pool's kinds, as registry and grants are now.
+"""Which sandbox a call needs, and which may wait for calls, as registry and grants are now.
 
 A waiting sandbox is bound to its tenant, its tool version and what the tenant's grants say about limits. When
 one of these is not in force any more, the kind is not wanted, and what waits of it is ended.

@@ -156,6 +156,6 @@ def _violation(place: str, found: Finding) -> Violation:
 def _unserved(isolation: str, classes: Collection[str]) -> Violation:
     return Violation(
         "tool.yaml: isolation",
-        f'no driver serves the class "{isolation}" here; the operator maps classes in sandboxes.classes, now: '
+        f'no driver serves the class "{isolation}" here; the operator maps in sandboxes.classes: '
         f"{', '.join(sorted(classes)) or 'none'}",
     )

@@ -84,6 +84,7 @@ class BubblewrapDriver:
         self._threads = staged_threads(_THREADS)
         self._live: dict[str, BubblewrapSandbox] = {}
         self._found: Cgroups | None = None
+        self._closed = False
 
     async def start(self) -> BubblewrapInfo:
         """Make sure that this host can keep what the driver promises.
@@ -94,7 +95,10 @@ class BubblewrapDriver:
         return await self._do(check_bubblewrap, self._cgroups())
 
     async def close(self) -> None:
-        """End every sandbox that is left, and let the threads go."""
+        """End every sandbox that is left, and let the threads go; safe to call again."""
+        if self._closed:
+            return
+        self._closed = True
         await asyncio.gather(*(self._end(sandbox) for sandbox in list(self._live.values())))
         if self._found is not None:
             await self._do(self._found.remove_empty, self._installation)
@@ -115,6 +119,8 @@ class BubblewrapDriver:
         Raises:
             SandboxUnavailable: It could not be made; no handler ran.
         """
+        if self._closed:
+            raise SandboxUnavailable("the driver is closed")
         container_id = f"bwrap-{uuid.uuid4().hex}"
         sandbox = BubblewrapSandbox(spec, container_id, self._threads, self._clock)
         self._live[container_id] = sandbox

@@ -2,7 +2,8 @@
 
 `find_engine` takes the engine at a given address or at the usual socket. Where there is none and we may start
 one (root, `dockerd` installed), it starts a private engine without any network: its images stay in a state
-folder, everything else is in the run folder and goes away with `stop`.
+folder, everything else is in the run folder and goes away with `stop`. It has the runtime `runsc` where that
+program is installed.
 
     EngineMissing        no engine, and none can be started; says what to install
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import logging
 import os
 import select
@@ -37,6 +39,8 @@ POOL_SIZE = 24
 API_VERSION = "1.41"  # Docker Engine 20.10
 _MAX_SOCKET_PATH = 107  # bytes in sockaddr_un.sun_path, less the final zero
 _SHIM = "containerd-shim-runc-v2"
+RUNSC_ARGUMENTS = ("--host-uds=open", "--network=none")
+"""What runsc must be told beside its platform: the egress sockets are the host's, and there is no network."""
 _REMEDY = "install it (Debian: apt-get install docker.io) and start it, or run as root"
 
 logger = logging.getLogger(__name__)
@@ -51,6 +55,9 @@ class EngineInfo:
     """What an engine says about itself.
 
     Attributes:
+        runtimes: Their names, "runc" and perhaps "runsc" among them.
+        cgroup_driver: "cgroupfs" or "systemd": who makes the control groups.
+        user_namespaces: Whether root in a container is another user outside (userns-remap).
         problems: What it lacks for our hardening, each with the remedy; empty when it is fit.
     """
 
@@ -59,6 +66,8 @@ class EngineInfo:
     runtimes: tuple[str, ...]
     default_runtime: str
     cgroup_version: str
+    cgroup_driver: str
+    user_namespaces: bool
     architecture: str
     problems: tuple[str, ...]
 
@@ -103,6 +112,8 @@ class Engine:
             runtimes=tuple(sorted(info.get("Runtimes", {}))),
             default_runtime=info.get("DefaultRuntime", "?"),
             cgroup_version=str(info.get("CgroupVersion", "1")),
+            cgroup_driver=str(info.get("CgroupDriver", "?")),
+            user_namespaces=_has_option(info, "userns"),
             architecture=info.get("Architecture", "?"),
             problems=tuple(_find_problems(version, info)),
         )
@@ -185,6 +196,11 @@ class Folders:
         return self.state / "dockerd.pid"
 
     @property
+    def configuration(self) -> Path:
+        """Its daemon.json; an operator's own in /etc is not ours to read."""
+        return self.run / "daemon.json"
+
+    @property
     def log(self) -> Path:
         """What it says."""
         return self.state / "dockerd.log"
@@ -245,11 +261,17 @@ def _find_problems(version: dict[str, Any], info: dict[str, Any]) -> list[str]:
         "CpuCfsQuota": "cpu limits: enable CONFIG_CFS_BANDWIDTH",
     }
     problems = [f"the engine has no {text}" for key, text in remedies.items() if not info.get(key)]
-    if not any("name=seccomp" in option for option in info.get("SecurityOptions") or ()):
+    if not _has_option(info, "seccomp"):
         problems.append("the engine has no seccomp: install an engine and kernel with CONFIG_SECCOMP_FILTER")
     if _numbers(version["ApiVersion"]) < _numbers(API_VERSION):
         problems.append(f"the engine is too old ({version['Version']}): install 20.10 or newer")
     return problems
+
+
+def _has_option(info: dict[str, Any], name: str) -> bool:
+    """Tell whether a security option is on: the engine says "name=seccomp,profile=…"."""
+    options = info.get("SecurityOptions") or ()
+    return any(f"name={name}" in str(option).split(",") for option in options)
 
 
 def _numbers(version: str) -> tuple[int, ...]:
@@ -267,9 +289,30 @@ def _lock(folders: Folders) -> int:
     return lock
 
 
+def find_runsc() -> dict[str, Any] | None:
+    """Say what an engine's daemon.json has to have for gVisor; None where it is not installed.
+
+    Its faster platform is taken where this release has it. The third one, kvm, is never chosen: where the
+    host is itself a virtual machine it may hang instead of failing.
+    """
+    path = shutil.which("runsc")
+    if path is None:
+        return None
+    asked = subprocess.run([path, "flags"], check=False, capture_output=True, text=True, timeout=10)
+    platform = "systrap" if "systrap" in asked.stdout + asked.stderr else "ptrace"
+    return {"path": path, "runtimeArgs": [f"--platform={platform}", *RUNSC_ARGUMENTS]}
+
+
+def _configure(folders: Folders) -> None:
+    runsc = find_runsc()
+    folders.configuration.write_text(json.dumps({"runtimes": {"runsc": runsc}} if runsc else {}))
+
+
 def _spawn(folders: Folders) -> subprocess.Popen[bytes]:
+    _configure(folders)
     command = [
         "dockerd",
+        f"--config-file={folders.configuration}",
         f"--host=unix://{folders.socket}",
         f"--data-root={folders.state / 'data'}",
         f"--exec-root={folders.execution}",
@@ -370,6 +413,7 @@ def _remove_run_files(folders: Folders) -> None:
     """Remove what the engine left in the run folder; it unmounts on its own end."""
     folders.pid_file.unlink(missing_ok=True)
     folders.socket.unlink(missing_ok=True)
+    folders.configuration.unlink(missing_ok=True)
     shutil.rmtree(folders.execution, ignore_errors=True)
     with contextlib.suppress(OSError):
         folders.run.rmdir()

@@ -11,8 +11,8 @@ Rules:
     * the installation stands there as the first 32 digits of its SHA-256: ids may be long or odd, and systemd
       takes a hyphen for a folder;
     * only folders of this installation are looked at, and of those the live epoch's is left alone;
-    * a group is frozen before it is killed (v1), or killed by the kernel at once (v2): what forks all the time
-      could otherwise outrun a list of its processes;
+    * a group is frozen before it is killed (v1), or killed by the kernel at once (v2): what forks all the
+      time could otherwise outrun a list of its processes;
     * what cannot be confirmed is not said to be gone; the next round tries again.
 
 It works alike for runc and for runsc, whose sentry and gofer are in the group.
@@ -136,14 +136,26 @@ class Epoch:
             True when no process is left; then the folders are gone too, as far as the kernel lets them go.
         """
         until = time.monotonic() + patience_seconds
-        while found := self.processes():
-            _kill(self.folders, found)
+        while self.processes():
+            self._kill()
             if time.monotonic() > until:
                 return False
             time.sleep(_PAUSE_SECONDS)
         for folder in self.folders:
             _remove(folder, until)
         return True
+
+    def _kill(self) -> None:
+        for folder in self.folders:
+            with contextlib.suppress(OSError):  # v2 since Linux 5.14
+                (folder / "cgroup.kill").write_text("1")
+        _set_freezers(self.folders, "FROZEN")
+        try:
+            for pid in self.processes():
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
+        finally:
+            _set_freezers(self.folders, "THAWED")  # a frozen process dies when it thaws
 
 
 class Reaper:
@@ -191,24 +203,12 @@ def _encode(installation: str) -> str:
     return hashlib.sha256(installation.encode()).hexdigest()[:32]
 
 
-def _kill(folders: Iterable[Path], found: set[int]) -> None:
+def _set_freezers(folders: Iterable[Path], state: str) -> None:
     for folder in folders:
-        with contextlib.suppress(OSError):  # v2 since Linux 5.14: everything below, at once
-            (folder / "cgroup.kill").write_text("1")
-    freezers = [place for folder in folders for place in _below(folder) if (place / "freezer.state").exists()]
-    _set_freezers(freezers, "FROZEN")
-    try:
-        for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
-    finally:
-        _set_freezers(freezers, "THAWED")  # a frozen process dies when it thaws
-
-
-def _set_freezers(freezers: Iterable[Path], state: str) -> None:
-    for freezer in freezers:
+        file = folder / "freezer.state"
         with contextlib.suppress(OSError):
-            (freezer / "freezer.state").write_text(state)
+            if file.exists():
+                file.write_text(state)
 
 
 def _remove(folder: Path, until: float) -> None:

@@ -8,6 +8,7 @@ from tests.parts import REAL_PARTS
 
 pytest_plugins = [
     "tests.parts.engine",
+    "tests.parts.bubblewrap",
     "tests.parts.vault",
     "tests.parts.postgres",
     "tests.parts.crib",

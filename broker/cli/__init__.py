@@ -16,6 +16,7 @@ PLACES = {
     "dev": "broker.cli.serving:dev",
     "doctor": "broker.cli.diagnosis:doctor",
     "grants": "broker.cli.grants:grants",
+    "images": "broker.cli.images:images",
     "leases": "broker.cli.leases:leases",
     "serve": "broker.cli.serving:serve",
     "store": "broker.cli.state:store",

@@ -22,7 +22,7 @@ from broker.cli.output import (
     show_one,
 )
 from broker.cli.times import write_second, write_short_id
-from broker.packing import pack
+from broker.packing import pack, read_dependencies
 from broker.settings import environment_variable
 from sandboxes.engine import DEFAULT_URL, Engine
 from sandboxes.outcome import SandboxError
@@ -46,8 +46,9 @@ def check(folder: Path, form: str) -> None:
 
     Whether its callers would break is checked when it is registered.
     """
-    with _bundle_errors(), progress("checking the bundle"):
+    with bundle_errors(), progress("checking the bundle"):
         source = compile_bundle(folder)
+        read_dependencies(folder)
         version = load_version(source.descriptor_set, source.manifest_yaml, NO_IMAGE)
     rows = [
         {
@@ -174,14 +175,14 @@ def promote(bundle: str, version: str, alias: str, profile: str | None, form: st
 
 
 def _pack(folder: Path, engine_url: str, cache: Path) -> registry_pb2.RegisterToolRequest:
-    with _bundle_errors(), closing(Engine(engine_url)) as engine:
+    with bundle_errors(), closing(Engine(engine_url)) as engine:
         engine.check()
         with progress("image"):
             return pack(folder, engine, cache, lambda text: click.echo(f"· {text}", err=True))
 
 
 @contextmanager
-def _bundle_errors() -> Iterator[None]:
+def bundle_errors() -> Iterator[None]:
     """Say what is wrong with a bundle, place by place, or with the engine."""
     try:
         yield

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 from broker.brakes import Brakes
@@ -18,7 +19,8 @@ from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
 from broker.leaks import LeakAlarm
 from broker.model import Caller, CallRecord, CallState, Role
-from broker.path import Path, Stages
+from broker.path import Path as CallPath
+from broker.path import Stages
 from broker.policy.files import digest_files
 from broker.request import Peer, Request
 from broker.settings import Tenant
@@ -28,16 +30,21 @@ from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
 from broker.stages.reserve import Reserver
-from broker.stages.run import Machinery, Runner
+from broker.stages.place import Placer
+from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
+from broker.stock import Stock
 from broker.store.memory import MemoryStore
 from broker.store.protocol import AuditEvent, GrantFiles, StoreError
 from broker.trail import Recorder, Trail
 from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds, UsernamePassword
 from credentials.secret import Secret
+from sandboxes.nests import Nest
 from sandboxes.outcome import AnswerSign, OutcomeKind, RawOutcome, SandboxSpec, refuse_to_sign
+from sandboxes.pool import Pool
+from sandboxes.pool_size import PoolTerms
 from tests.broker.bench import METHOD, Bench
 from toolcrib.handler.v1 import handler_pb2
 
@@ -54,6 +61,7 @@ DRAFT = b'{"orderId": "A-1042", "amount": {"minorUnits": "100", "currency": "EUR
 ORDER = b'{"orderId": "A-1042"}'
 DESK = Caller("shop", "refund-desk", Role.AGENT, "", "spiffe://x/tenant/shop/agent/refund-desk")
 EMPTY = RawOutcome(OutcomeKind.RESULT)
+POOL_OFF = PoolTerms(max_idle=0, idle_seconds=300, makers=64, max_wait_seconds=5, memory_mib=1_000_000)
 
 Tool = Callable[[handler_pb2.Start], Awaitable[RawOutcome]]
 
@@ -119,11 +127,13 @@ class FakeSandbox:
     """Runs the workshop's tool."""
 
     container_id = image_id = "fake"
-    gone = None
+    uid = 1
+    is_alive = True
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
         self.made = datetime.now(UTC)
+        self.gone: datetime | None = None
 
     async def run(self, start: handler_pb2.Start, _deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
         self._shop.runs += 1
@@ -133,9 +143,23 @@ class FakeSandbox:
     def cancel(self, reason: str) -> None:
         self._shop.cancelled.append(reason)
 
+    def cpu_seconds(self) -> float | None:
+        return None
+
+    async def warm_up(self, _patience_seconds: float) -> None:
+        pass
+
+    async def end(self) -> bool:
+        if self._shop.engine.ending:
+            raise self._shop.engine.ending
+        self.gone = self.gone or datetime.now(UTC)
+        return True
+
 
 class FakeEngine:
-    """Both of what a tool runs on: driver and egress."""
+    """All of what a tool runs on: driver, nests and egress."""
+
+    name, overhead_mib = "fake", 0
 
     def __init__(self, shop: Workshop) -> None:
         self._shop = shop
@@ -150,11 +174,16 @@ class FakeEngine:
         if self.creating:
             await self.creating()
         yield FakeSandbox(self._shop)
-        if self.ending:
-            raise self.ending
+
+    def knows(self, _container_id: str) -> bool:
+        return True
+
+    @contextmanager
+    def nest(self, uid: int) -> Iterator[Nest]:
+        yield Nest(Path("/nowhere"), uid)
 
     @asynccontextmanager
-    async def open(self, _call_id: str, _uid: int, _names: Sequence[str]) -> AsyncIterator[Any]:
+    async def open(self, _call_id: str, _nest: Nest, _names: Sequence[str]) -> AsyncIterator[Any]:
         yield FakeEgress()
 
 
@@ -170,7 +199,7 @@ class FakeEgress:
 class Workshop:
     """A path whose parts tests can reach."""
 
-    path: Path
+    path: CallPath
     tool: Tool
 
     def __init__(self, bench: Bench, store: MoodyStore) -> None:
@@ -185,9 +214,10 @@ class Workshop:
         self.admit = Admission(self.tenants, 100)
         self.tool = self.answer_nothing
         keys, alarm = TenantKeys(b"k" * 32), LeakAlarm(store, self.debts)
-        machinery: Any = Machinery(self.engine, self.engine)  # type: ignore[arg-type]
+        engine: Any = self.engine
         authenticate: Any = self.authenticate
-        self.path = Path(
+        self.pool = Pool({"container": engine}, engine.nest, POOL_OFF)
+        self.path = CallPath(
             Stages(
                 recorder=Recorder(store),
                 authenticate=authenticate,
@@ -198,9 +228,10 @@ class Workshop:
                     bench.catalogue, self.grants, self.tenants, lambda: datetime.now(UTC), self.brakes
                 ),
                 gate=Gate(self.grants),
+                place=Placer(self.pool, Stock(bench.catalogue, self.grants)),
                 reserve=Reserver(store),
                 mint=Minter(self.vault, self.debts),
-                run=Runner(machinery, store, alarm),
+                run=Runner(engine, store, alarm),
                 sanitize=Sanitizer(alarm),
                 settle=Settler(store),
             )

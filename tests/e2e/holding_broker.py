@@ -38,7 +38,8 @@ class HoldingSandbox:
 
     def __init__(self, spec: SandboxSpec, number: int, holder: Path) -> None:
         self.container_id, self.image_id = f"held-{number}", spec.image_id
-        self.made, self.gone = datetime.now(UTC), None
+        self.uid, self.made = spec.uid, datetime.now(UTC)
+        self.gone: datetime | None = None
         self._holder, self._told = holder, asyncio.Event()
 
     async def run(self, start: handler_pb2.Start, deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
@@ -54,9 +55,28 @@ class HoldingSandbox:
         """Wait no longer."""
         self._told.set()
 
+    @property
+    def is_alive(self) -> bool:
+        """Until it ended."""
+        return self.gone is None
+
+    def cpu_seconds(self) -> float | None:
+        """Nothing runs outside of a call."""
+        return 0.0
+
+    async def warm_up(self, patience_seconds: float) -> None:
+        """Nothing has to be loaded."""
+
+    async def end(self) -> bool:
+        """Nothing is left."""
+        self.gone = self.gone or datetime.now(UTC)
+        return True
+
 
 class HoldingDriver:
     """Makes such sandboxes."""
+
+    name, overhead_mib = "holding", 0
 
     def __init__(self, holder: Path) -> None:
         self._holder, self._numbers = holder, itertools.count(1)
@@ -74,7 +94,15 @@ class HoldingDriver:
     @asynccontextmanager
     async def create(self, spec: SandboxSpec, call_id: str) -> AsyncIterator[HoldingSandbox]:
         """Hold one."""
-        yield HoldingSandbox(spec, next(self._numbers), self._holder)
+        sandbox = HoldingSandbox(spec, next(self._numbers), self._holder)
+        try:
+            yield sandbox
+        finally:
+            await sandbox.end()
+
+    def knows(self, container_id: str) -> bool:
+        """All ids are its own."""
+        return True
 
     async def reap(self) -> Sequence[str]:
         """Nothing outlives the process."""

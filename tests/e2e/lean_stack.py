@@ -38,8 +38,8 @@ class UnsandboxedTool:
 
     image_id = IMAGE
 
-    def __init__(self, tool: Tool) -> None:
-        self._tool = tool
+    def __init__(self, tool: Tool, uid: int) -> None:
+        self._tool, self.uid = tool, uid
         self.container_id = uuid.uuid4().hex
         self.made = datetime.now(UTC)
         self.gone: datetime | None = None
@@ -53,9 +53,28 @@ class UnsandboxedTool:
     def cancel(self, reason: str) -> None:
         """Nothing listens."""
 
+    @property
+    def is_alive(self) -> bool:
+        """Until it ended."""
+        return self.gone is None
+
+    def cpu_seconds(self) -> float | None:
+        """Nothing runs outside of a call."""
+        return 0.0
+
+    async def warm_up(self, patience_seconds: float) -> None:
+        """Nothing has to be loaded."""
+
+    async def end(self) -> bool:
+        """Nothing is left."""
+        self.gone = self.gone or datetime.now(UTC)
+        return True
+
 
 class UnsandboxedTools:
     """Gives each call a tool of its own."""
+
+    name, overhead_mib = "unsandboxed", 0
 
     def __init__(self, tool: Tool) -> None:
         self._tool = tool
@@ -72,11 +91,17 @@ class UnsandboxedTools:
         return next(self._uids)
 
     @asynccontextmanager
-    async def create(self, _spec: SandboxSpec, _call_id: str) -> AsyncIterator[UnsandboxedTool]:
+    async def create(self, spec: SandboxSpec, _call_id: str) -> AsyncIterator[UnsandboxedTool]:
         """Hold one."""
-        tool = UnsandboxedTool(self._tool)
-        yield tool
-        tool.gone = datetime.now(UTC)
+        tool = UnsandboxedTool(self._tool, spec.uid)
+        try:
+            yield tool
+        finally:
+            await tool.end()
+
+    def knows(self, container_id: str) -> bool:
+        """All ids are its own."""
+        return True
 
     async def reap(self) -> list[str]:
         """Nothing outlives its call."""

@@ -130,6 +130,14 @@ class TestPrivateEngine:
         assert not (folder / "run").exists()
         assert _processes_about(folder) == []
 
+    def test_has_gvisor_where_it_is_installed(self, folder: Path) -> None:
+        engine = start_engine(Folders(folder / "run", folder / "state"))
+        info = engine.info()
+        engine.stop()
+        assert ("runsc" in info.runtimes) == (shutil.which("runsc") is not None)
+        assert info.cgroup_driver in ("cgroupfs", "systemd")
+        assert not info.user_namespaces
+
     def test_refuses_folders_in_use_and_ends_a_stray(self, folder: Path) -> None:
         folders = Folders(folder / "run", folder / "state")
         first = start_engine(folders)
