@@ -75,7 +75,7 @@ class Caller:
         try:
             await self._send[PROBED](self._requests[PROBED])
         except grpc.aio.AioRpcError as error:
-            assert error.code() is grpc.StatusCode.PERMISSION_DENIED, error.details()  # noqa: PT017
+            assert error.code() is grpc.StatusCode.PERMISSION_DENIED, error.details()
             return
         raise AssertionError("a call without a grant was answered")
 

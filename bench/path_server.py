@@ -17,7 +17,7 @@ import os
 import sys
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,8 +46,8 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
-from broker.stages.reserve import Reserver
 from broker.stages.place import Placer
+from broker.stages.reserve import Reserver
 from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
@@ -135,7 +135,7 @@ class NoVault:
 class InstantTool:
     """Answers at once; looks like a sandbox to the broker."""
 
-    image_id = IMAGE
+    image_id, uid, is_alive = IMAGE, 1, True
 
     def __init__(self, responses: Mapping[str, bytes]) -> None:
         self._responses = responses
@@ -149,9 +149,15 @@ class InstantTool:
     def cancel(self, reason: str) -> None:
         """Nothing listens."""
 
+    async def end(self) -> bool:
+        self.gone = self.gone or datetime.now(UTC)
+        return True
+
 
 class InstantTools:
     """A driver without sandboxes."""
+
+    overhead_mib = 0
 
     def __init__(self, responses: Mapping[str, bytes]) -> None:
         self._responses = responses
@@ -162,9 +168,7 @@ class InstantTools:
 
     @asynccontextmanager
     async def create(self, _spec: SandboxSpec, _call_id: str) -> AsyncIterator[InstantTool]:
-        tool = InstantTool(self._responses)
-        yield tool
-        tool.gone = datetime.now(UTC)
+        yield InstantTool(self._responses)
 
 
 def _make_no_nest(uid: int) -> AbstractContextManager[Nest]:

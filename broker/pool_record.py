@@ -136,9 +136,7 @@ class IdleCount(Collector):
         found: dict[str, int] = {}
         for kind, shelf in list(self._pool.shelves.items()):
             found[kind.tool] = found.get(kind.tool, 0) + len(shelf.idle)
-        family = GaugeMetricFamily(
-            "toolcrib_sandboxes_idle", "Waiting for a call", labels=["tool"]
-        )
+        family = GaugeMetricFamily("toolcrib_sandboxes_idle", "Waiting for a call", labels=["tool"])
         for tool, count in found.items():
             family.add_metric([tool], count)
         yield family

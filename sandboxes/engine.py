@@ -30,6 +30,8 @@ import requests
 
 from sandboxes.engine_socket import EngineAdapter
 from sandboxes.outcome import EngineUnfit, SandboxError
+from sandboxes.processes import kill_processes
+from sandboxes.runsc import RUNTIME, find_runsc
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
 TIMEOUT_SECONDS = 10.0
@@ -39,8 +41,6 @@ POOL_SIZE = 24
 API_VERSION = "1.41"  # Docker Engine 20.10
 _MAX_SOCKET_PATH = 107  # bytes in sockaddr_un.sun_path, less the final zero
 _SHIM = "containerd-shim-runc-v2"
-RUNSC_ARGUMENTS = ("--host-uds=open", "--network=none")
-"""What runsc must be told beside its platform: the egress sockets are the host's, and there is no network."""
 _REMEDY = "install it (Debian: apt-get install docker.io) and start it, or run as root"
 
 logger = logging.getLogger(__name__)
@@ -289,23 +289,9 @@ def _lock(folders: Folders) -> int:
     return lock
 
 
-def find_runsc() -> dict[str, Any] | None:
-    """Say what an engine's daemon.json has to have for gVisor; None where it is not installed.
-
-    Its faster platform is taken where this release has it. The third one, kvm, is never chosen: where the
-    host is itself a virtual machine it may hang instead of failing.
-    """
-    path = shutil.which("runsc")
-    if path is None:
-        return None
-    asked = subprocess.run([path, "flags"], check=False, capture_output=True, text=True, timeout=10)
-    platform = "systrap" if "systrap" in asked.stdout + asked.stderr else "ptrace"
-    return {"path": path, "runtimeArgs": [f"--platform={platform}", *RUNSC_ARGUMENTS]}
-
-
 def _configure(folders: Folders) -> None:
     runsc = find_runsc()
-    folders.configuration.write_text(json.dumps({"runtimes": {"runsc": runsc}} if runsc else {}))
+    folders.configuration.write_text(json.dumps({"runtimes": {RUNTIME: runsc}} if runsc else {}))
 
 
 def _spawn(folders: Folders) -> subprocess.Popen[bytes]:
@@ -349,9 +335,12 @@ def _end_stray(folders: Folders) -> None:
 
 
 def _end_shims(folders: Folders) -> None:
-    """End what holds containers of an engine that was killed: no engine will ever talk to it again."""
+    """End the containers of an engine that was killed, and what holds them: no engine will talk to it again."""
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and _is_program(int(entry.name), _SHIM, str(folders.execution)):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "-id" in words:
+                kill_processes(words[words.index("-id") + 1])
             _end_foreign(int(entry.name))
 
 

@@ -8,8 +8,8 @@ Rules:
    It must be the newest one; when it expires does not matter here.
 4. A caller who is cancelled gets the change's outcome first and the cancellation at its next await: it must
    know whether it holds a reservation.
-5. A change that nobody waits for (`Turn.LAST`) is written behind those that somebody does, and before the next
-   change or query that could see it is missing.
+5. A change that nobody waits for (`Turn.LAST`) is written behind those that somebody does, and before the
+   next change or query that could see it is missing.
 6. After an fsync that failed nothing is written any more until the file is opened again. The kernel may have
    dropped what it could not write and say yes the next time; only what is read back from the disk is true.
 """

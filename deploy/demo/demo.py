@@ -139,7 +139,7 @@ async def find_remains(stack: DevStack) -> dict[str, list[str]]:
     sessions = await asyncio.to_thread(stack.postgres.count_v_sessions)
     owed = stack.broker.debts.count
     return {
-        "containers": list(await stack.broker.driver.leftovers()),
+        "containers": list(await stack.broker.fleet.leftovers()),
         "leases": await asyncio.to_thread(stack.vault.list_leases),
         "owed ends": [f"{owed} of leases"] if owed else [],
         "v- roles": [f"{roles} in PostgreSQL"] if roles else [],

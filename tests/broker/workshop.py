@@ -29,8 +29,8 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
-from broker.stages.reserve import Reserver
 from broker.stages.place import Placer
+from broker.stages.reserve import Reserver
 from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler

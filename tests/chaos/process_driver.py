@@ -85,16 +85,29 @@ class UnsandboxedProcess:
         if self._streams is not None and not self._streams[1].transport.is_closing():
             self._streams[1].write(cancel_bytes(reason))
 
+    @property
+    def is_alive(self) -> bool:
+        """Until it ended."""
+        return self.gone is None
+
+    def cpu_seconds(self) -> float | None:
+        """Nobody counts it."""
+        return None
+
+    async def warm_up(self, patience_seconds: float) -> None:
+        """The handler is loaded before its process is forked."""
+
     def _outside(self, path: str) -> str:
         return path.replace(CONTAINER_DIR, str(self._spec.socket_dir), 1)
 
-    async def end(self) -> None:
+    async def end(self) -> bool:
         """Close the stream and kill the process."""
         if self._streams is not None:
             self._streams[1].transport.abort()
-        if self.container_id:
+        if self.container_id and self.gone is None:
             await self._engine.end(self.container_id)
             self.gone = datetime.now(UTC)
+        return True
 
 
 class ProcessCalls:
@@ -137,6 +150,8 @@ class ProcessCalls:
 class UnsandboxedDriver:
     """Runs handlers as plain processes, for one installation and epoch."""
 
+    name, overhead_mib = "processes", 0
+
     def __init__(self, socket_path: Path, installation: str, epoch: int) -> None:
         self._calls = ProcessCalls(socket_path)
         self._labels = {"installation": installation, "epoch": str(epoch)}
@@ -172,6 +187,10 @@ class UnsandboxedDriver:
             await self._calls.end(name)
         return old
 
+    def knows(self, container_id: str) -> bool:
+        """Its ids begin so."""
+        return container_id.startswith(PREFIX)
+
     async def leftovers(self) -> list[str]:
         """The processes of this installation."""
         return list(await self._own())
@@ -190,8 +209,15 @@ class UnsandboxedDriver:
 class EitherDriver:
     """The Docker driver for real images, plain processes for `IMAGE`."""
 
+    name = "either"
+
     def __init__(self, processes: UnsandboxedDriver, docker: DockerDriver) -> None:
         self._processes, self._docker = processes, docker
+        self.overhead_mib = docker.overhead_mib
+
+    def knows(self, container_id: str) -> bool:
+        """What one of the two knows."""
+        return self._processes.knows(container_id) or self._docker.knows(container_id)
 
     async def start(self) -> None:
         """Start both."""
@@ -221,7 +247,7 @@ class EitherDriver:
 
     async def end_container(self, container_id: str) -> bool:
         """End one sandbox by the id that the record has."""
-        if container_id.startswith(PREFIX):
+        if self._processes.knows(container_id):
             return await self._processes.end_container(container_id)
         return await self._docker.end_container(container_id)
 

@@ -86,7 +86,7 @@ class Crib:
         """What a call must not leave behind; empty values when all is clean."""
         stack = self.stack
         found = {
-            "containers": self.run(stack.broker.driver.leftovers()),
+            "containers": self.run(stack.broker.fleet.leftovers()),
             "leases": stack.vault.list_leases(),
             "owed": stack.broker.debts.count,
             "roles": stack.postgres.count_v_roles(),

@@ -182,7 +182,7 @@ def test_finds_out_about_a_push_in_doubt(crib: Crib, sshd: SshdTarget):
 
 
 async def end_sandboxes(crib: Crib) -> None:
-    driver = crib.stack.broker.driver
+    driver = crib.stack.broker.fleet
     for container in await driver.leftovers():
         await driver.end_container(container)
 

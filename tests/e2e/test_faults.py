@@ -63,7 +63,7 @@ def test_is_in_doubt_when_the_container_is_killed_under_a_write(own_crib: Crib):
         call = agent.start(WRITE, {"how": "sleep_after", "seconds": 3}, key=uuid.uuid4().hex)
         wait_for_container(own_crib)
         time.sleep(0.8)
-        for container in own_crib.run(own_crib.stack.broker.driver.leftovers()):
-            own_crib.run(own_crib.stack.broker.driver.end_container(container))
+        for container in own_crib.run(own_crib.stack.broker.fleet.leftovers()):
+            own_crib.run(own_crib.stack.broker.fleet.end_container(container))
         reply = agent.finish(WRITE, call)
     assert reply.reason == "IN_DOUBT"

@@ -250,7 +250,7 @@ def test_nothing_shows_from_outside_while_a_call_runs(crib: Crib, minted: list[U
 
 def wait_for_containers(crib: Crib) -> list[str]:
     deadline = time.monotonic() + 20
-    while not (found := crib.run(crib.stack.broker.driver.leftovers())) and time.monotonic() < deadline:
+    while not (found := crib.run(crib.stack.broker.fleet.leftovers())) and time.monotonic() < deadline:
         time.sleep(0.05)
     time.sleep(1)  # it has its start frame by then
     return list(found)

@@ -75,7 +75,7 @@ def test_stops_the_read_of_a_client_that_hangs_up(crib: Crib):
         wait_for_container(crib)
         future.cancel()
         time.sleep(1)
-    assert crib.run(crib.stack.broker.driver.leftovers()) == []
+    assert crib.run(crib.stack.broker.fleet.leftovers()) == []
 
 
 def test_stays_in_doubt_and_never_runs_again(crib: Crib):

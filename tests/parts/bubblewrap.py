@@ -7,16 +7,17 @@ and its teardown fails when a sandbox is left over.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import pytest
 
+from sandboxes.bubblewrap_check import check_bubblewrap
 from sandboxes.bubblewrap_compiler import compile_folder
 from sandboxes.bubblewrap_driver import BubblewrapDriver
 from sandboxes.bubblewrap_measures import MEASURES, Measure
+from sandboxes.cgroups import find_cgroups
 from sandboxes.folders import Folders
 from sandboxes.outcome import RawOutcome, SandboxError, SandboxSpec
 from tests.parts import REAL_PARTS, without
@@ -34,20 +35,12 @@ def bubblewrap_folders() -> Iterator[Folders]:
         pytest.skip("TOOLCRIB_WITHOUT names bubblewrap")
     folders = Folders(STATE / "cache", compile_folder)
     try:
-        REAL_PARTS.append(asyncio.run(_check(folders)))
+        REAL_PARTS.append(check_bubblewrap(find_cgroups()).describe())
     except SandboxError as error:
         pytest.fail(
             f"these tests need bubblewrap (or TOOLCRIB_WITHOUT=bubblewrap): {error}", pytrace=False
         )
     yield folders
-
-
-async def _check(folders: Folders) -> str:
-    driver = BubblewrapDriver(folders, "test-check", epoch=1)
-    try:
-        return (await driver.start()).describe()
-    finally:
-        await driver.close()
 
 
 @pytest.fixture(scope="session")

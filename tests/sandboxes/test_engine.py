@@ -150,6 +150,22 @@ class TestPrivateEngine:
         first._process.wait()
         assert _processes_about(folder) == []
 
+    @pytest.mark.parametrize("runtime", ["runc", "runsc"])
+    def test_ends_containers_of_an_engine_that_was_killed(self, folder: Path, runtime: str) -> None:
+        engine = start_engine(Folders(folder / "run", folder / "state"))
+        if runtime not in engine.info().runtimes:
+            engine.stop()
+            pytest.skip(f"{runtime} is not installed")
+        image = build_base(engine, STATE / "cache")
+        sleep = ["/usr/bin/python3", "-c", "import time; time.sleep(600)"]
+        config = {"Image": image, "Entrypoint": sleep, "HostConfig": {"Runtime": runtime}}
+        made = engine.client.create_container_from_config({**config, "NetworkDisabled": True})["Id"]
+        engine.client.start(made)
+        engine._process.kill()
+        engine.stop()
+        assert find_processes(made) == []
+        assert _processes_about(folder) == []
+
     async def test_ends_a_sandbox_though_its_engine_was_killed(self, folder: Path) -> None:
         engine = start_engine(Folders(folder / "run", folder / "state"))
         image = build_bundle(
