@@ -22,7 +22,7 @@ run: setup engine image ## Start a broker and all it needs on loopback: toolcrib
 	@$(BIN)/toolcrib dev $(ARGS)
 
 .PHONY: bench
-bench: setup engine image ## Measure a call beside a bare gRPC echo and `docker run`
+bench: setup engine image ## Measure sandboxes and calls beside their floors: table, JSON, plot
 	@$(BIN)/python -m bench.bench_call $(ARGS)
 
 .PHONY: chaos
@@ -65,6 +65,14 @@ image: engine ## Build the sandboxes' base image; nothing when it is up to date
 test: setup engine node targets image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
 	@$(BIN)/python -P -m pytest -q $(ARGS) || { code=$$?; \
 	  [[ $$code != 5 ]] || echo "error: no test was found, which is no pass" >&2; exit $$code; }
+
+.PHONY: attacks
+attacks: setup engine image ## Attack the sandboxes on each runtime, each attack with its control
+	@$(BIN)/python -P -m pytest -q tests/attacks $(ARGS)
+
+.PHONY: attacks-long
+attacks-long: setup engine image ## The same with longer floods, more kills and bigger bombs
+	@TOOLCRIB_LONG=1 $(BIN)/python -P -m pytest -q tests/attacks $(ARGS)
 
 .PHONY: ldap
 ldap: setup
@@ -150,4 +158,4 @@ clean: ## Remove everything that was made here: .venv, .toolcrib, caches
 .PHONY: help
 help: ## Say what there is
 	@awk -F ':.*## ' '/^##@ /{printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

@@ -1,4 +1,4 @@
-"""What the way of a call costs by itself: the whole path without sandbox and Vault, beside the bare mTLS echo.
+"""What the way of a call costs by itself: the path without sandbox and Vault, beside the bare mTLS echo.
 
     python -m bench.bench_path [--rounds 30] [--profile FILE]
 

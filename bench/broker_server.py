@@ -1,6 +1,9 @@
-"""A whole Toolcrib in a process of its own, for the benchmark: prints where it is, runs until stdin ends.
+"""A whole Toolcrib in a process of its own, for the benchmarks: prints where it is, runs until stdin ends.
 
-python -m bench.broker_server STATE_DIR CACHE_DIR
+    python -m bench.broker_server STATE_DIR CACHE_DIR [SETTINGS]
+
+Registered are the shop (whose tools log in at PostgreSQL) and `bench/bundles/echo` (which wants nothing), for
+two tenants. SETTINGS are more lines of toolcrib.toml. For each line on stdin it prints what the pool holds.
 """
 
 from __future__ import annotations
@@ -10,9 +13,13 @@ import json
 import sys
 from pathlib import Path
 
-from broker.dev import DevOptions, DevStack
+import uvloop
+
+from broker.dev import SAMPLE_BUNDLES, DevOptions, DevStack
 from toolcrib.v1 import grants_pb2, grants_pb2_grpc
 
+ECHO = Path(__file__).parent / "bundles" / "echo"
+TENANTS = ("shop", "rival")
 GRANTS = """
 @id("bench") @targets("orders-db")
 permit (
@@ -20,29 +27,48 @@ permit (
     action in [Action::"shop.v1.Orders/LookupOrder", Action::"shop.v1.Orders/CreateRefundDraft"],
     resource == Environment::"dev"
 );
+@id("echo")
+permit (
+    principal == Agent::"bench",
+    action == Action::"echo.v1.Echo/Say",
+    resource == Environment::"dev"
+);
 """
 
 
-async def serve(state_dir: Path, cache_dir: Path) -> None:
+async def serve(state_dir: Path, cache_dir: Path, settings: str) -> None:
     """Start everything, apply the grants, tell the address, and wait."""
-    options = DevOptions(tenants=("shop",))
+    options = DevOptions(tenants=TENANTS, bundles=(*SAMPLE_BUNDLES, ECHO), settings_extra=settings)
     async with DevStack(state_dir, cache_dir, options=options) as stack:
-        await _apply_grants(stack)
+        for tenant in TENANTS:
+            await _apply_grants(stack, tenant)
         folders = {
-            name: str(stack.profile(name, role).cert_path.parent)
-            for name, role in (("bench", "agent"), ("stranger", "agent"), ("olga", "operator"))
+            name: str(stack.profile(person, role, tenant).cert_path.parent)
+            for name, person, role, tenant in (
+                ("bench", "bench", "agent", "shop"),
+                ("rival", "bench", "agent", "rival"),
+                ("stranger", "stranger", "agent", "shop"),
+                ("olga", "olga", "operator", "shop"),
+            )
         }
         print(json.dumps({"profiles": folders, "engine": stack.engine.base_url}), flush=True)
-        await asyncio.to_thread(sys.stdin.read)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(_count_idle(stack)), flush=True)
 
 
-async def _apply_grants(stack: DevStack) -> None:
+def _count_idle(stack: DevStack) -> dict[str, int]:
+    """How many sandboxes wait, by tenant and bundle."""
+    shelves = stack.broker.pool.shelves
+    return {f"{kind.tenant} {kind.tool.split()[0]}": len(shelf.idle) for kind, shelf in shelves.items()}
+
+
+async def _apply_grants(stack: DevStack, tenant: str) -> None:
     files = [grants_pb2.GrantFile(name="bench.cedar", text=GRANTS)]
-    async with stack.profile("rob", "reviewer").connect_async() as channel:
+    async with stack.profile("rob", "reviewer", tenant).connect_async() as channel:
         stub = grants_pb2_grpc.GrantsStub(channel)
         plan = await stub.PlanGrants(grants_pb2.PlanGrantsRequest(files=files))
         await stub.ApplyGrants(grants_pb2.ApplyGrantsRequest(files=files, base_digest=plan.base_digest))
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(Path(sys.argv[1]), Path(sys.argv[2])))
+    uvloop.run(serve(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else ""))

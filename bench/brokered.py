@@ -14,24 +14,58 @@ from pathlib import Path
 import grpc
 
 from bench.docker_run import NAME as DOCKER_RUN
+from bench.broker_server import ECHO
 from bench.echo import MUTUAL
 from bench.measure import Stages, Subject
 from broker.client import read_profile
 from toolcrib.v1 import broker_pb2, broker_pb2_grpc
 from tools.catalogue import load_version
+from tools.contract import Contract
 from tools.source import compile_bundle
 
 SHOP = Path(__file__).parents[1] / "tools" / "bundles" / "shop"
 LOOKUP, DRAFT = "shop.v1.Orders/LookupOrder", "shop.v1.Orders/CreateRefundDraft"
-WHOLE = "whole call, cold container"
+SAY = "echo.v1.Echo/Say"
+WHOLE, WARM = "shop: whole call, credential", "echo: whole call, warm"
+# Nothing may be refilled while a burst is timed, so a burst's sandboxes wait before it.
+STOCK = """
+[sandboxes.pool]
+least_idle = 24
+max_idle = 60
+max_wait_seconds = 30
+"""
 REQUESTS = {
     LOOKUP: '{"orderId": "A-1042"}',
     DRAFT: '{"orderId": "A-1042", "amount": {"minorUnits": "100", "currency": "EUR"}, "comment": "bench"}',
+    SAY: '{"text": "hello"}',
 }
+STOCK_SECONDS = 90.0
+
+
+class BrokerProcess:
+    """A broker in a process of its own, that tells what its pool holds."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def idle(self) -> dict[str, int]:
+        """How many sandboxes wait, by tenant and bundle."""
+        assert self._process.stdin is not None and self._process.stdout is not None
+        self._process.stdin.write(b"idle\n")
+        counts: dict[str, int] = json.loads(await self._process.stdout.readline())
+        return counts
+
+    async def wait_for_stock(self, name: str, count: int) -> None:
+        """Wait until so many of a tenant's bundle wait."""
+        async with asyncio.timeout(STOCK_SECONDS):
+            while (await self.idle()).get(name, 0) < count:
+                await asyncio.sleep(0.2)
 
 
 @asynccontextmanager
-async def open_broker(folder: Path, cache_dir: Path) -> AsyncIterator[tuple[Callers, str]]:
+async def open_broker(
+    folder: Path, cache_dir: Path, settings: str = STOCK
+) -> AsyncIterator[tuple[Callers, str]]:
     """Hold a broker and its callers; yields these and the address of the engine it uses."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -39,6 +73,7 @@ async def open_broker(folder: Path, cache_dir: Path) -> AsyncIterator[tuple[Call
         "bench.broker_server",
         str(folder / "broker"),
         str(cache_dir),
+        settings,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
     )
@@ -48,7 +83,7 @@ async def open_broker(folder: Path, cache_dir: Path) -> AsyncIterator[tuple[Call
         if not line:
             raise RuntimeError("the broker did not start; see above")
         said = json.loads(line)
-        async with Callers(said["profiles"]) as callers:
+        async with Callers(said["profiles"], BrokerProcess(process)) as callers:
             yield callers, said["engine"]
     finally:
         assert process.stdin is not None
@@ -59,12 +94,12 @@ async def open_broker(folder: Path, cache_dir: Path) -> AsyncIterator[tuple[Call
 class Callers:
     """One channel an identity, and encoded requests."""
 
-    def __init__(self, profiles: Mapping[str, str]) -> None:
+    def __init__(self, profiles: Mapping[str, str], broker: BrokerProcess) -> None:
+        self.broker = broker
         self._channels = {
             name: read_profile(Path(folder)).connect_async() for name, folder in profiles.items()
         }
-        source = compile_bundle(SHOP)
-        contracts = load_version(source.descriptor_set, source.manifest_yaml, "sha256:" + "0" * 64).contracts
+        contracts = {**_load_contracts(SHOP), **_load_contracts(ECHO)}
         self._requests = {
             method: contracts[method].canonical(contracts[method].parse_request_json(text))
             for method, text in REQUESTS.items()
@@ -73,6 +108,7 @@ class Callers:
 
     async def __aenter__(self) -> Callers:
         await self._call("bench", DRAFT)
+        await self.say()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,8 +120,19 @@ class Callers:
         return [
             Subject("refused: no grant", self._refused, MUTUAL),
             Subject("replayed write", self._replayed, MUTUAL),
-            Subject(WHOLE, self._whole, DOCKER_RUN, calls=3, dropped=1),
+            Subject(WARM, self.say, MUTUAL, calls=16, dropped=3, prepare=self._stock_echo),
+            Subject(WHOLE, self._whole, DOCKER_RUN, calls=3, dropped=1, prepare=self._stock_shop),
         ]
+
+    async def say(self, name: str = "bench") -> None:
+        """Call the tool that wants nothing."""
+        await self._call(name, SAY, key=None)
+
+    async def _stock_echo(self, count: int) -> None:
+        await self.broker.wait_for_stock("shop echo", count)
+
+    async def _stock_shop(self, count: int) -> None:
+        await self.broker.wait_for_stock("shop shop", count)
 
     async def _refused(self) -> None:
         try:
@@ -111,7 +158,13 @@ class Callers:
                 took.setdefault(stage.stage, []).append(stage.duration_micros / 1e6)
         return {stage: statistics.median(seconds) for stage, seconds in took.items()}
 
-    async def _call(self, name: str, method: str, key: str = "") -> None:
+    async def _call(self, name: str, method: str, key: str | None = "") -> None:
         send = self._channels[name].unary_unary(f"/{method}")
-        metadata = (("toolcrib-idempotency-key", key or self._key),)
+        metadata = () if key is None else (("toolcrib-idempotency-key", key or self._key),)
         await send(self._requests[method], metadata=metadata, timeout=30)
+
+
+def _load_contracts(folder: Path) -> dict[str, Contract]:
+    source = compile_bundle(folder)
+    version = load_version(source.descriptor_set, source.manifest_yaml, "sha256:" + "0" * 64)
+    return dict(version.contracts)

@@ -12,12 +12,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import cProfile
-import itertools
 import os
 import sys
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -32,10 +31,12 @@ from broker.catalogue import Catalogue
 from broker.cipher import TenantCipher
 from broker.debts import Debts
 from broker.grant_book import GrantBook
+from broker.heap import settle_heap
 from broker.keys import TenantKeys
 from broker.leaks import LeakAlarm
 from broker.logs import log_as_json
 from broker.metrics import Metrics
+from broker.model import Call
 from broker.path import Path as CallPath
 from broker.path import Stages
 from broker.policy.files import digest_files
@@ -46,13 +47,11 @@ from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
 from broker.stages.mint import Minter
-from broker.stages.place import Placer
 from broker.stages.reserve import Reserver
 from broker.stages.run import Runner
 from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
-from broker.stock import Stock
 from broker.store.options import StoreOptions
 from broker.store.protocol import AuditEvent, GrantFiles, Store, VersionRow
 from broker.store.sqlite import open_store
@@ -61,10 +60,7 @@ from broker.trail import Recorder
 from credentials.secret import Secret
 from credentials.transit import DataKey
 from sandboxes.egress.process import EgressProcess
-from sandboxes.nests import Nest
-from sandboxes.outcome import AnswerSign, OutcomeKind, RawOutcome, SandboxSpec
-from sandboxes.pool import Pool
-from sandboxes.pool_size import PoolTerms
+from sandboxes.outcome import AnswerSign, OutcomeKind, RawOutcome
 from toolcrib.handler.v1 import handler_pb2
 from tools.catalogue import ToolVersion, load_version
 from tools.source import compile_bundle
@@ -84,7 +80,6 @@ permit (
 TRUST_DOMAIN = "bench"
 IDENTITY = f"spiffe://{TRUST_DOMAIN}/tenant/shop/agent/bench"
 BEAT_SECONDS = 3.0
-POOL_OFF = PoolTerms(max_idle=0, idle_seconds=300, makers=64, max_wait_seconds=5, memory_mib=1_000_000)
 RESPONSES = {
     LOOKUP: """{"order": {"orderId": "A-1042", "state": "ORDER_STATE_PAID",
       "total": {"minorUnits": "12900", "currency": "EUR"},
@@ -154,25 +149,25 @@ class InstantTool:
         return True
 
 
-class InstantTools:
-    """A driver without sandboxes."""
-
-    overhead_mib = 0
+class InstantPlaces:
+    """Gives each call a tool of its own; looks like the stage that gives places in sandboxes."""
 
     def __init__(self, responses: Mapping[str, bytes]) -> None:
         self._responses = responses
-        self._uids = itertools.count(100_000)
 
-    def allocate_uid(self) -> int:
-        return next(self._uids)
-
-    @asynccontextmanager
-    async def create(self, _spec: SandboxSpec, _call_id: str) -> AsyncIterator[InstantTool]:
-        yield InstantTool(self._responses)
+    @contextmanager
+    def __call__(self, _call: Call) -> Iterator[InstantPlace]:
+        yield InstantPlace(InstantTool(self._responses))
 
 
-def _make_no_nest(uid: int) -> AbstractContextManager[Nest]:
-    raise AssertionError("these tools have no way out")
+class InstantPlace:
+    """What a call has of `InstantPlaces`."""
+
+    def __init__(self, tool: InstantTool) -> None:
+        self._tool = tool
+
+    async def sandbox(self) -> tuple[InstantTool, None]:
+        return self._tool, None
 
 
 async def fill(store: Store) -> ToolVersion:
@@ -207,8 +202,7 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
         for method, text in RESPONSES.items()
         if (contract := version.contracts[method])
     }
-    tools: Any = InstantTools(responses)
-    pool = Pool({"container": tools}, _make_no_nest, POOL_OFF)
+    places: Any = InstantPlaces(responses)
     return CallPath(
         Stages(
             recorder=Recorder(store),
@@ -218,7 +212,7 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
             claim=Claimer(store),
             authorize=Authorizer(catalogue, grants, tenants, utc_now, brakes),
             gate=Gate(grants),
-            place=Placer(pool, Stock(catalogue, grants)),
+            place=places,
             reserve=Reserver(store, None, cipher.prepare),
             mint=Minter(NoVault(), debts),
             run=Runner(EgressProcess({}), store, alarm),
@@ -242,6 +236,7 @@ async def serve(folder: Path) -> None:
     credentials = grpc.ssl_server_credentials([pair], ca, require_client_auth=True)
     port = server.add_secure_port("127.0.0.1:0", credentials)
     await server.start()
+    settle_heap()
     print(port, flush=True)
     await asyncio.to_thread(sys.stdin.read)
     await server.stop(0)

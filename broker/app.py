@@ -64,6 +64,7 @@ from sandboxes.egress.process import EgressProcess
 from sandboxes.egress.remains import end_remains
 from sandboxes.fleet import Fleet
 from sandboxes.outcome import SandboxError
+from sandboxes.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -142,6 +143,11 @@ class Broker:
         self.path: CallPath
         self.debts: Debts
         self.resolution: Resolution
+
+    @property
+    def pool(self) -> Pool:
+        """The sandboxes that wait for calls."""
+        return self.fleet.pool
 
     async def __aenter__(self) -> Broker:
         """Start everything; what was started is taken away again when a later part fails."""

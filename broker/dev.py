@@ -55,6 +55,7 @@ class DevOptions:
         platform_operators: Names of operators of the first tenant who may act on every tenant.
         retention_seconds: How long a key replays.
         tenant_extra: More lines of toolcrib.toml by tenant, for example its limits.
+        settings_extra: More sections of toolcrib.toml, for example [sandboxes.pool].
         say: Told what is being done.
     """
 
@@ -65,6 +66,7 @@ class DevOptions:
     tenants: Sequence[str] = ("shop", "rival")
     platform_operators: Sequence[str] = ()
     tenant_extra: Mapping[str, str] = field(default_factory=dict)
+    settings_extra: str = ""
     retention_seconds: int = 7 * 86_400
     engine_url: str | None = None
     say: Say = say_nothing
@@ -276,6 +278,8 @@ secret_id_file = "secret_id"
 
 [engine]
 url = "{self.engine.base_url}"
+
+{options.settings_extra}
 
 [targets.{TARGET}]
 kind = "postgresql"

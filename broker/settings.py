@@ -182,7 +182,7 @@ class Pool(_Section):
     idle_seconds: float = Field(300.0, ge=1, le=3_600, description="the oldest that a waiting one may be")
     makers: int = Field(2, ge=1, le=64, description="sandboxes that are made at once")
     max_wait_seconds: float = Field(
-        1.0, ge=0.05, le=60, description="a call that would wait longer for its sandbox is refused at once"
+        1.0, ge=0.05, le=60, description="a call that would wait longer until its own is begun is refused"
     )
 
 
@@ -286,6 +286,8 @@ def _explain(path: Path, item: Any) -> str:
 
 
 def _keys_beside(location: tuple[Any, ...]) -> list[str]:
+    if location[:2] == ("sandboxes", "pool") and len(location) > 2:
+        return list(Pool.model_fields)
     if location[:2] == ("vault", "login"):
         return list(_LOGINS[location[2]].model_fields) if len(location) > 3 else []
     sections: dict[str, type[BaseModel]] = {

@@ -83,6 +83,7 @@ def _try_namespaces() -> None:
             timeout=_PROBE_SECONDS,
         )
     except subprocess.CalledProcessError as error:
-        raise EngineUnfit(f"bwrap cannot make a sandbox ({error.stderr.strip()[-200:]}): {_REMEDY}") from error
+        said = error.stderr.strip()[-200:]
+        raise EngineUnfit(f"bwrap cannot make a sandbox ({said}): {_REMEDY}") from error
     except subprocess.TimeoutExpired as error:
         raise EngineUnfit(f"bwrap made no sandbox within {_PROBE_SECONDS} s: {_REMEDY}") from error

@@ -11,7 +11,7 @@ from pathlib import Path
 from sandboxes.bubblewrap_launch import Order, launch
 from sandboxes.bubblewrap_measures import MEASURES, Settings, settings_for
 from sandboxes.bubblewrap_stage import staged_threads
-from sandboxes.cgroups import find_cgroups
+from sandboxes.cgroups import Group, find_cgroups
 from sandboxes.image_content import BUNDLE_FOLDER, LIBRARY_FOLDER
 from sandboxes.outcome import SandboxError, SandboxSpec
 from sandboxes.rootfs import ImageFailed
@@ -19,6 +19,7 @@ from sandboxes.uids import allocate_uid
 
 _SECONDS = 180
 _SAID_BYTES = 800
+_INSTALLATION = "images"  # whose control groups these are; the epoch is our process id
 _UNCHECKED = "py_compile.PycInvalidationMode.UNCHECKED_HASH"
 _BASE = (
     "import compileall, glob, py_compile, sys;"
@@ -68,9 +69,8 @@ def compile_folder(root: Path, bundle: Path | None) -> None:
 
 
 def _run(order: Order, settings: Settings) -> None:
-    name = f"compile-{uuid.uuid4().hex}"
     try:
-        group = find_cgroups().make("images", os.getpid(), name, settings.ceiling())
+        group = _make_group(settings)
         started = launch(order, settings, group)
     except SandboxError as error:
         raise ImageFailed(f"byte-compiling failed: {error}") from error
@@ -86,6 +86,14 @@ def _run(order: Order, settings: Settings) -> None:
         started.forget()
     if code != 0:
         raise ImageFailed(f"byte-compiling failed: {said.strip()}")
+
+
+def _make_group(settings: Settings) -> Group:
+    cgroups = find_cgroups()
+    for left in cgroups.find(_INSTALLATION):  # by a process that was killed
+        if not Path(f"/proc/{left.epoch}").exists():
+            left.end()
+    return cgroups.make(_INSTALLATION, os.getpid(), f"compile-{uuid.uuid4().hex}", settings.ceiling())
 
 
 def _give(folder: Path, uid: int) -> None:

@@ -18,9 +18,10 @@ import logging
 import re
 import uuid
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from concurrent.futures import BrokenExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar, TypeVarTuple
 
 from sandboxes.bubblewrap_check import BubblewrapInfo, check_bubblewrap
 from sandboxes.bubblewrap_launch import Launched, Order, launch
@@ -31,11 +32,14 @@ from sandboxes.cgroups import Cgroups, Group, find_cgroups
 from sandboxes.folders import Folders
 from sandboxes.hardening import ENTRYPOINT, SOCKET_FOLDER
 from sandboxes.image_content import BUNDLE_FOLDER
-from sandboxes.outcome import SandboxError, SandboxSpec, SandboxUnavailable
+from sandboxes.outcome import EngineUnfit, SandboxError, SandboxSpec, SandboxUnavailable
 from sandboxes.uids import allocate_uid
 
 _CONTAINER_ID = re.compile(r"bwrap-[0-9a-f]{32}")
 _THREADS = 8
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
@@ -92,7 +96,12 @@ class BubblewrapDriver:
         Raises:
             SandboxError: It cannot; the message says what to do.
         """
-        return await self._do(check_bubblewrap, self._cgroups())
+        info = await asyncio.to_thread(check_bubblewrap, self._cgroups())
+        try:
+            await self._do(self._groups)
+        except BrokenExecutor as error:
+            raise EngineUnfit("a thread cannot have its own mounts here (CAP_SYS_ADMIN is needed)") from error
+        return info
 
     async def close(self) -> None:
         """End every sandbox that is left, and let the threads go; safe to call again."""
@@ -209,7 +218,7 @@ class BubblewrapDriver:
         self._live.pop(sandbox.container_id, None)
         return True
 
-    async def _do(self, work: Callable[..., Any], *arguments: Any) -> Any:
+    async def _do(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
 

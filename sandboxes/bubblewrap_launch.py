@@ -1,11 +1,12 @@
 """Starting one bubblewrap: cgroup, /tmp, process, limits, in an order that leaves no gap.
 
-    group made with its ceilings -> folders and /tmp laid out -> bwrap started as the sandbox's own user, in a
-    user namespace -> it makes its mounts and waits -> moved into the group -> it goes on as init
+    group made with its ceilings -> folders and /tmp laid out -> bwrap started as the sandbox's own user, in
+    a user namespace -> it makes its mounts and waits -> moved into the group -> it goes on as init
 
-bwrap is started through `prlimit` and `setpriv`, which set limits and user and become bwrap: Python would have
-to copy the whole broker by fork to do that by itself. Two processes are there then: init, which is PID 1 of the
-sandbox, and bwrap outside of it, which waits for init. Both are in the group and both are the sandbox's user.
+bwrap is started through `prlimit` and `setpriv`, which set limits and user and become bwrap: Python would
+have to copy the whole broker by fork to do that by itself. Two processes are there then: init, which is PID 1
+of the sandbox, and bwrap outside of it, which waits for init. Both are in the group, and both are the
+sandbox's user.
 
 All of this blocks for some milliseconds, in a staged thread (sandboxes/bubblewrap_stage.py).
 """
@@ -172,8 +173,8 @@ def _start(start: _Start, group: Group, undo: ExitStack) -> Launched:
         with theirs:
             bwrap = subprocess.Popen(
                 start.line(handed),
-                stdin=theirs,
-                stdout=theirs,
+                stdin=theirs.fileno(),
+                stdout=theirs.fileno(),
                 stderr=start.said,
                 pass_fds=tuple(handed.values()),
             )
@@ -193,12 +194,11 @@ def _start(start: _Start, group: Group, undo: ExitStack) -> Launched:
 
 def _open_pipe(stack: ExitStack) -> tuple[IO[bytes], IO[bytes]]:
     reading, writing = os.pipe()
-    return stack.enter_context(open(reading, "rb")), stack.enter_context(open(writing, "wb"))
+    return stack.enter_context(os.fdopen(reading, "rb")), stack.enter_context(os.fdopen(writing, "wb"))
 
 
 def _open_filter(stack: ExitStack) -> IO[bytes]:
-    descriptor = os.memfd_create("filter", os.MFD_CLOEXEC)
-    file = stack.enter_context(open(descriptor, "w+b"))
+    file = stack.enter_context(os.fdopen(os.memfd_create("filter", os.MFD_CLOEXEC), "w+b"))
     file.write(filter_bytes())
     file.seek(0)
     return file

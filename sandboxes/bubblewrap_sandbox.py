@@ -65,10 +65,14 @@ class BubblewrapSandbox:
             SandboxUnavailable: It could not be started.
         """
         loop = asyncio.get_running_loop()
-        self._starting = asyncio.ensure_future(loop.run_in_executor(self._threads, launch))
+        try:
+            self._starting = asyncio.ensure_future(loop.run_in_executor(self._threads, launch))
+        except RuntimeError as error:
+            raise SandboxUnavailable("the driver has no threads any more") from error
         # A start that is under way cannot be stopped: `end` waits for it.
-        self._launched, self._group = await asyncio.shield(self._starting)
-        self._stream = await Stream.over(self._launched.connected)
+        launched, self._group = await asyncio.shield(self._starting)
+        self._launched = launched
+        self._stream = await Stream.over(launched.connected)
         self._exchange = Exchange(self._stream, self._spec, self._why_ended)
         self._exchange.be_born()
 

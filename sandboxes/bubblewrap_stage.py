@@ -1,11 +1,11 @@
 """Where a bubblewrap finds what it mounts: a mount namespace of our own that nobody else sees.
 
-bwrap runs as the sandbox's user, who may not pass a cache folder that is only root's, and it can neither limit
-the inodes of a tmpfs nor forbid programs on it. So root lays everything out first, at a place that everybody may
-pass: the base's root, the bundle, the nest, and a tmpfs for /tmp with all its limits.
+bwrap runs as the sandbox's user, who may not pass a cache folder that is only root's, and it can neither
+limit the inodes of a tmpfs nor forbid programs on it. So root lays everything out first, at a place that
+everybody may pass: the base's root, the bundle, the nest, and a tmpfs for /tmp with all its limits.
 
-None of that is ever mounted on the host. A thread enters a mount namespace of its own (`enter`), which what it
-starts inherits, and which is gone with the thread: also when the broker is killed.
+None of that is ever mounted on the host. A thread enters a mount namespace of its own (`enter`), which what
+it starts inherits, and which is gone with the thread: also when the broker is killed.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Control groups of our own: limits, processor time, and all processes of a sandbox by a path.
 
-One group for each sandbox, at `toolcrib-<installation>-<epoch>/<container id>`, in each hierarchy that counts:
+One group for each sandbox, `toolcrib-<installation>-<epoch>/<container id>`, in each hierarchy that counts:
 
     v1, also hybrid   memory, pids, cpu and cpuacct, each mounted by itself
     v2                one tree, with memory, pids and cpu switched on from the root down

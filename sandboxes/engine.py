@@ -15,9 +15,7 @@ import fcntl
 import json
 import logging
 import os
-import select
 import shutil
-import signal
 import subprocess
 import time
 from dataclasses import dataclass
@@ -30,7 +28,7 @@ import requests
 
 from sandboxes.engine_socket import EngineAdapter
 from sandboxes.outcome import EngineUnfit, SandboxError
-from sandboxes.processes import kill_processes
+from sandboxes.processes import end_process, is_program, kill_processes
 from sandboxes.runsc import RUNTIME, find_runsc
 
 DEFAULT_URL = "unix:///var/run/docker.sock"
@@ -159,9 +157,9 @@ class PrivateEngine(Engine):
         """End the engine with every process that it started, and clear its run folder."""
         self.close()
         containerd = _read_pid(self._folders.containerd_pid_file)
-        _end_process(self._process)
-        if containerd is not None and _is_program(containerd, "containerd"):
-            _end_foreign(containerd)
+        _end_child(self._process)
+        if containerd is not None and is_program(containerd, "containerd"):
+            end_process(containerd)
         _end_shims(self._folders)
         _unmount(self._folders)
         _remove_run_files(self._folders)
@@ -326,22 +324,22 @@ def _wait_for(engine: PrivateEngine, process: subprocess.Popen[bytes], folders: 
 def _end_stray(folders: Folders) -> None:
     """End an engine of ours whose starter died; the lock says that nobody uses it."""
     pid = _read_pid(folders.pid_file)
-    if pid is None or not _is_program(pid, "dockerd", str(folders.state / "data")):
+    if pid is None or not is_program(pid, "dockerd", str(folders.state / "data")):
         folders.pid_file.unlink(missing_ok=True)
         return
     logger.warning("ending the engine that an earlier run left behind (pid %d)", pid)
-    _end_foreign(pid)
+    end_process(pid)
     folders.pid_file.unlink(missing_ok=True)
 
 
 def _end_shims(folders: Folders) -> None:
-    """End the containers of an engine that was killed, and what holds them: no engine will talk to it again."""
+    """End the containers of an engine that was killed, and what holds them: nobody will talk to it again."""
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and _is_program(int(entry.name), _SHIM, str(folders.execution)):
+        if entry.name.isdigit() and is_program(int(entry.name), _SHIM, str(folders.execution)):
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             if "-id" in words:
                 kill_processes(words[words.index("-id") + 1])
-            _end_foreign(int(entry.name))
+            end_process(int(entry.name))
 
 
 def _unmount(folders: Folders) -> None:
@@ -359,43 +357,13 @@ def _read_pid(file: Path) -> int | None:
         return None
 
 
-def _is_program(pid: int, name: str, argument: str = "") -> bool:
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except OSError:
-        return False
-    return Path(words[0]).name == name and any(argument in word for word in words)
-
-
-def _end_process(process: subprocess.Popen[bytes]) -> None:
+def _end_child(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     try:
         process.wait(15)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _end_foreign(pid: int) -> None:
-    """End a process that is not our child: politely, then not."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    try:
-        for sign, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
-            with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(descriptor, sign)
-            if _has_ended(descriptor, patience):
-                return
-    finally:
-        os.close(descriptor)
-
-
-def _has_ended(descriptor: int, patience_seconds: float) -> bool:
-    poll = select.poll()
-    poll.register(descriptor, select.POLLIN)
-    return bool(poll.poll(patience_seconds * 1000))
 
 
 def _remove_run_files(folders: Folders) -> None:

@@ -5,8 +5,8 @@
     <cache>/folders/keys/<key>             the id of what was built of these parts
 
 Rules:
-    * an id is "sha256:" and the digest of every path, mode, link and byte, and of the base's id: two builds of
-      the same parts have the same id, a changed folder has another one (`verify`);
+    * an id is "sha256:" and the digest of every path, mode, link and byte, and of the base's id: two builds
+      of the same parts have the same id, a changed folder has another one (`verify`);
     * a finished folder appears by one rename, and one builder works at a time: half an image is never found;
     * everything belongs to root, and only root can pass the folder that they are in. A sandbox gets them
       read-only, by descriptor;
@@ -232,7 +232,7 @@ class Folders:
 
 
 def _plain(tree: Tree) -> Tree:
-    """Give the same tree with one mode for each kind, all folders named, and links that lead from their place."""
+    """Give the same tree with one mode for each kind, all folders named, and relative links only."""
     above = {str(parent) for name in tree for parent in PurePosixPath(name).parents} - {"."}
     whole = dict.fromkeys(above, Entry(is_folder=True)) | tree
     return {name: _plain_entry(name, entry) for name, entry in whole.items()}
@@ -272,12 +272,12 @@ def _write(tree: Tree, folder: Path) -> None:
 
 
 def _read(folder: Path) -> Tree:
-    """Read a tree from the disk; links are not followed, and what is no file, folder or link is an empty file."""
+    """Read a tree from the disk without following links; a device, say, reads as an empty file."""
     tree: Tree = {}
     for place, folders, files in os.walk(folder):
         for path in (Path(place, name) for name in (*folders, *files)):
             mode = path.lstat().st_mode
-            target = os.readlink(path) if stat.S_ISLNK(mode) else ""
+            target = str(path.readlink()) if stat.S_ISLNK(mode) else ""
             data = path.read_bytes() if stat.S_ISREG(mode) else b""
             name = str(path.relative_to(folder))
             tree[name] = Entry(data, target, stat.S_IMODE(mode), stat.S_ISDIR(mode))
@@ -329,11 +329,13 @@ def _check_files(files: Mapping[str, bytes]) -> None:
         raise ImageFailed("the bundle has no handler files")
     for name in files:
         path = PurePosixPath(name)
-        if not path.parts or path.is_absolute() or ".." in path.parts or str(path) != name or "\0" in name:
+        is_inside = path.parts and not path.is_absolute() and ".." not in path.parts
+        if not is_inside or str(path) != name or "\0" in name:
             raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
         if any(str(parent) in files for parent in path.parents):
             raise ImageFailed(f"{name!r}: is below what is a file itself")
     library = {name for name in files if name.startswith(f"{LIBRARY_FOLDER}/")}
+    check_names(files.keys() - library)
     check_names(name.removeprefix(f"{LIBRARY_FOLDER}/") for name in library)
     _check_size("files", sum(len(files[name]) for name in files.keys() - library), MAX_BUNDLE_BYTES)
     _check_size("dependencies", sum(len(files[name]) for name in library), MAX_LIBRARY_BYTES)

@@ -189,7 +189,9 @@ def _find_reason(
         return f"used by {', '.join(sorted(used[image.id]))}"
     if image.id in running:
         return "a container is made of it"
-    if image.since is None or image.since > before:
+    if image.since is None:
+        return "the engine does not know since when it is there"
+    if image.since > before:
         return "is young"
     if image.labels.get(LABEL_BASE) == content_key():
         return "the next bundle is built on it"

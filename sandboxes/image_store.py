@@ -106,7 +106,7 @@ class StoredImage:
         """Say why it is none of ours, whatever its name is; None when it is."""
         labels = {name for name in self.labels if name.startswith("toolcrib.")}
         if labels not in (_BASE_LABELS, _BUNDLE_LABELS) or len(labels) != len(self.labels):
-            return "does not have the labels of an image of ours"
+            return "has not the labels of an image of ours: an earlier release made it, or somebody else"
         if not self.is_plain:
             return "has settings beside its labels, which no image of ours has: it was made from one"
         wanted = 1 if LABEL_BASE in labels else 2
@@ -146,7 +146,13 @@ def inspect(engine: Engine, reference: str) -> StoredImage | None:
 
 
 def load(
-    engine: Engine, name: str, layer: Path, labels: Mapping[str, str], base: StoredImage | None = None
+    engine: Engine,
+    name: str,
+    layer: Path,
+    labels: Mapping[str, str],
+    base: StoredImage | None = None,
+    *,
+    is_whole: bool = False,
 ) -> StoredImage:
     """Put an image of one layer, or of one more than its base, onto the engine.
 
@@ -156,6 +162,7 @@ def load(
         layer: The archive.
         labels: All but `toolcrib.layer`.
         base: What it stands on; the engine has it.
+        is_whole: Send the base's layers once more, as an engine may want it that keeps images otherwise.
 
     Raises:
         ImageFailed: The engine did not take it as it is.
@@ -165,16 +172,19 @@ def load(
     architecture = base.architecture if base else str(engine.client.version(api_version=False)["Arch"])
     config = _write_config(architecture, {**labels, LABEL_LAYER: digest}, layers)
     try:
-        _send(engine, _Archive(config, name, layers, layer, None))
+        _send(engine, _Archive(config, name, layers, layer, base if is_whole else None))
     except ImageFailed:
-        if base is None:
+        if base is None or is_whole:
             raise
-        # An engine that keeps images otherwise wants the layers that it has once more.
-        _send(engine, _Archive(config, name, layers, layer, base))
+        return load(engine, name, layer, labels, base, is_whole=True)
     found = inspect(engine, name)
     if found is None or found.find_flaw() is not None or list(found.layers) != layers:
         raise ImageFailed(f"the engine did not take {name} as it is")
-    return found
+    repository, _, tag = name.partition(":")
+    engine.client.tag(
+        found.id, repository, tag, force=True
+    )  # the engine notes the time of this, not of a load
+    return inspect(engine, name) or found
 
 
 def sum_up_image(engine: Engine, image_id: str) -> Content:

@@ -76,7 +76,7 @@ def fetch_wheels(pins: Collection[Pin], cache_dir: Path, on_step: OnStep, what: 
         on_step(f"fetching the wheels of {what}")
         with tempfile.TemporaryDirectory(prefix="toolcrib-") as name:
             _download(pins, Path(name))
-            tree = _unpack_all(pins, Path(name))
+            tree = unpack_wheels(pins, Path(name))
             fresh = Path(name) / "kept.tar"
             with fresh.open("wb") as file:
                 write_layer(tree, file)
@@ -160,8 +160,12 @@ def run(command: Sequence[str], name: str, seconds: float) -> None:
         raise ImageFailed(f"{name} did not end within {seconds:g} s") from error
 
 
-def _unpack_all(pins: Collection[Pin], folder: Path) -> Tree:
-    """Unpack exactly one wheel a pin."""
+def unpack_wheels(pins: Collection[Pin], folder: Path) -> Tree:
+    """Unpack a folder that holds exactly one wheel a pin.
+
+    Raises:
+        ImageFailed: One is missing, was not asked for, has another hash, or is not safe to unpack.
+    """
     files: dict[str, bytes] = {}
     waiting = {pin.name: pin for pin in pins}
     for wheel in sorted(folder.glob("*.whl")):

@@ -100,9 +100,7 @@ def build_base(
         found = image_store.inspect(engine, name)
         if found is not None and found.kind == "base" and found.key == key:
             return found.id
-        kept = cache_dir / f"base-{key[:16]}.tar"
-        if not kept.exists():
-            _make_base(engine, kept, on_step, extras)
+        kept = make_base_layer(engine, cache_dir, on_step, extras)
         on_step("importing the base image")
         with kept.open("rb") as file:
             content = sum_up(file)
@@ -195,9 +193,27 @@ def _bundle_labels(base: StoredImage, bundle: str, key: str, layer: Path) -> dic
     }
 
 
-def _make_base(engine: Engine, kept: Path, on_step: OnStep, extras: Collection[str]) -> None:
-    """Write the archive of a base image: what was put together, and what a container made of it compiled."""
-    tree = make_rootfs(kept.parent, on_step, extras)
+def make_base_layer(
+    engine: Engine, cache_dir: Path, on_step: OnStep = logger.info, extras: Collection[str] = ()
+) -> Path:
+    """Write the archive of a base image, unless the cache has it.
+
+    It holds what was put together here, and of what the container with the compiler made only the compiled
+    files. The same parts give the same bytes.
+
+    Args:
+        engine: Runs the compiler; nothing stays there.
+        cache_dir: Where it is kept.
+        on_step: Told what is being done.
+        extras: As for `build_base`.
+
+    Raises:
+        ImageFailed: It could not be made; says why.
+    """
+    kept = cache_dir / f"base-{content_key(extras)[:16]}.tar"
+    if kept.exists():
+        return kept
+    tree = make_rootfs(cache_dir, on_step, extras)
     on_step("byte-compiling the base image")
     with tempfile.TemporaryDirectory(prefix="toolcrib-") as folder:
         archive = Path(folder) / "base.tar"
@@ -210,6 +226,7 @@ def _make_base(engine: Engine, kept: Path, on_step: OnStep, extras: Collection[s
             engine.client.remove_image(image, force=True)
         _write(tree, archive)
         keep(archive, kept)
+    return kept
 
 
 def _write(tree: Tree, archive: Path) -> None:

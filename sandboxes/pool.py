@@ -136,10 +136,10 @@ class Pool:
     def schedule(self) -> None:
         """Give the makers something to do, as long as there is something and one is free."""
         while not self._closed and self._making < self.terms.makers:
-            shelf = self._choose()
-            if shelf is None:
+            chosen = self._choose()
+            if chosen is None:
                 return
-            self._begin(shelf)
+            self._begin(*chosen)
 
     def wants(self) -> dict[Kind, int]:
         """Say how many of each kind should wait now, within the bounds of all."""
@@ -243,11 +243,12 @@ class Pool:
     def _all_idle(self) -> Iterable[tuple[Shelf, Holder]]:
         return ((shelf, holder) for shelf in self.shelves.values() for holder in shelf.idle)
 
-    def _choose(self) -> Shelf | None:
+    def _choose(self) -> tuple[Shelf, bool] | None:
+        """Choose what is made next, and say whether it is for a call."""
         shelf = self._calls.choose(shelf for shelf in self.shelves.values() if shelf.uncovered)
         if shelf is not None:
             self._calls.note(shelf)
-            return shelf
+            return shelf, True
         if not self.terms.max_idle:
             return None
         wants = self.wants()
@@ -255,10 +256,10 @@ class Pool:
         if shelf is None or not self._has_room_for_stock(shelf, wants):
             return None
         self._stock.note(shelf)
-        return shelf
+        return shelf, False
 
     def _find_short(self, wants: Mapping[Kind, int]) -> list[Shelf]:
-        """Find what is to be filled up now; while calls come, only what is down to its half."""
+        """Find what is to be filled up now; while calls come, only what is below its half."""
         now = self.clock()
         quiet = now - self._last_taken >= QUIET_SECONDS
         if not quiet and (self._alarm is None or self._alarm.when() <= asyncio.get_running_loop().time()):
@@ -267,7 +268,7 @@ class Pool:
             shelf
             for kind, shelf in self.shelves.items()
             if now >= shelf.rests_until
-            and shelf.stock < (wants.get(kind, 0) if quiet else (wants.get(kind, 0) + 1) // 2)
+            and shelf.stock < (wants.get(kind, 0) if quiet else wants.get(kind, 0) // 2)
         ]
 
     def _has_room_for_stock(self, shelf: Shelf, wants: Mapping[Kind, int]) -> bool:
@@ -282,14 +283,14 @@ class Pool:
             self.end_idle(*min(over, key=lambda held: held[1].offered), Why.SURPLUS)
         return bool(over)
 
-    def _begin(self, shelf: Shelf) -> None:
+    def _begin(self, shelf: Shelf, for_call: bool) -> None:
         self._number += 1
         holder = Holder(shelf.kind, self._number)
         shelf.making += 1
         self._making += 1
         self._holders.add(holder)
         # One that is begun for a call has to wait as long as that call's mint may take.
-        idle = max(self.terms.idle_seconds, COLD_IDLE_SECONDS if shelf.waiting else 0.0)
+        idle = max(self.terms.idle_seconds, COLD_IDLE_SECONDS if for_call else 0.0)
         holder.task = asyncio.create_task(self._hold(shelf, holder, idle), name=f"sandbox {holder.number}")
         holder.task.add_done_callback(lambda _: self._forget(shelf, holder))
 

@@ -1,9 +1,11 @@
-"""The processes of a container as the kernel knows them, when the engine has forgotten it."""
+"""Processes as the kernel knows them: those of a container that the engine forgot, and those of others."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
+import select
 import signal
 import time
 from pathlib import Path
@@ -47,6 +49,37 @@ def kill_processes(container_id: str) -> bool:
     return True
 
 
+def is_program(pid: int, name: str, argument: str = "") -> bool:
+    """Tell whether a process runs a program, with a piece of text in one of its words.
+
+    Args:
+        pid: Its id.
+        name: The program's name without its folder.
+        argument: What one of the words of its command line has to contain.
+    """
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:
+        return False
+    return Path(words[0]).name == name and any(argument in word for word in words)
+
+
+def end_process(pid: int) -> None:
+    """End a process that is not our child: politely, then not."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        for sign, patience in ((signal.SIGTERM, 15.0), (signal.SIGKILL, 5.0)):
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, sign)
+            if _has_ended(descriptor, patience):
+                return
+    finally:
+        os.close(descriptor)
+
+
 def _cgroups(entry: Path) -> str:
     try:
         return (entry / "cgroup").read_text()
@@ -59,3 +92,9 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except (ProcessLookupError, PermissionError):
         return
+
+
+def _has_ended(descriptor: int, patience_seconds: float) -> bool:
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(patience_seconds * 1000))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from broker.cli.output import (
     progress,
     show,
     show_one,
+    to_printable,
 )
 from broker.cli.times import write_short_id
 from broker.image_uses import ImageUses, join_uses, read_image_uses
@@ -120,14 +122,13 @@ def verify(context: click.Context, what: str, engine_url: str | None, cache: Pat
     of a bundle, the image is built once more and compared. Exit code 3 when something is wrong.
     """
     with _engine(engine_url) as engine, progress("verifying"):
-        rows = _verify_folder(engine, Path(what), cache) if Path(what).is_dir() and what else None
-        if rows is None:
+        if what and Path(what).is_dir():
+            verdicts = [_verify_folder(engine, Path(what), cache)]
+        else:
             chosen = [image_shelf.find_image(engine, what)] if what else image_shelf.list_images(engine)
-            rows = [_verdict(engine, image) for image in chosen]
-    show(rows, form, empty="no images of ours", whole=("image",))
-    wrong = sum(row["verdict"] != "as it should be" for row in rows)
-    if wrong or not rows:
-        click.echo(f"{wrong} of {len(rows)} not as it should be", err=True)
+            verdicts = [_verify_image(engine, image) for image in chosen]
+    _show_verdicts(verdicts, form)
+    if not verdicts or any(verdict.problems for verdict in verdicts):
         context.exit(UNHEALTHY)
 
 
@@ -187,19 +188,41 @@ def _refuse_strangers(engine: Engine, known: set[str]) -> None:
         )
 
 
-def _verify_folder(engine: Engine, folder: Path, cache: Path) -> list[dict[str, object]]:
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """What is wrong with an image."""
+
+    image: str
+    bundle: str
+    problems: list[str]
+
+
+def _verify_folder(engine: Engine, folder: Path, cache: Path) -> _Verdict:
     parts = gather(folder, engine, cache, _say)
     name, problem = compare_bundle(engine, parts.base_id, parts.manifest.bundle, parts.files)
-    return [{"image": name, "bundle": parts.manifest.bundle, "verdict": problem or "as it should be"}]
+    return _Verdict(name, parts.manifest.bundle, [problem] if problem else [])
 
 
-def _verdict(engine: Engine, image: StoredImage) -> dict[str, object]:
-    problems = image_shelf.find_problems(engine, image)
-    return {
-        "image": write_short_id(image.id),
-        "bundle": image.bundle,
-        "verdict": "; ".join(problems) or "as it should be",
-    }
+def _verify_image(engine: Engine, image: StoredImage) -> _Verdict:
+    return _Verdict(image.id, image.bundle, image_shelf.find_problems(engine, image))
+
+
+def _show_verdicts(verdicts: list[_Verdict], form: str) -> None:
+    if form == "json":
+        show([asdict(verdict) for verdict in verdicts], form, empty="")
+        return
+    rows = [
+        {
+            "image": write_short_id(verdict.image) if verdict.image.startswith("sha256:") else verdict.image,
+            "bundle": verdict.bundle,
+            "verdict": "wrong" if verdict.problems else "as it should be",
+        }
+        for verdict in verdicts
+    ]
+    show(rows, form, empty="no images of ours", whole=("image", "verdict"))
+    for verdict in verdicts:
+        for problem in verdict.problems:
+            click.echo(to_printable(f"{verdict.image}: {problem}"), err=True)
 
 
 def _describe(image: StoredImage) -> dict[str, object]:

@@ -18,6 +18,7 @@ from broker.app import Broker
 from broker.cli.connection import PROFILE_VARIABLE
 from broker.cli.output import INTERRUPTED, UNHEALTHY, USAGE, CommandFailed
 from broker.dev import DevOptions, DevStack
+from broker.heap import settle_heap
 from broker.logs import log_as_json
 from broker.settings import SettingsInvalid, environment_variable, read_settings
 from broker.store.protocol import StoreError
@@ -59,6 +60,7 @@ def serve(config: Path) -> None:
 async def _serve(broker: Broker) -> None:
     stop = _stop_signal()
     async with broker:
+        settle_heap()
         click.echo(f"listening on {broker.address}", err=True)
         await stop.wait()
         click.echo(f"draining; calls have {broker.settings.server.drain_seconds:g} s to end", err=True)

@@ -6,9 +6,9 @@ not. A write is never run again on a guess. What an operator's brake stopped is 
 end that the store does not take is owed to it: it is tried
 again until it is there, so that whoever waits under the key hears of it.
 
-A read that needs no lease costs one durable commit: its intent to run is committed with its reservation. The
-end of one without a key is written behind its answer: nobody can ask for that answer again. A crash in between
-leaves it DISPATCHED, and the next start says that it may have been answered.
+A read that needs no lease has its intent to run committed with its reservation. The end of one without a key
+is written behind its answer: nobody can ask for that answer again. A crash in between leaves it DISPATCHED,
+and the next start says that it may have been answered.
 """
 
 from __future__ import annotations

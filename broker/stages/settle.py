@@ -1,8 +1,9 @@
 """Stage 11, settle: the completion is durable before the answer leaves.
 
 But for a read without key and lease: nobody can be given its answer again, no secret can be in it, and that
-it may run is durable since its reservation. Its completion is written behind the answer, as long as the store's
-last beat shows that nobody has taken over (a process that was stopped and wakes must ask before it answers).
+it may run is durable since its reservation. Its completion is written behind the answer, as long as the
+store's last beat shows that nobody has taken over (a process that was stopped and wakes must ask before it
+answers).
 """
 
 from __future__ import annotations

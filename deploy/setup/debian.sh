@@ -6,6 +6,26 @@ can_install_packages() {
     grep -qE '^ID(_LIKE)?=.*(debian|ubuntu)' /etc/os-release 2>/dev/null
 }
 
+# Say which of these packages are not installed; nothing where there is no dpkg.
+missing_packages() {
+  local package
+  command -v dpkg-query >/dev/null || return 0
+  for package in "$@"; do
+    dpkg-query --show --showformat='${db:Status-Status}' "$package" 2>/dev/null | grep -qx installed ||
+      echo "$package"
+  done
+}
+
+# True when the distribution has all of these packages.
+has_packages() {
+  local package
+  for package in "$@"; do
+    [[ -n $(apt-cache show --no-all-versions "$package" 2>/dev/null) ]] && continue
+    apt-get -qq -o Acquire::Retries=3 update || return 1
+    [[ -n $(apt-cache show --no-all-versions "$package" 2>/dev/null) ]] || return 1
+  done
+}
+
 # Install packages: `install_packages REASON PACKAGE...`. No service is started.
 install_packages() {
   local reason=$1 policy=/usr/sbin/policy-rc.d

@@ -10,7 +10,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . deploy/setup/messages.sh
 state=$PWD/.toolcrib/
-programs='dockerd|containerd|containerd-shim.*|runc|bao|postgres|python3?[0-9.]*'
+programs='dockerd|containerd|containerd-shim.*|runc|runsc|bwrap|bao|postgres|python3?[0-9.]*'
 
 left_over() {
   local process exe

@@ -26,6 +26,9 @@ def skip_where_pointless(attack: Attack, runtime: str = "") -> None:
 async def test_is_stopped(attack: Attack, ground: Ground) -> None:
     skip_where_pointless(attack, ground.runtime)
     verdict = await attack.try_on(ground)
+    if finding := attack.findings.get(ground.runtime):
+        assert verdict.won, f"it is stopped now: take the finding out of the attack: {finding}"
+        pytest.xfail(f"known not to be stopped: {finding}")
     assert not verdict.won, f"the attack worked: {verdict.told}"
     assert verdict.is_stopped, f"it did not meet what should stop it: {verdict.told}"
 

@@ -104,7 +104,7 @@ async def find(settings: Settings, subject: str) -> list[Finding]:
 async def test_names_every_part_that_is_missing(settings: Settings):
     findings = await examine(settings)
     missing = {finding.subject for finding in findings if finding.level is Level.PROBLEM}
-    assert missing == {"engine", "Vault", "target orders-db"}
+    assert missing == {"engine", "class container", "Vault", "target orders-db"}
     assert all(finding.remedy for finding in findings if finding.level is not Level.OK)
 
 
@@ -187,7 +187,7 @@ def test_ends_with_3_and_says_each_finding_in_a_line(settings: Settings, tmp_pat
     result = CliRunner().invoke(main, ["doctor", "--config", str(tmp_path / "toolcrib.toml")])
     assert result.exit_code == 3
     lines = result.stdout.splitlines()
-    assert sum(line.startswith("problem  ") and " → " in line for line in lines) == 3
+    assert sum(line.startswith("problem  ") and " → " in line for line in lines) == 4
 
 
 def test_says_the_same_to_programs(settings: Settings, tmp_path: Path):

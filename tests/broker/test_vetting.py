@@ -29,7 +29,7 @@ def vetting(vault_session: VaultSession) -> Vetting:
 
 
 async def vet(vetting: Vetting, **credentials: CredentialWanted) -> list[Violation]:
-    manifest = SimpleNamespace(credentials=credentials)
+    manifest = SimpleNamespace(isolation="container", credentials=credentials)
     version: Any = SimpleNamespace(bundle="shop", version="1.0.0", digest="d1", manifest=manifest)
     return await vetting.find_violations("acme", version)
 
@@ -106,3 +106,11 @@ async def test_refuses_what_it_cannot_ask_about(dev_vault) -> None:
     await closed.close()
     assert caught.value.reason_name == "CREDENTIALS_UNAVAILABLE"
     assert caught.value.retry_after_seconds is not None
+
+
+async def test_refuses_a_class_that_no_driver_serves() -> None:
+    closed = VaultSession("http://127.0.0.1:1", AppRole(Secret("role"), Secret("secret")))
+    (found,) = await vet(Vetting(closed, DEFAULT_MOUNTS, MemoryStore().append_audit, ["strong"]))
+    await closed.close()
+    assert found.field == "tool.yaml: isolation"
+    assert 'no driver serves the class "container" here' in found.description

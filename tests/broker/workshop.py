@@ -152,6 +152,7 @@ class FakeSandbox:
     async def end(self) -> bool:
         if self._shop.engine.ending:
             raise self._shop.engine.ending
+        self._shop.engine.ended()
         self.gone = self.gone or datetime.now(UTC)
         return True
 
@@ -165,6 +166,8 @@ class FakeEngine:
         self._shop = shop
         self.creating: Callable[[], Awaitable[object]] | None = None
         self.ending: Exception | None = None
+        self.ended: Callable[[], object] = lambda: None
+        self.closed: Callable[[], object] = lambda: None
 
     def allocate_uid(self) -> int:
         return 1
@@ -185,6 +188,7 @@ class FakeEngine:
     @asynccontextmanager
     async def open(self, _call_id: str, _nest: Nest, _names: Sequence[str]) -> AsyncIterator[Any]:
         yield FakeEgress()
+        self.closed()
 
 
 class FakeEgress:

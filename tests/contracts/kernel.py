@@ -10,6 +10,8 @@ from pathlib import Path
 POLL_SECONDS = 0.02
 _KERNEL, _GOFER = "runsc-sandbox", "runsc-gofer"
 """A gVisor sandbox as the host sees it: what runs in it has no arguments of its own here."""
+_NOT_STARTED = "runc init "
+"""A container that waits for an engine to start it; nothing of its image has run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +60,9 @@ def _describe(folder: Path, traces: Iterable[Trace]) -> str:
         cgroup, status = (folder / "cgroup").read_text(), (folder / "status").read_text()
     except OSError:  # ended meanwhile
         return ""
-    if (
-        not arguments
-        or "\nState:\tZ" in status
-        or not any(_matches(one, arguments, cgroup, status) for one in traces)
-    ):
+    if not arguments or arguments == _NOT_STARTED or "\nState:\tZ" in status:
+        return ""
+    if not any(_matches(one, arguments, cgroup, status) for one in traces):
         return ""
     return f"{folder.name} {arguments[:60]}…{arguments[-60:]}"
 

@@ -8,7 +8,7 @@ and its teardown fails when a sandbox is left over.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -37,9 +37,7 @@ def bubblewrap_folders() -> Iterator[Folders]:
     try:
         REAL_PARTS.append(check_bubblewrap(find_cgroups()).describe())
     except SandboxError as error:
-        pytest.fail(
-            f"these tests need bubblewrap (or TOOLCRIB_WITHOUT=bubblewrap): {error}", pytrace=False
-        )
+        pytest.fail(f"these tests need bubblewrap (or TOOLCRIB_WITHOUT=bubblewrap): {error}", pytrace=False)
     yield folders
 
 
@@ -77,7 +75,7 @@ class BubblewrapTool:
     image: str
     installation: str
     driver: BubblewrapDriver
-    limits: TestLimits = TestLimits()
+    limits: TestLimits = field(default_factory=TestLimits)
 
     def spec(self, driver: BubblewrapDriver | None = None, command: Sequence[str] = COMMAND) -> SandboxSpec:
         """A sandbox of the obedient tool."""

@@ -18,6 +18,7 @@ from tests.attacks.weakened import (
     PRIVILEGED,
     root_with,
 )
+from tests.parts.engine import Obedient
 
 NOT_THERE = REFUSALS | ABSENT
 READ_ONLY = NOT_THERE | {"EROFS"}
@@ -88,7 +89,8 @@ async def put_target(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
 @asynccontextmanager
 async def know_engine(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     """Tell the tool where the engine's socket is on the host."""
-    yield {"engine": str(ground.obedient.engine.socket_path)}
+    tool = ground.obedient
+    yield {"engine": str(tool.engine.socket_path) if isinstance(tool, Obedient) else "/run/docker.sock"}
 
 
 HOST_ROOT = replace(PRIVILEGED, add=(*PRIVILEGED.add, HOST_PIDS))
@@ -212,12 +214,14 @@ for path in ("/proc/self/exe", "/proc/1/exe", "/usr/bin/python3", "/proc/self/ma
         "the host's disk, as a device file of its own",
         """
 import stat
-disk = [line.split() for line in open("/proc/partitions").read().splitlines()[2:]]
-numbers = [(int(line[0]), int(line[1])) for line in disk if line[0] not in ("1", "7")] or [(254, 0), (8, 0)]
+numbers = []
+if os.path.exists("/proc/partitions"):
+    disks = [line.split() for line in open("/proc/partitions").read().splitlines()[2:]]
+    numbers += [(int(line[0]), int(line[1])) for line in disks if line[0] not in ("1", "7")]
 def make(name, kind, number):
     os.mknod("/tmp/" + name, kind | 0o600, os.makedev(*number))
     os.close(os.open("/tmp/" + name, os.O_RDONLY))
-step("disk", make, "disk", stat.S_IFBLK, numbers[0])
+step("disk", make, "disk", stat.S_IFBLK, (*numbers, (8, 0))[0])
 step("fuse", make, "fuse", stat.S_IFCHR, (10, 229))
 step("mem", make, "mem", stat.S_IFCHR, (1, 1))
 """,
@@ -237,7 +241,9 @@ for name in ("mem", "kmem", "port", "kmsg", "fuse", "kvm", "loop0", "loop-contro
     step(name, lambda: os.close(os.open("/dev/" + name, os.O_RDONLY | os.O_NONBLOCK)))
 """,
         PRIVILEGED,
-        {"": "a /dev of its own with the harmless devices only"},
+        {"": "a /dev of its own with the harmless devices only",
+         "docker-runsc": "gVisor's own /dev: its fuse and tun are none of the host's"},
+        harmless={"docker-runsc": frozenset({"fuse", "net/tun"})},
         refusals=NOT_THERE,
         wins=("fuse", "kmsg", "loop-control"),
     ),
@@ -267,7 +273,13 @@ for name in ("kernel/uevent_helper", "kernel/mm/transparent_hugepage/enabled", "
         "addresses, memory, timers, keys and firmware of the host",
         _READ
         + """
-for path in ("/proc/kcore", "/proc/kallsyms", "/proc/keys", "/proc/timer_list", "/proc/sched_debug",
+def read_address():
+    with open("/proc/kallsyms") as file:
+        address = file.readline().split()[:1]
+    if not address or not int(address[0], 16):
+        raise OSError(errno.ENODATA, "empty, or without addresses")
+step("/proc/kallsyms", read_address)
+for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug",
              "/proc/interrupts", "/proc/vmallocinfo", "/proc/slabinfo", "/proc/acpi/wakeup", "/proc/kpagecount",
              "/proc/pagetypeinfo", "/sys/kernel/notes", "/sys/firmware/acpi/tables/DSDT", "/sys/kernel/debug/x",
              "/sys/kernel/vmcoreinfo", "/sys/kernel/security/lsm"):
@@ -443,7 +455,7 @@ step("name", call, 303, -100, b"/tmp", ctypes.create_string_buffer(struct.pack("
         wins=("inode 2",),
     ),
     Attack(
-        "changes its socket folder",
+        "puts a socket in the place of its target",
         "escapes",
         "a socket of its own in the place of its target, files on the host",
         """
@@ -484,17 +496,11 @@ for folder in ("/tmp", "/dev/shm", "/run", "/dev/mqueue", "/var/tmp", "/dev"):
         shutil.copy("/usr/bin/python3", folder + "/program")
         subprocess.run([folder + "/program", "-c", "pass"], check=True)
     step(folder, run)
-def load():
-    import glob
-    shutil.copy(glob.glob("/lib*/x86_64-linux-gnu/libm.so.6")[0], "/tmp/library.so")
-    try: ctypes.CDLL("/tmp/library.so")
-    except OSError as error: raise PermissionError(errno.EACCES, str(error))
-step("library", load)
 """,
         Control(("tmp", "read-only-root"), limits={"tmp_mib": 32}),
         {"": "/tmp without execution, read-only root"},
         refusals=READ_ONLY | {"EMFILE"},
-        wins=("/tmp", "library"),
+        wins=("/tmp",),
         limits={"tmp_mib": 32},
     ),
     Attack(
@@ -511,5 +517,6 @@ step("cgroup", learn)
         Control(("own-cgroup-view",)),
         {"": "a cgroup namespace of its own", "docker-runsc": "gVisor's own /proc"},
         refusals=NOT_THERE,
+        findings={"bubblewrap": "bwrap has to be told `--unshare-cgroup`"},
     ),
 )

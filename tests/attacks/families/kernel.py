@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.attacks.arena import ABSENT, REFUSALS, Attack, Control, Ground
+from tests.attacks.arena import ABSENT, REFUSALS, RUNTIMES, Attack, Control, Ground
 from tests.attacks.weakened import NEW_PRIVILEGES, NO_FILTER, UNFILTERED, root_with
 
 FILTER = {"": "filter"}
@@ -30,6 +30,7 @@ def call_32(number, first, second):
     result = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))()
     if result < 0:
         raise OSError(-result, os.strerror(-result))
+    return result
 """
 KILLED = frozenset({"killed by SIGSYS", "killed by SIGSEGV", "killed by SIGILL"})
 
@@ -217,6 +218,8 @@ for name, family in (("vsock", 40), ("netlink", 16), ("packet", 17), ("inet", 2)
         UNFILTERED,
         FILTER,
         wins=("vsock", "netlink", "inet"),
+        refusals=REFUSALS - {"ENOTSUP", "ENODEV"},
+        findings=dict.fromkeys(RUNTIMES, "the filter has to allow `socketpair` for AF_UNIX only"),
     ),
     Attack(
         "talks to the hypervisor by vsock, through 32-bit calls",
@@ -233,13 +236,18 @@ for name, family in (("vsock", 40), ("netlink", 16), ("packet", 17), ("inet", 2)
         "any family of sockets by the 32-bit multiplexer",
         _BY_INT_80
         + """
+import stat
 low = mmap.mmap(-1, 4096, flags=0x62)  # MAP_32BIT: where a 32-bit pointer reaches
 low.write(struct.pack("III", 40, 1, 0))
-step("socketcall", in_child, call_32, 102, 1, ctypes.addressof(ctypes.c_char.from_buffer(low)))
+def make():
+    made = call_32(102, 1, ctypes.addressof(ctypes.c_char.from_buffer(low)))
+    if not stat.S_ISSOCK(os.fstat(made).st_mode):
+        raise OSError(errno.ENOTSOCK, "the number is that of another call")
+step("socketcall", in_child, make)
 """,
         UNFILTERED,
         {"": "filter, which ends other architectures", "docker-runsc": "gVisor has no 32-bit calls"},
-        refusals=REFUSALS | KILLED,
+        refusals=REFUSALS | KILLED | {"EBADF", "ENOTSOCK"},
     ),
     Attack(
         "calls by the x32 numbers",
