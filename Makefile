@@ -22,8 +22,10 @@ run: setup engine image ## Start a broker and all it needs on loopback: toolcrib
 	@$(BIN)/toolcrib dev $(ARGS)
 
 .PHONY: bench
-bench: setup engine image ## Measure sandboxes and calls beside their floors: table, JSON, plot
+bench: setup engine runtimes image ## Measure sandboxes and calls beside their floors: table, JSON, plot
 	@$(BIN)/python -m bench.bench_call $(ARGS)
+	@$(BIN)/python -m bench.bench_sandbox
+	@$(BIN)/python -m bench.bench_load
 
 .PHONY: chaos
 chaos: setup engine image ## Kill the broker at every point under 10,000 writes, count the effects
@@ -47,6 +49,13 @@ setup: .venv/.installed ## Make .venv with what requirements/ locks, and our pac
 engine: setup ## See to it that a Docker Engine can be used (starts none)
 	@deploy/setup/engine.sh
 
+.PHONY: runtimes
+runtimes: engine
+	@deploy/setup/runtimes.sh
+
+# Tests of a runtime that this system cannot have are left out, and pytest says so.
+WITHOUT = TOOLCRIB_WITHOUT="$$(deploy/setup/runtimes.sh --without)"
+
 .PHONY: node
 node:
 	@deploy/setup/node.sh
@@ -62,17 +71,17 @@ image: engine ## Build the sandboxes' base image; nothing when it is up to date
 ##@ Change
 
 .PHONY: test
-test: setup engine node targets image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
-	@$(BIN)/python -P -m pytest -q $(ARGS) || { code=$$?; \
+test: setup engine runtimes node targets image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
+	@$(WITHOUT) $(BIN)/python -P -m pytest -q $(ARGS) || { code=$$?; \
 	  [[ $$code != 5 ]] || echo "error: no test was found, which is no pass" >&2; exit $$code; }
 
 .PHONY: attacks
-attacks: setup engine image ## Attack the sandboxes on each runtime, each attack with its control
-	@$(BIN)/python -P -m pytest -q tests/attacks $(ARGS)
+attacks: setup engine runtimes image ## Attack the sandboxes on each runtime, each attack with its control
+	@$(WITHOUT) $(BIN)/python -P -m pytest -q tests/attacks $(ARGS)
 
 .PHONY: attacks-long
-attacks-long: setup engine image ## The same with longer floods, more kills and bigger bombs
-	@TOOLCRIB_LONG=1 $(BIN)/python -P -m pytest -q tests/attacks $(ARGS)
+attacks-long: setup engine runtimes image ## The same with longer floods, more kills and bigger bombs
+	@$(WITHOUT) TOOLCRIB_LONG=1 $(BIN)/python -P -m pytest -q tests/attacks $(ARGS)
 
 .PHONY: ldap
 ldap: setup

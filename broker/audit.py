@@ -24,6 +24,8 @@ from broker.store.protocol import AuditEvent, AuditRecord
 SCHEMA_VERSION = 1
 FIRST_PREVIOUS = "0" * 64
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
+
 
 @dataclass(frozen=True, slots=True)
 class Anchor:
@@ -187,7 +189,7 @@ def _payload(event: AuditEvent, sequence: int, key_id: str) -> str:
         "details": dict(event.details),
     }
     try:
-        return json.dumps(said, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return _encode(said)
     except TypeError as error:
         raise ValueError(f"audit event {event.kind}: {error}") from error
 

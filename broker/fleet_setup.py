@@ -11,6 +11,7 @@ from broker.store.protocol import Epoch
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.engine import Engine
 from sandboxes.fleet import Fleet
+from sandboxes.folders import Folders
 from sandboxes.pool_size import PoolTerms, half_of_host_mib
 from sandboxes.runtimes import RUNTIMES
 from sandboxes.sandbox import Driver
@@ -52,11 +53,15 @@ def make_driver(name: DriverName, settings: Settings, epoch: Epoch) -> Driver:
         engine = Engine(settings.engine.url)
         return DockerDriver(engine, epoch.installation, epoch.number, runtime=RUNTIMES[name])
     try:  # only where it is asked for: nothing of it is needed elsewhere
-        module = importlib.import_module("sandboxes.bubblewrap_driver")
+        driver = importlib.import_module("sandboxes.bubblewrap_driver").BubblewrapDriver
+        compiler = importlib.import_module("sandboxes.bubblewrap_compiler").compile_folder
     except ImportError as error:
         raise SettingsInvalid(f"sandboxes.classes: the driver {name} cannot be used: {error}") from error
-    driver: Driver = module.BubblewrapDriver(epoch.installation, epoch.number)
-    return driver
+    images = settings.sandboxes.image_dir
+    if images is None:
+        raise SettingsInvalid(f"sandboxes.image_dir: is required for {name}: the folder that has its images")
+    made: Driver = driver(Folders(images, compiler), epoch.installation, epoch.number)
+    return made
 
 
 def pool_terms(settings: Settings) -> PoolTerms:

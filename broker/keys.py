@@ -45,10 +45,8 @@ class TenantKeys:
 
     @staticmethod
     def _sign(key: bytes, *parts: bytes) -> str:
-        signer = hmac.new(key, digestmod=hashlib.sha256)
-        for part in parts:
-            signer.update(len(part).to_bytes(8, "big") + part)
-        return signer.hexdigest()
+        joined = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        return hmac.digest(key, joined, "sha256").hex()
 
 
 def read_key_file(path: Path) -> TenantKeys:

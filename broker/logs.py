@@ -11,6 +11,8 @@ from typing import TextIO
 # Whatever else a record carries is dropped: a field that is not here cannot leak.
 FIELDS = ("call_id", "tenant", "agent", "method", "outcome", "millis", "cause", "container", "target")
 
+_encode = json.JSONEncoder(ensure_ascii=False).encode
+
 
 class JsonFormatter(logging.Formatter):
     """Writes time, level, logger, message and the listed fields."""
@@ -28,7 +30,7 @@ class JsonFormatter(logging.Formatter):
             # The type and where it was raised; an exception's text may hold what a caller sent.
             line["error"] = record.exc_info[0].__name__
             line["trace"] = _frames(record)
-        return json.dumps(line, ensure_ascii=False)
+        return _encode(line)
 
 
 def log_as_json(stream: TextIO = sys.stderr, level: int = logging.INFO) -> None:

@@ -190,6 +190,9 @@ class Sandboxes(_Section):
     """Which driver runs the sandboxes of each isolation class, and how much of the host they may take."""
 
     classes: Mapping[IsolationClass, DriverName] = Field({"container": "docker-runc"}, min_length=1)
+    image_dir: Path | None = Field(
+        None, description="images of drivers without an engine; bubblewrap needs it"
+    )
     allow_weak: bool = Field(False, description="let `serve` use bubblewrap, which is for development")
     memory_mib: int = Field(0, ge=0, description="of all sandboxes together; 0: half of the host's")
     pool: Pool = Pool()
@@ -314,7 +317,7 @@ def _resolve(settings: Settings, base: Path) -> Settings:
         }
 
     changes: dict[str, Any] = absolute(settings)
-    for name in ("server", "state", "vault"):
+    for name in ("server", "state", "vault", "sandboxes"):
         section = getattr(settings, name)
         changes[name] = section.model_copy(update=absolute(section))
     login = settings.vault.login

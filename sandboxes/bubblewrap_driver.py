@@ -27,7 +27,7 @@ from sandboxes.bubblewrap_check import BubblewrapInfo, check_bubblewrap
 from sandboxes.bubblewrap_launch import Launched, Order, launch
 from sandboxes.bubblewrap_measures import MEASURES, Measure, settings_for
 from sandboxes.bubblewrap_sandbox import BubblewrapSandbox
-from sandboxes.bubblewrap_stage import staged_threads
+from sandboxes.bubblewrap_stage import staged_threads, try_stage
 from sandboxes.cgroups import Cgroups, Group, find_cgroups
 from sandboxes.folders import Folders
 from sandboxes.hardening import ENTRYPOINT, SOCKET_FOLDER
@@ -87,6 +87,7 @@ class BubblewrapDriver:
         self._clock = clock
         self._threads = staged_threads(_THREADS)
         self._live: dict[str, BubblewrapSandbox] = {}
+        self._owed: set[str] = set()
         self._found: Cgroups | None = None
         self._closed = False
 
@@ -98,9 +99,12 @@ class BubblewrapDriver:
         """
         info = await asyncio.to_thread(check_bubblewrap, self._cgroups())
         try:
-            await self._do(self._groups)
-        except BrokenExecutor as error:
-            raise EngineUnfit("a thread cannot have its own mounts here (CAP_SYS_ADMIN is needed)") from error
+            await self._do(try_stage)
+        except (BrokenExecutor, OSError) as error:
+            raise EngineUnfit(
+                f"mounts for sandboxes cannot be made here ({error}): the broker needs CAP_SYS_ADMIN, and a"
+                " kernel with overlayfs"
+            ) from error
         return info
 
     async def close(self) -> None:
@@ -150,11 +154,10 @@ class BubblewrapDriver:
         Returns:
             The ids of what is gone now.
         """
-        gone = []
+        owed = list(self._owed)
+        gone = [name for name in owed if await self._end(self._live[name])]
         for group in await self._do(self._groups):
-            if group.epoch == self._epoch and group.name in self._live:
-                continue
-            if await self._do(group.end):
+            if group.epoch != self._epoch and await self._do(group.end):
                 gone.append(group.name)
         await self._do(self._cgroups().remove_empty, self._installation)
         return gone
@@ -204,17 +207,20 @@ class BubblewrapDriver:
             if spec.socket_dir is not None:
                 folders[SOCKET_FOLDER] = spec.socket_dir
             command = (*ENTRYPOINT, *spec.command)
-            order = Order(image.root, folders, command)
+            shared = frozenset({"/", f"/{BUNDLE_FOLDER}"})
+            order = Order(image.root, folders, command, shared=shared)
             group = self._cgroups().make(self._installation, self._epoch, container_id, settings.ceiling())
         except (SandboxError, OSError) as error:
             raise SandboxUnavailable(str(error)) from error
         return launch(order, settings, group), group
 
     async def _end(self, sandbox: BubblewrapSandbox) -> bool:
-        """End a sandbox; one whose end is not confirmed stays known and is ended again by `close`."""
+        """End a sandbox; one whose end is not confirmed stays known and is ended again by `reap`."""
         if not await sandbox.end():
             logger.warning("sandbox %s: its end is not confirmed", sandbox.container_id)
+            self._owed.add(sandbox.container_id)
             return False
+        self._owed.discard(sandbox.container_id)
         self._live.pop(sandbox.container_id, None)
         return True
 

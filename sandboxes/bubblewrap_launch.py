@@ -1,7 +1,7 @@
 """Starting one bubblewrap: cgroup, /tmp, process, limits, in an order that leaves no gap.
 
-    group made with its ceilings -> folders and /tmp laid out -> bwrap started as the sandbox's own user, in
-    a user namespace -> it makes its mounts and waits -> moved into the group -> it goes on as init
+    group made with its ceilings -> folders and /tmp laid out -> bwrap started as the sandbox's own user
+    -> moved into the group -> told its arguments -> it makes namespaces and mounts -> it goes on as init
 
 bwrap is started through `prlimit` and `setpriv`, which set limits and user and become bwrap: Python would
 have to copy the whole broker by fork to do that by itself. Two processes are there then: init, which is PID 1
@@ -48,12 +48,14 @@ class Order:
         folders: What is mounted beside it, by its place in the sandbox.
         command: Becomes PID 1.
         writable: The places whose folders may be changed; none in a sandbox.
+        shared: The places whose folders other sandboxes have too.
     """
 
     root: Path
     folders: Mapping[str, Path]
     command: Sequence[str]
     writable: frozenset[str] = frozenset()
+    shared: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +120,8 @@ def launch(order: Order, settings: Settings, group: Group) -> Launched:
         undo.callback(group.end)
         undo.callback(os.close, said)
         try:
-            with laid_out({_ROOT: order.root, **order.folders}, settings.tmp) as layout:
+            shared = order.shared if settings.overlaid else frozenset()
+            with laid_out({_ROOT: order.root, **order.folders}, settings.tmp, shared) as layout:
                 started = _start(_Start(order, settings, layout, said), group, undo)
         except (OSError, ValueError, subprocess.SubprocessError, SandboxError) as error:
             words = _read_words(said) or str(error)
@@ -136,20 +139,24 @@ class _Start:
     layout: Layout
     said: int
 
-    def line(self, handed: Mapping[str, int]) -> list[str]:
-        """Make the command line; the order of bwrap's arguments is the order of its mounts.
+    def command(self, arguments: int) -> list[str]:
+        """Make the command line; bwrap reads its own arguments from a descriptor."""
+        user = self.settings.user
+        as_user = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+        limits = [f"--{name}={most}:{most}" for name, most in self.settings.rlimits.items()]
+        limited = ["prlimit", *limits, "--"] if limits else []
+        return [*limited, *as_user, "bwrap", "--args", str(arguments), "--", *self.order.command]
+
+    def arguments(self, handed: Mapping[str, int]) -> bytes:
+        """Make bwrap's arguments; their order is the order of its mounts.
 
         Args:
             handed: Descriptors by the option that takes them.
         """
         options = [word for name, number in handed.items() for word in (f"--{name}", str(number))]
-        user = self.settings.user
-        as_user = [] if user is None else ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
-        limits = [f"--{name}={most}:{most}" for name, most in self.settings.rlimits.items()]
-        limited = ["prlimit", *limits, "--"] if limits else []
-        bwrap = ["bwrap", "--unshare-user", "--unshare-pid", "--as-pid-1", *self._mounts()]
-        where = ["--chdir", "/opt/bundle", "--"]
-        return [*limited, *as_user, *bwrap, *self.settings.arguments, *options, *where, *self.order.command]
+        words = ["--unshare-user", "--unshare-pid", "--as-pid-1", *self._mounts()]
+        words += [*self.settings.arguments, *options, "--chdir", "/opt/bundle"]
+        return b"".join(word.encode() + b"\0" for word in words)
 
     def _mounts(self) -> list[str]:
         laid = self.layout.folders
@@ -165,6 +172,7 @@ def _start(start: _Start, group: Group, undo: ExitStack) -> Launched:
     with ExitStack() as stack:
         told, info = _open_pipe(stack)
         gate_inside, gate = _open_pipe(stack)
+        arguments_inside, arguments = _open_pipe(stack)
         handed = {"info-fd": info.fileno(), "block-fd": gate_inside.fileno()}
         if start.settings.filtered:
             handed["seccomp"] = _open_filter(stack).fileno()
@@ -172,22 +180,23 @@ def _start(start: _Start, group: Group, undo: ExitStack) -> Launched:
         undo.callback(ours.close)
         with theirs:
             bwrap = subprocess.Popen(
-                start.line(handed),
+                start.command(arguments_inside.fileno()),
                 stdin=theirs.fileno(),
                 stdout=theirs.fileno(),
                 stderr=start.said,
-                pass_fds=tuple(handed.values()),
+                pass_fds=(arguments_inside.fileno(), *handed.values()),
             )
         undo.callback(bwrap.wait)
         undo.callback(bwrap.kill)
-        info.close()
-        gate_inside.close()
+        for handed_over in (info, gate_inside, arguments_inside):
+            handed_over.close()
+        group.add(bwrap.pid)  # before it makes anything: its cgroup namespace begins there
+        with arguments:
+            arguments.write(start.arguments(handed))
         init = _find_init(told.fileno(), bwrap.pid)
         undo.callback(os.close, init.descriptor)
         started = Launched(ours, bwrap, init, start.said)
         undo.callback(started.kill)
-        for pid in (bwrap.pid, init.pid):
-            group.add(pid)
         _open_gate(gate.fileno())
     return started
 

@@ -40,7 +40,7 @@ class Measure:
 
     Attributes:
         name: What tests and documentation call it.
-        setting: "bwrap" for arguments, "user", "filter", "tmp", or "rlimit." or "ceiling." and a name.
+        setting: "bwrap" for arguments; "user", "filter", "tmp", "overlay"; "rlimit.NAME", "ceiling.NAME".
         value: Makes the value for one sandbox.
         stops: The attack.
     """
@@ -60,6 +60,7 @@ class Settings:
         user: Who runs bwrap and everything in it; None for root.
         filtered: Whether the syscall filter is loaded.
         tmp: Options of the tmpfs at /tmp; None for one without limits.
+        overlaid: Whether the image's files get inodes of its own.
         rlimits: Soft and hard, by prlimit's name.
         ceilings: Of its cgroup.
     """
@@ -68,6 +69,7 @@ class Settings:
     user: int | None = None
     filtered: bool = False
     tmp: str | None = None
+    overlaid: bool = False
     rlimits: dict[str, int] = field(default_factory=dict)
     ceilings: dict[str, Any] = field(default_factory=dict)
 
@@ -162,6 +164,12 @@ MEASURES: tuple[Measure, ...] = (
     ),
     Measure("tmp", "tmp", _tmp, "filling disk or inodes; running a program that it wrote"),
     Measure(
+        "own-inodes",
+        "overlay",
+        _always(True),
+        "talking to another sandbox of the same tool by locks or watches on a file of the image",
+    ),
+    Measure(
         "no-shared-memory", "bwrap", _arguments("--unshare-ipc"), "memory that others see, and outlives it"
     ),
     Measure("own-cgroup-view", "bwrap", _arguments("--unshare-cgroup"), "learning the host's cgroups"),
@@ -208,5 +216,7 @@ def _put(settings: Settings, kind: str, name: str, value: Any) -> None:
         settings.user = value
     elif kind == "filter":
         settings.filtered = value
+    elif kind == "overlay":
+        settings.overlaid = value
     else:
         settings.tmp = value

@@ -11,7 +11,6 @@ cgroup that is empty.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import datetime
@@ -157,8 +156,9 @@ class BubblewrapSandbox:
     async def _why_ended(self) -> str:
         """Find out what ended a sandbox that did not say so itself."""
         assert self._launched is not None and self._group is not None
-        with contextlib.suppress(ValueError):  # it was ended meanwhile
-            await wait_for_end(self._launched.init.descriptor, _END_SECONDS)
+        if self.gone is not None:
+            return ""
+        await wait_for_end(self._launched.init.descriptor, _END_SECONDS)
         if self._group.was_out_of_memory():
             return f"out of memory: the limit is {self._spec.limits.memory_mib} MiB"
         return ""

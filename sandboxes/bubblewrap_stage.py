@@ -4,6 +4,9 @@ bwrap runs as the sandbox's user, who may not pass a cache folder that is only r
 limit the inodes of a tmpfs nor forbid programs on it. So root lays everything out first, at a place that
 everybody may pass: the base's root, the bundle, the nest, and a tmpfs for /tmp with all its limits.
 
+A folder that many sandboxes have at once is laid out as an overlay of its own for each: they share its bytes
+and not its inodes, so that they cannot talk to each other by locks or watches on one file.
+
 None of that is ever mounted on the host. A thread enters a mount namespace of its own (`enter`), which what
 it starts inherits, and which is gone with the thread: also when the broker is killed.
 """
@@ -14,15 +17,16 @@ import ctypes
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 _STAGE = Path("/run/toolcrib-stage")
+_EMPTY = _STAGE / "empty"
 _CLONE_NEWNS = 0x20000  # sched.h
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 2, 4, 8, 4096  # sys/mount.h
+_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_BIND = 1, 2, 4, 8, 4096  # sys/mount.h
 _MS_REC, _MS_SLAVE = 16384, 1 << 19
 _MNT_DETACH = 2
 _INSIDE = threading.local()
@@ -59,16 +63,19 @@ def enter() -> None:
     _check(_libc().unshare(_CLONE_NEWNS), "a mount namespace cannot be made")
     _mount("none", Path("/"), "", _MS_REC | _MS_SLAVE)
     _mount("toolcrib", _STAGE, "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, "size=1m,mode=0711")
+    _EMPTY.mkdir()  # stays: nothing can be listed in an overlay of a folder that was removed
+    _EMPTY.chmod(0o755)  # an overlay has the mode of its first layer
     _INSIDE.entered = True
 
 
 @contextmanager
-def laid_out(folders: Mapping[str, Path], tmp: str | None) -> Iterator[Layout]:
+def laid_out(folders: Mapping[str, Path], tmp: str | None, shared: Collection[str] = ()) -> Iterator[Layout]:
     """Lay out what one bwrap mounts, until it has done so.
 
     Args:
         folders: Folders of the host, by the place that they are to have in the sandbox.
         tmp: Options of the tmpfs; None for none.
+        shared: The places whose folders other sandboxes have too.
 
     Raises:
         OSError: A folder is not there, or cannot be mounted.
@@ -78,14 +85,33 @@ def laid_out(folders: Mapping[str, Path], tmp: str | None) -> Iterator[Layout]:
         top = stack.enter_context(_folder(_STAGE / uuid.uuid4().hex))
         placed = {}
         for number, (place, source) in enumerate(folders.items()):
-            placed[place] = stack.enter_context(_folder(top / str(number)))
-            _mount(str(source), placed[place], "", _MS_BIND)
-            stack.callback(_detach, placed[place])
+            target = stack.enter_context(_folder(top / str(number)))
+            _mount(str(source), target, "", _MS_BIND)
+            stack.callback(_detach, target)
+            placed[place] = _overlaid(stack, target) if place in shared else target
         if tmp is not None:
             stack.enter_context(_folder(top / "tmp"))
             _mount("toolcrib", top / "tmp", "tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, tmp)
             stack.callback(_detach, top / "tmp")
         yield Layout(placed, None if tmp is None else top / "tmp")
+
+
+def _overlaid(stack: ExitStack, lower: Path) -> Path:
+    """Lay an overlay over a folder; the kernel wants two layers where none can be written."""
+    target = stack.enter_context(_folder(lower.with_name(f"{lower.name}-own")))
+    _mount("toolcrib", target, "overlay", _MS_RDONLY | _MS_NOSUID | _MS_NODEV, f"lowerdir={_EMPTY}:{lower}")
+    stack.callback(_detach, target)
+    return target
+
+
+def try_stage() -> None:
+    """Lay out something of each kind and take it away again.
+
+    Raises:
+        OSError: It does not work here.
+    """
+    with laid_out({"/": Path("/usr")}, "size=1m,nr_inodes=16", {"/"}):
+        return
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from sandboxes.engine_api import EngineApi, EngineNotFound
 from sandboxes.hardening import LABEL_EPOCH, LABEL_INSTALLATION, MEASURES, Measure, container_config
 from sandboxes.outcome import EngineUnfit, SandboxSpec, SandboxUnavailable
 from sandboxes.processes import kill_processes
+from sandboxes.reaper import Reaper, cgroup_parent
 from sandboxes.runtimes import RUNC, Runtime
 from sandboxes.stream import StreamBroken
 from sandboxes.uids import allocate_uid
@@ -77,6 +78,7 @@ class DockerDriver:
         self._owed: set[str] = set()
         self._removing: set[asyncio.Task[None]] = set()
         self._cgroup_parent = ""
+        self._reaper = Reaper(installation, epoch)
 
     @property
     def name(self) -> str:
@@ -98,6 +100,10 @@ class DockerDriver:
         info = await asyncio.to_thread(self._engine.check)
         if self.runtime.runtime not in info.runtimes:
             raise EngineUnfit(f"the engine has no runtime {self.runtime.runtime}; see docs/runtimes.md")
+        try:
+            self._cgroup_parent = cgroup_parent(self._installation, self._epoch, info.cgroup_driver)
+        except ValueError as error:
+            raise EngineUnfit(str(error)) from error
         return info
 
     async def ping(self) -> EngineInfo:
@@ -165,7 +171,7 @@ class DockerDriver:
         for name in list(self._owed):
             self._owed.discard(name)
             await self._end(self._live[name])
-        gone = []
+        gone = await asyncio.to_thread(self._reaper.reap)
         for found in await self._api.list([f"{LABEL_INSTALLATION}={self._installation}"]):
             if found["Labels"].get(LABEL_EPOCH) == str(self._epoch):
                 continue

@@ -18,6 +18,7 @@ import os
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -224,8 +225,12 @@ def find_engine(run_dir: Path, base_url: str | None, cache_dir: Path | None = No
     return start_engine(Folders(run_dir, (cache_dir or run_dir.parent) / "engine"))
 
 
-def start_engine(folders: Folders) -> PrivateEngine:
+def start_engine(folders: Folders, runsc: Mapping[str, Any] | None = None) -> PrivateEngine:
     """Start a private engine.
+
+    Args:
+        folders: Where it keeps its things.
+        runsc: How daemon.json describes that runtime; None for what is installed here.
 
     Raises:
         EngineMissing: It is not installed, we are not root, another process uses the folders, or it ended.
@@ -239,7 +244,7 @@ def start_engine(folders: Folders) -> PrivateEngine:
     lock = _lock(folders)
     try:
         _end_stray(folders)
-        process = _spawn(folders)
+        process = _spawn(folders, runsc or find_runsc())
     except BaseException:
         os.close(lock)
         raise
@@ -287,13 +292,8 @@ def _lock(folders: Folders) -> int:
     return lock
 
 
-def _configure(folders: Folders) -> None:
-    runsc = find_runsc()
+def _spawn(folders: Folders, runsc: Mapping[str, Any] | None) -> subprocess.Popen[bytes]:
     folders.configuration.write_text(json.dumps({"runtimes": {RUNTIME: runsc}} if runsc else {}))
-
-
-def _spawn(folders: Folders) -> subprocess.Popen[bytes]:
-    _configure(folders)
     command = [
         "dockerd",
         f"--config-file={folders.configuration}",

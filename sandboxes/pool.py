@@ -8,10 +8,11 @@
 
 Rules:
 1. A sandbox is handed to one call at most, of exactly its own kind, and ends after it.
-2. At most `makers` are made at once: first those that calls wait for, then stock; tenants in turn. Stock that
-   is not short is filled up in quiet moments: to make one costs the calls that run their processor.
+2. At most `makers` are made at once. Tenants are served in turn: of each first what its calls wait for, then
+   its stock, so that nobody's flood starves another's stock. Stock that is not short is filled up in quiet
+   moments: to make one costs the calls that run their processor.
 3. Stock follows demand (sandboxes/pool_size.py), shrinks when nobody calls, down to nothing, and is bounded
-   in number and by memory. What waits gives way to what runs.
+   in number and by memory (sandboxes/pool_memory.py). What waits gives way to what runs.
 4. What waits is looked at all the time (sandboxes/pool_review.py). What is dead, old, busy, not wanted any
    more, or has lost its way out is ended and never handed out.
 5. One that cannot be made or loaded is told to the call that waits for it. Stock of its kind then rests.
@@ -29,6 +30,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from sandboxes.admission import NoPlace, Turns, count_waiting, find_wait
 from sandboxes.nests import Nest
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.pool_memory import Memory
 from sandboxes.pool_place import Place
 from sandboxes.pool_size import Mean, PoolTerms, find_stock, idle_mib, running_mib, share_out
 from sandboxes.pool_stock import Holder, Kind, Shelf, Ticket
@@ -77,9 +79,9 @@ class Pool:
         self._holders: set[Holder] = set()
         self._making = 0
         self._number = 0
-        self._running_mib = 0
+        self._memory = Memory(terms.memory_mib)
         self._make = Mean(FIRST_GUESS_SECONDS)
-        self._calls, self._stock = Turns(), Turns()
+        self._turns = Turns()
         self._closed = False
         self._last_taken = -math.inf
         self._alarm: asyncio.TimerHandle | None = None
@@ -130,7 +132,7 @@ class Pool:
 
     def free(self, place: Place) -> None:
         """Give back what a place took. For `Place.leave`."""
-        self._running_mib -= place.charge_mib
+        self._memory.give_back(place.tenant, place.charge_mib)
         self.schedule()
 
     def schedule(self) -> None:
@@ -166,9 +168,7 @@ class Pool:
             used = shelf.idle or shelf.waiting or shelf.making
             if not used and now - shelf.demand.last >= self.terms.idle_seconds:
                 del self.shelves[kind]
-        tenants = {kind.tenant for kind in self.shelves}
-        self._calls.forget(tenants)
-        self._stock.forget(tenants)
+        self._turns.forget({kind.tenant for kind in self.shelves})
 
     async def close(self) -> None:
         """End every sandbox, and wait until none is left; calls that wait are told."""
@@ -193,13 +193,13 @@ class Pool:
         kind = shelf.kind
         charge = self._charge(kind, running_mib)
         holder = self._take_idle(shelf)
-        if not self._make_room(charge):
+        if not self._make_room(kind.tenant, charge):
             if holder is not None:
                 shelf.idle.appendleft(holder)
             raise NoPlace("sandboxes have all the memory that they may have", self._make.seconds)
         if holder is None:
             self._check_wait(shelf, patience_seconds)
-        self._running_mib += charge
+        self._memory.take(kind.tenant, charge)
         if holder is not None:
             holder.taken = True
         self.watch.taken(kind, now - holder.offered if holder else None)
@@ -215,10 +215,10 @@ class Pool:
     def _check_wait(self, shelf: Shelf, patience_seconds: float) -> None:
         if shelf.making > len(shelf.waiting):
             return  # one is on its way that nobody waits for
-        makers = self.terms.makers
-        waiting = count_waiting(self.shelves.values())
-        free = makers - self._making
-        wait = find_wait(shelf.kind.tenant, waiting, free, makers, self._make.seconds)
+        makers, tenant = self.terms.makers, shelf.kind.tenant
+        stock = {one.kind.tenant: 1 for one in self._find_short(self.wants()) if one.kind.tenant != tenant}
+        waiting = stock | count_waiting(self.shelves.values())
+        wait = find_wait(tenant, waiting, makers - self._making, makers, self._make.seconds)
         if wait > min(self.terms.max_wait_seconds, patience_seconds):
             raise NoPlace(f"a sandbox would be begun in {wait:.1f} s only", wait)
 
@@ -228,16 +228,19 @@ class Pool:
     def _idle_mib(self) -> int:
         return sum(shelf.stock * self._charge(kind, idle_mib) for kind, shelf in self.shelves.items())
 
-    def _make_room(self, mib: int) -> bool:
-        """Make room for a sandbox with a call: what waits gives way, the oldest first."""
-        free = self.terms.memory_mib - self._running_mib - mib
-        if free < 0:
+    def _make_room(self, tenant: str, mib: int) -> bool:
+        """Make room for a sandbox with a call: what waits gives way, the tenant's own first."""
+        if not self._memory.admits(tenant, mib, {kind.tenant for kind in self.shelves}):
             return False
-        while self._idle_mib() > free:
-            oldest = min(self._all_idle(), key=lambda held: held[1].offered, default=None)
-            if oldest is None:
+        while self._idle_mib() > self._memory.free_mib - mib:
+            first = min(
+                self._all_idle(),
+                key=lambda held: (held[0].kind.tenant != tenant, held[1].offered),
+                default=None,
+            )
+            if first is None:
                 break  # what is being made is few, and is small
-            self.end_idle(*oldest, Why.SURPLUS)
+            self.end_idle(*first, Why.SURPLUS)
         return True
 
     def _all_idle(self) -> Iterable[tuple[Shelf, Holder]]:
@@ -245,36 +248,42 @@ class Pool:
 
     def _choose(self) -> tuple[Shelf, bool] | None:
         """Choose what is made next, and say whether it is for a call."""
-        shelf = self._calls.choose(shelf for shelf in self.shelves.values() if shelf.uncovered)
-        if shelf is not None:
-            self._calls.note(shelf)
-            return shelf, True
-        if not self.terms.max_idle:
-            return None
+        waiting = [shelf for shelf in self.shelves.values() if shelf.uncovered]
+        tenants = {shelf.kind.tenant for shelf in waiting}
         wants = self.wants()
-        shelf = self._stock.choose(self._find_short(wants))
-        if shelf is None or not self._has_room_for_stock(shelf, wants):
+        short = [shelf for shelf in self._find_short(wants) if shelf.kind.tenant not in tenants]
+        shelf = self._turns.choose([*waiting, *short])
+        if shelf in short and not self._has_room_for_stock(shelf, wants):
+            shelf = self._turns.choose(waiting)
+        if shelf is None:
             return None
-        self._stock.note(shelf)
-        return shelf, False
+        self._turns.note(shelf)
+        return shelf, shelf.uncovered > 0
 
     def _find_short(self, wants: Mapping[Kind, int]) -> list[Shelf]:
-        """Find what is to be filled up now; while calls come, only what is below its half."""
+        """Find what is to be filled up now."""
         now = self.clock()
-        quiet = now - self._last_taken >= QUIET_SECONDS
-        if not quiet and (self._alarm is None or self._alarm.when() <= asyncio.get_running_loop().time()):
-            self._alarm = asyncio.get_running_loop().call_later(QUIET_SECONDS, self.schedule)
+        loop = asyncio.get_running_loop()
+        if now - self._last_taken < QUIET_SECONDS and (
+            self._alarm is None or self._alarm.when() <= loop.time()
+        ):
+            self._alarm = loop.call_later(QUIET_SECONDS, self.schedule)
         return [
             shelf
             for kind, shelf in self.shelves.items()
-            if now >= shelf.rests_until
-            and shelf.stock < (wants.get(kind, 0) if quiet else wants.get(kind, 0) // 2)
+            if now >= shelf.rests_until and shelf.stock < self._find_mark(shelf, wants.get(kind, 0), now)
         ]
+
+    def _find_mark(self, shelf: Shelf, wanted: int, now: float) -> int:
+        """Say up to which number stock is filled now: all of it in a quiet moment, else about half."""
+        if now - self._last_taken >= QUIET_SECONDS:
+            return wanted
+        own_calls_come = now - shelf.demand.last < QUIET_SECONDS
+        return wanted // 2 if own_calls_come else max(min(1, wanted), wanted // 2)
 
     def _has_room_for_stock(self, shelf: Shelf, wants: Mapping[Kind, int]) -> bool:
         """See that one more may wait; one that is over its kind's share gives way."""
-        spare = self.terms.memory_mib - self._running_mib - self._idle_mib()
-        if spare < self._charge(shelf.kind, idle_mib):
+        if self._memory.free_mib - self._idle_mib() < self._charge(shelf.kind, idle_mib):
             return False
         if sum(one.stock for one in self.shelves.values()) < self.terms.max_idle:
             return True

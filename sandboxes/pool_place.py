@@ -26,7 +26,7 @@ class Place:
     """What one call has of the pool: a sandbox, or the right to one that is made for it."""
 
     def __init__(self, pool: GivesPlaces, shelf: Shelf, holder: Holder | None, charge_mib: int) -> None:
-        self.charge_mib = charge_mib
+        self.charge_mib, self.tenant = charge_mib, shelf.kind.tenant
         self._pool, self._shelf, self._holder = pool, shelf, holder
         self._ticket = None if holder else pool.enqueue(shelf)
         self._left = False

@@ -21,7 +21,7 @@ RETIRE_SHARE = 0.8
 """Of its idle age; what is left is for the call that takes it: its mint must not take longer."""
 LOOK_SECONDS = 3.0
 MOST_CPU = 0.02
-"""Of one processor, over LOOK_SECONDS: an interpreter that waits for a frame uses less than a thousandth."""
+"""Of one processor, over LOOK_SECONDS. What waits for a frame uses under 0.0002 (measured: runc, runsc)."""
 
 
 class PoolReview:

@@ -175,13 +175,7 @@ class Reaper:
 
     def find_dead(self) -> list[Epoch]:
         """List the epochs that are not live and have a folder, the oldest first."""
-        found: dict[int, list[Path]] = {}
-        for root in sorted(set(self._roots.values())):
-            for folder in _folders(root):
-                match = self._name.fullmatch(folder.name)
-                if match and int(match["epoch"]) != self._epoch:
-                    found.setdefault(int(match["epoch"]), []).append(folder)
-        return [Epoch(number, tuple(folders)) for number, folders in sorted(found.items())]
+        return [epoch for epoch in self._find() if epoch.number != self._epoch]
 
     def reap(self) -> list[str]:
         """End what dead epochs left, and take their folders away.
@@ -197,6 +191,22 @@ class Reaper:
             else:
                 logger.warning("epoch %d: its processes do not end: %s", dead.number, dead.processes())
         return gone
+
+    def remove_own(self) -> None:
+        """Take the live epoch's folder away where nothing is in it any more: a broker's last act."""
+        for epoch in self._find():
+            if epoch.number == self._epoch and not epoch.container_ids():
+                for folder in epoch.folders:
+                    with contextlib.suppress(OSError):  # a container is being made in it
+                        folder.rmdir()
+
+    def _find(self) -> list[Epoch]:
+        found: dict[int, list[Path]] = {}
+        for root in sorted(set(self._roots.values())):
+            for folder in _folders(root):
+                if match := self._name.fullmatch(folder.name):
+                    found.setdefault(int(match["epoch"]), []).append(folder)
+        return [Epoch(number, tuple(folders)) for number, folders in sorted(found.items())]
 
 
 def _encode(installation: str) -> str:

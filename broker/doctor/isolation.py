@@ -23,6 +23,7 @@ from sandboxes.engine import Engine
 from sandboxes.image_store import BASE_REPOSITORY, image_name, inspect
 from sandboxes.outcome import SandboxError
 from sandboxes.proof import Proof, ProofFailed, prove
+from sandboxes.reaper import Reaper
 from sandboxes.rootfs import content_key
 from sandboxes.runtimes import RUNSC, RUNTIMES
 from sandboxes.sandbox import Driver
@@ -94,6 +95,8 @@ async def _prove(name: DriverName, settings: Settings) -> Proof | Finding:
         return bad(name, f"it took longer than {_CHECK_SECONDS:g} s", "restart the engine")
     finally:
         await driver.close()
+        # A runtime with wrong arguments may fail at the start and leave its own processes.
+        await asyncio.to_thread(Reaper(epoch.installation, 0).reap)
 
 
 async def _try_bubblewrap(name: DriverName) -> Finding:

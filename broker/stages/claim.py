@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 
 from broker.doubts import Doubts
@@ -44,6 +44,9 @@ class Claimed:
     earlier_answer: Answer | None = None
 
 
+NO_KEY = Claimed(None)
+
+
 class Claimer:
     """Takes keys and replays what they did."""
 
@@ -51,17 +54,17 @@ class Claimer:
         self._store = store
         self._doubts = doubts or Doubts()
 
-    @asynccontextmanager
-    async def __call__(self, call: Call, request: Request, trail: Trail) -> AsyncIterator[Claimed]:
+    def __call__(self, call: Call, request: Request, trail: Trail) -> AbstractAsyncContextManager[Claimed]:
         """Hold the call's key; it is given back at the end unless reserve made it durable.
 
         Raises:
             Refused: KEY_REUSED, KEY_EXPIRED, STATE_RESTORED or IN_PROGRESS.
             Failed: What the first call failed with; IN_DOUBT.
         """
-        if not call.key:
-            yield Claimed(None)
-            return
+        return self._hold(call, request, trail) if call.key else nullcontext(NO_KEY)
+
+    @asynccontextmanager
+    async def _hold(self, call: Call, request: Request, trail: Trail) -> AsyncIterator[Claimed]:
         scope = ClaimScope(
             call.caller.tenant, call.environment, call.caller.name, call.contract.method, call.key
         )

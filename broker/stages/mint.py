@@ -10,7 +10,7 @@ import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from typing import Protocol
 
@@ -43,21 +43,20 @@ class Minter:
         self._vault = vault
         self._debts = debts
 
-    @asynccontextmanager
-    async def __call__(
+    def __call__(
         self, call: Call, reservation: Reservation, trail: Trail
-    ) -> AsyncIterator[list[Lease]]:
+    ) -> AbstractAsyncContextManager[list[Lease]]:
         """Hold the call's leases.
 
         Raises:
             NothingRan: CREDENTIALS_UNAVAILABLE; reservation and key are given back.
         """
         if not call.version.manifest.method(call.contract.method).credentials:
-            try:
-                yield []
-            finally:
-                await trail.at("end")
-            return
+            return _NoLeases(trail)
+        return self._hold(call, reservation, trail)
+
+    @asynccontextmanager
+    async def _hold(self, call: Call, reservation: Reservation, trail: Trail) -> AsyncIterator[list[Lease]]:
         minting = asyncio.create_task(self._mint(call, reservation, trail))
         try:
             yield await asyncio.shield(minting)
@@ -101,6 +100,19 @@ class Minter:
         elif not minting.cancelled() and minting.exception() is None:
             await trail.at("end")
             await end_leases(trail, self._debts)
+
+
+class _NoLeases(AbstractAsyncContextManager[list[Lease]]):
+    """What a call holds whose tool wants no credential."""
+
+    def __init__(self, trail: Trail) -> None:
+        self._trail = trail
+
+    async def __aenter__(self) -> list[Lease]:
+        return []
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._trail.at("end")
 
 
 async def end_leases(trail: Trail, debts: Debts) -> None:

@@ -83,9 +83,7 @@ class Reserver:
             await self._prepare(call.caller.tenant)
         state = CallState.DISPATCHED if runs_at_once(call) else CallState.RESERVED
         try:
-            await self._store.reserve(
-                trail.record(state), claim.scope, charges, trail.event("call.reserved")
-            )
+            await self._store.reserve(trail.record(state), claim.scope, charges, trail.event("call.reserved"))
         except BudgetExhausted as error:
             raise Refused(
                 Reason.REASON_BUDGET_EXHAUSTED,

@@ -26,6 +26,8 @@ from tools.catalogue import ToolVersion
 from tools.contract import Contract
 from tools.errors import ContractError
 
+_NO_SECRETS = Redaction(())
+
 
 class Sanitizer:
     """Makes answers of what tools give back."""
@@ -39,7 +41,7 @@ class Sanitizer:
         Raises:
             Failed: RESULT_INVALID or SECRET_IN_RESULT.
         """
-        contract, redaction = call.contract, Redaction(leases)
+        contract, redaction = call.contract, Redaction(leases) if leases else _NO_SECRETS
         has_secrets = any(lease.secrets for lease in leases)
         try:
             cleaned = await off_loop(len(raw_output), lambda: _clean(contract, raw_output))

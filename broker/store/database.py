@@ -44,6 +44,9 @@ READERS = 2
 # Changes that nobody waits for are written when nothing else came for so long, or when they are so many.
 LULL_SECONDS = 0.0005
 MAX_LATE = 32
+# The log is copied into the file in a pause, after so many commits: not in the middle of somebody's change.
+PAUSE_SECONDS = 0.005
+COMMITS_A_COPY = 50
 # After these nobody knows what is on the disk.
 _LAST_ERRORS = {
     sqlite3.SQLITE_IOERR_FSYNC,
@@ -56,6 +59,7 @@ BUSY_SECONDS = 5.0
 _WRITER_SETTINGS = (
     "PRAGMA journal_mode = WAL",
     "PRAGMA synchronous = FULL",
+    "PRAGMA wal_autocheckpoint = 8000",  # pages; where there is no pause
     "PRAGMA foreign_keys = ON",
     "PRAGMA trusted_schema = OFF",
 )
@@ -159,6 +163,7 @@ class Database:
         self._broken = ""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._late: deque[_Job] = deque()  # the writer's own
+        self._commits = 0  # since the log was copied
         self._late_count = 0  # the event loop's own: those that are not done
         self._thread = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
         self._thread.start()
@@ -175,7 +180,7 @@ class Database:
         """
         if self._closed:
             raise StoreError("the store is closed")
-        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[T] = _Outcome(loop=asyncio.get_running_loop())
         if turn is Turn.LAST:
             self._late_count += 1
             done.add_done_callback(self._count_late)
@@ -207,7 +212,7 @@ class Database:
             return
         self._closed = True
         if last is not None:
-            done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            done: asyncio.Future[None] = _Outcome(loop=asyncio.get_running_loop())
             self._jobs.put(_Job(last, done))
             try:
                 await _outlast_cancellation(done)
@@ -255,9 +260,12 @@ class Database:
         group: list[_Job] = []
         while not group:
             try:
-                job = self._jobs.get(timeout=LULL_SECONDS if self._late else None)
+                job = self._jobs.get(timeout=self._find_patience())
             except queue.Empty:
-                return self._take_late()
+                if self._late:
+                    return self._take_late()
+                self._copy_log()
+                continue
             more = self._sort_in(job, group)
             while more and len(group) < MAX_GROUP:
                 try:
@@ -271,6 +279,21 @@ class Database:
                 return [*self._take_late(), *group]
         must = len(self._late) >= MAX_LATE or any(job.turn is Turn.NEXT for job in group)
         return [*self._take_late(), *group] if must else group
+
+    def _find_patience(self) -> float | None:
+        """Say how long to wait for a change before something else is to be done."""
+        if self._late:
+            return LULL_SECONDS
+        return PAUSE_SECONDS if self._commits >= COMMITS_A_COPY else None
+
+    def _copy_log(self) -> None:
+        """Copy what is committed from the log into the file, as far as no reader needs the log."""
+        self._commits = 0
+        try:
+            self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()
+        except sqlite3.Error as error:
+            log.warning("the log was not copied", extra={"cause": str(error)})
+            self._give_up_after(error)
 
     def _sort_in(self, job: _Job | None, group: list[_Job]) -> bool:
         """Put a change where its turn is; False at the end."""
@@ -292,6 +315,7 @@ class Database:
             check_epoch(self._connection, self._epoch)
             outcomes = [job.change(self._connection) if alone else self._run(job) for job in group]
             self._connection.execute("COMMIT")
+            self._commits += 1
         except StaleEpoch as error:
             self._roll_back()
             return [_Failed(StaleEpoch(f"{self._path}: {error}")) for _ in group]
@@ -354,16 +378,22 @@ def _change_nothing(_: sqlite3.Connection) -> None:
     """Come after what is LAST."""
 
 
+class _Outcome(asyncio.Future[T]):
+    """What becomes of a change. Whoever waits for it gets it first, and is cancelled afterwards."""
+
+    def cancel(self, msg: object = None) -> bool:
+        """Refuse: the change is on its way. The task that waits is cancelled when it goes on."""
+        return False
+
+
 async def _outlast_cancellation(done: asyncio.Future[T]) -> T:
     """Await an outcome; a cancellation in between is put off to the caller's next await."""
     cancelled = False
     while not done.done():
         try:
-            await asyncio.shield(done)
+            return await done
         except asyncio.CancelledError:
             cancelled = True
-        except Exception:
-            break  # the outcome itself: raised below
     if cancelled and (task := asyncio.current_task()) is not None:
         task.uncancel()
         task.cancel()

@@ -144,7 +144,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
     ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
-        is_bare = call.call_id in self._begun and not (call.key or call.leases)
+        is_bare = call.call_id in self._begun and call.state in ENDS and not (call.key or call.leases)
         self._begun.discard(call.call_id)
 
         def change(connection: sqlite3.Connection) -> None:

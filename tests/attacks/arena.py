@@ -7,10 +7,10 @@ An attack is a program of the obedient tool, which has a small language at hand 
     step("load", call, 175, 0, 0, b"", reached=["ENOEXEC"])         this error too means: it got through
     step("unshare", in_child, call, 272, 0x20000)                   in a process of its own
 
-Each step notes "done", or the name of the error. That is what the judge looks at: the attack has won when any
-step is done, it is stopped when every step met a refusal that the attack expects, and everything else (another
-error, an exception, a crash) is an error of the test. A program that puts something else into `answer` brings
-predicates of its own (`won`, `stopped`); one that is judged from outside brings a `judge`.
+Each step notes "done", or the name of the error. That is what the judge looks at: the attack has won when
+any step is done, it is stopped when every step met a refusal that the attack expects, and everything else
+(another error, an exception, a crash) is an error of the test. A program that puts something else into
+`answer` brings predicates of its own (`won`, `stopped`); one that is judged from outside brings a `judge`.
 
 The control runs the same program, with the same judge, in a container of runc that lacks the named measures
 or has some that weaken it. There the attack has to win, by each of the steps named in `wins` (all of them
@@ -26,15 +26,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.hardening import MEASURES, Measure
-from sandboxes.outcome import RawOutcome, SandboxSpec, refuse_to_sign
+from sandboxes.outcome import RawOutcome, refuse_to_sign
 from sandboxes.sandbox import Driver, Sandbox
 from tests.attacks import families
 from tests.parts.engine import Obedient, answer_of
-from toolcrib.handler.v1 import handler_pb2
 
 RUNTIMES = ("docker-runc", "docker-runsc", "bubblewrap")
 CONTROL = "control"
@@ -170,19 +169,6 @@ class Control:
             await driver.close()
 
 
-class Tool(Protocol):
-    """The obedient tool of one kind of driver."""
-
-    def spec(self) -> SandboxSpec:
-        """Give a sandbox for it."""
-
-    def start(self, program: str) -> handler_pb2.Start:
-        """Give the Start frame that makes it run a program."""
-
-    def within(self, **limits: Any) -> Any:
-        """Give the same tool with other limits."""
-
-
 @dataclass(frozen=True)
 class Ground:
     """Where an attack runs: sandboxes of one runtime, or of the weakened control.
@@ -196,7 +182,7 @@ class Ground:
     """
 
     runtime: str
-    obedient: Tool
+    obedient: Any  # Obedient, or BubblewrapTool under bubblewrap
     driver: Driver
     values: Mapping[str, Any] = field(default_factory=dict)
 
@@ -251,8 +237,8 @@ class Attack:
         goal: What the attacker wants, one line.
         program: Python source; see the module.
         control: How a sandbox is weakened so that it works.
-        stops: What stops it, by runtime, for the table; "" stands for all that are not named. Under runc
-            what `control` takes away is used where nothing else is said.
+        stops: What stops it, by runtime, for the table; "" stands for all that are not named; where that is
+            missing, too, it is what `control` takes away.
         refusals: Errors that a stopped step may meet.
         wins: Steps that have to be done in the control; none stands for all.
         won: Tells from `answer` that it worked; None: any step is done.
@@ -295,9 +281,7 @@ class Attack:
             return f"does not apply: {self.not_on[runtime]}"
         if runtime in self.stops:
             return self.stops[runtime]
-        if runtime == "docker-runc" and self.control.without:
-            return ", ".join(self.control.without)
-        return self.stops.get("", "")
+        return self.stops.get("", ", ".join(self.control.without))
 
     async def try_on(self, ground: Ground) -> Verdict:
         """Run it and judge it."""

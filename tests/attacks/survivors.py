@@ -6,10 +6,13 @@ A control's survivors are counted without its first process and init: the tool's
 from __future__ import annotations
 
 import asyncio
+import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from sandboxes.hardening import ENTRYPOINT
+from sandboxes.outcome import OutcomeKind
 from sandboxes.sandbox import Sandbox
 from tests.attacks.arena import Attack, Ground, Judge, Verdict
 from tests.attacks.weakened import setting
@@ -32,12 +35,13 @@ STAYING = setting(
 )
 
 
-def alive(sandbox: Sandbox, *, tools_only: bool = False) -> list[int]:
+def alive(sandbox: Sandbox, *, tools_only: bool = False, unburied: bool = False) -> list[int]:
     """The processes of a sandbox that have not ended, by their ids on the host.
 
     Args:
         sandbox: Whose.
         tools_only: Without init and the first process; works where the host sees command lines.
+        unburied: With those that have ended and that nobody waited for.
     """
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
@@ -49,9 +53,60 @@ def alive(sandbox: Sandbox, *, tools_only: bool = False) -> list[int]:
             ours = tools_only and b"init.pyc" in (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if belongs and not ours and status["State"].split()[0] != "Z":
+        if belongs and not ours and (unburied or status["State"].split()[0] != "Z"):
             found.append(int(folder.name))
     return found
+
+
+def count_tasks(sandbox: Sandbox) -> int:
+    """The processes and threads of a sandbox, as the host counts them."""
+    return sum(_count_entries(Path(f"/proc/{pid}/task")) for pid in alive(sandbox, unburied=True))
+
+
+def count_inodes(sandbox: Sandbox) -> int:
+    """The inodes that a sandbox has in use where its processes see /tmp, as the host counts them."""
+    most = 0
+    for pid in alive(sandbox):
+        try:
+            mounts = Path(f"/proc/{pid}/mountinfo").read_text().splitlines()
+            if any(line.split()[4] == "/tmp" and " - tmpfs " in line for line in mounts):
+                state = os.statvfs(f"/proc/{pid}/root/tmp")
+                most = max(most, state.f_files - state.f_ffree)
+        except OSError:
+            continue
+    return most
+
+
+def seen_from_host(count: Callable[[Sandbox], int], won: Mapping[str, int], most: Mapping[str, int]) -> Judge:
+    """Make the judge of a bomb that is told by what it takes of the host's.
+
+    Args:
+        count: Tells how much a sandbox has.
+        won: What it wants, by runtime; "" for all that are not named.
+        most: What it may have, likewise.
+    """
+
+    async def judge(attack: Attack, ground: Ground) -> Verdict:
+        async with ground.create(**attack.spec) as sandbox:
+            call = asyncio.create_task(ground.tell(sandbox, attack.program))
+            taken = 0
+            while not call.done():
+                taken = max(taken, await asyncio.to_thread(count, sandbox))
+                await asyncio.sleep(0.02)
+            outcome = await call
+        ended = outcome.kind in (OutcomeKind.RESULT, OutcomeKind.CRASHED, OutcomeKind.TIMED_OUT)
+        allowed = most.get(ground.runtime, most[""])
+        told = f"{outcome.kind} {outcome.detail}, at most {taken} of the host's"
+        return Verdict(taken >= won.get(ground.runtime, won[""]), told, ended and taken <= allowed)
+
+    return judge
+
+
+def _count_entries(folder: Path) -> int:
+    try:
+        return len(list(folder.iterdir()))
+    except OSError:
+        return 0
 
 
 async def left_after(sandbox: Sandbox, seconds: float, *, tools_only: bool = False) -> list[int]:

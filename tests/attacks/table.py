@@ -22,32 +22,40 @@ def describe_control(attack: Attack) -> str:
     control = attack.control
     if control.says:
         return control.says
-    parts = [f"no {name.removeprefix('no-')}" for name in control.without]
+    parts = [f"without {', '.join(control.without)}"] if control.without else []
     parts += [measure.name for measure in control.add]
-    parts += [f"more {name}" for name in control.limits]
+    parts += [f"{name}={value}" for name, value in control.limits.items()]
     return ", ".join(parts)
+
+
+def describe_stops(attack: Attack) -> str:
+    """Say what stops it: once where the runtimes do not differ."""
+    by_text: dict[str, list[str]] = {}
+    for runtime in RUNTIMES:
+        by_text.setdefault(attack.what_stops(runtime), []).append(runtime.removeprefix("docker-"))
+    if len(by_text) == 1:
+        return next(iter(by_text))
+    return "; ".join(f"*{', '.join(runtimes)}*: {text}" for text, runtimes in by_text.items())
 
 
 def describe_family(family: str, attacks: list[Attack]) -> Iterator[str]:
     """Make one family's part: what each wants, what stops it, and how its control is weakened."""
-    yield f"#### {family.replace('_', ' ').capitalize()}"
+    yield f"### {family.replace('_', ' ').capitalize()}"
     yield ""
-    yield f"| attack | it wants | {' | '.join(RUNTIMES)} | it works with |"
-    yield "|---|---|" + "---|" * len(RUNTIMES) + "---|"
+    yield "| attack | it wants | what stops it | control |"
+    yield "|---|---|---|---|"
     for attack in attacks:
-        stops = [attack.what_stops(runtime) or "(nothing is written)" for runtime in RUNTIMES]
-        if attack.probe is not None and (reason := attack.probe()):
-            stops = [f"does not apply: {reason}"] * len(RUNTIMES)
-        # The same for the second and third runtime is said once.
-        cells = [stop if place == 0 or stop != stops[0] else "the same" for place, stop in enumerate(stops)]
-        yield f"| {attack.name} | {attack.goal} | {' | '.join(cells)} | {describe_control(attack)} |"
+        known = " (where the kernel has it)" if attack.probe is not None else ""
+        cells = (attack.name + known, attack.goal, describe_stops(attack), describe_control(attack))
+        yield f"| {' | '.join(cells)} |"
     yield ""
 
 
 def describe(attacks: tuple[Attack, ...]) -> str:
     """Make the whole part between the markers."""
     lines = [BEGIN, "", *describe_numbers(attacks), ""]
-    for family, members in groupby(attacks, key=lambda attack: attack.family):
+    by_family = sorted(attacks, key=lambda attack: attack.family)
+    for family, members in groupby(by_family, key=lambda attack: attack.family):
         lines += describe_family(family, list(members))
     return "\n".join([*lines, END])
 
@@ -55,10 +63,11 @@ def describe(attacks: tuple[Attack, ...]) -> str:
 def describe_numbers(attacks: tuple[Attack, ...]) -> Iterator[str]:
     """Say how many there are, and how many are not stopped."""
     yield f"{len(attacks)} attacks, each on {len(RUNTIMES)} runtimes and with its control."
+    yield ""
     for runtime in RUNTIMES:
         open_ones = [attack.name for attack in attacks if runtime in attack.findings]
         if open_ones:
-            yield f"Not stopped by {runtime}: {', '.join(open_ones)}."
+            yield f"- Not stopped by {runtime}: {', '.join(open_ones)}."
 
 
 def place(text: str, table: str) -> str:

@@ -6,7 +6,8 @@ import platform
 
 import pytest
 
-from tests.attacks.arena import Attack, Ground, load_attacks
+from tests.attacks import table
+from tests.attacks.arena import RUNTIMES, Attack, Ground, load_attacks
 
 pytestmark = [
     pytest.mark.engine,
@@ -38,3 +39,20 @@ async def test_works_where_a_protection_is_missing(attack: Attack, open_ground: 
     skip_where_pointless(attack)
     verdict = await attack.try_on(open_ground)
     assert verdict.won, f"the attack did not even work here: {verdict.told}"
+
+
+def test_stands_in_the_documentation() -> None:
+    assert table.main([]) == 0, "docs/security.md is old: python -m tests.attacks.table --write"
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: f"{attack.family}: {attack.name}")
+def test_says_what_stops_it_and_how_its_control_is_weakened(attack: Attack) -> None:
+    assert all(attack.what_stops(runtime) for runtime in RUNTIMES)
+    assert table.describe_control(attack)
+    assert "|" not in attack.name + attack.goal
+
+
+def test_applies_almost_always() -> None:
+    beside = [attack.name for attack in ATTACKS if attack.not_on or (attack.probe and attack.probe())]
+    assert len(ATTACKS) >= 60
+    assert len(beside) <= 6, beside

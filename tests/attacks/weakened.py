@@ -23,7 +23,16 @@ NEW_PRIVILEGES = setting("new privileges", "HostConfig.SecurityOpt", ["no-new-pr
 """An engine may have the contrary for its default."""
 
 UNFILTERED = Control(("seccomp",), (NO_FILTER,))
-POWERS = ["SYS_ADMIN", "SYS_PTRACE", "SYSLOG", "DAC_READ_SEARCH", "NET_ADMIN", "SYS_TIME", "SYS_BOOT", "SYS_RAWIO"]
+POWERS = [
+    "SYS_ADMIN",
+    "SYS_PTRACE",
+    "SYSLOG",
+    "DAC_READ_SEARCH",
+    "NET_ADMIN",
+    "SYS_TIME",
+    "SYS_BOOT",
+    "SYS_RAWIO",
+]
 PRIVILEGED = Control(
     (*RIGHTS, "read-only-root", "tmp", "masked-paths", "read-only-paths"),
     (
@@ -36,13 +45,15 @@ PRIVILEGED = Control(
         setting("the host's /sys and /dev", "HostConfig.Binds", ["/sys:/sys", "/dev:/dev"]),
     ),
     limits={"memory_mib": 256, "pids": 64},
+    says="a privileged container",
 )
 
 
 def root_with(*capabilities: str, without: tuple[str, ...] = ()) -> Control:
     """Root with single capabilities, unfiltered."""
     more = (setting(f"CAP_{name}", "HostConfig.CapAdd", [name]) for name in capabilities)
-    return Control((*RIGHTS, *without), (NO_FILTER, *more))
+    says = ", ".join(["root", *(f"CAP_{name}" for name in capabilities), "no filter"])
+    return Control((*RIGHTS, *without), (NO_FILTER, *more), says=says)
 
 
 # Runs the image's own init with a line of ours in between.

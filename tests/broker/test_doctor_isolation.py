@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,12 @@ from broker.doctor.engine import _check_runtimes, check_engine
 from broker.doctor.isolation import check_isolation
 from broker.settings import Settings, read_settings
 from broker.store.inspection import StateView
-from sandboxes.engine import Engine
+from sandboxes.engine import Engine, Folders, PrivateEngine, start_engine
+from sandboxes.images import build_base
 from sandboxes.reaper import Reaper, cgroup_parent
 from tests.broker.test_doctor import CONFIG
+from tests.parts import without
+from tests.parts.engine import STATE
 
 STRONG = (("shop", "bundle: orders\nisolation: strong\n"),)
 
@@ -104,3 +109,42 @@ async def test_finds_processes_that_a_dead_broker_left(engine: Engine, forgotten
     found = [one for one in await check_engine(settings, view_of(forgotten, 2)) if one.subject == "processes"]
     assert [one.level for one in found] == [Level.PROBLEM]
     assert "of epoch 1" in found[0].text
+
+
+@pytest.fixture
+def misled(tmp_path: Path, base_image: str) -> Iterator[Callable[[Sequence[str]], Settings]]:
+    """Makes an engine whose runsc has other arguments than ours; gives settings that use it."""
+    if without("runsc") or shutil.which("runsc") is None:
+        pytest.skip("without runsc")
+    engines: list[PrivateEngine] = []
+    with tempfile.TemporaryDirectory(prefix="tc-") as name:
+
+        def start(arguments: Sequence[str]) -> Settings:
+            script = Path(name) / "runsc"
+            script.write_text(f'#!/bin/sh\nexec {shutil.which("runsc")} {" ".join(arguments)} "$@"\n')
+            script.chmod(0o755)
+            folders = Folders(Path(name) / "run", Path(name) / "state")
+            engines.append(start_engine(folders, {"path": str(script)}))
+            build_base(engines[0], STATE / "cache")
+            return write_settings(tmp_path, 'strong = "docker-runsc"', engines[0].base_url)
+
+        yield start
+        for engine in engines:
+            engine.stop()
+
+
+@pytest.mark.engine
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--network=none"], "cannot reach the sockets of its targets"),
+        (["--host-uds=open"], "network"),
+        (["--host-uds=open", "--network=none", "--ignore-cgroups"], "not in its control groups"),
+    ],
+)
+async def test_finds_a_gvisor_with_other_arguments_by_trying_it(misled, arguments, said) -> None:
+    settings = misled(["--platform=ptrace", *arguments])
+    [found] = of_class(await check_isolation(settings, None), "strong")
+    assert found.level is Level.PROBLEM
+    assert said in found.text
+    assert "docs/runtimes.md" in found.remedy

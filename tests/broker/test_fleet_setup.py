@@ -57,17 +57,22 @@ def test_makes_one_driver_for_two_classes_that_name_the_same():
     assert fleet.drivers["container"] is fleet.drivers["strong"]
 
 
-def test_refuses_a_weaker_driver(caplog: pytest.LogCaptureFixture):
+def test_refuses_a_weaker_driver():
     with pytest.raises(
         SettingsInvalid, match=r"sandboxes\.classes\.container: bubblewrap is for development"
     ):
-        names({"container": "bubblewrap"})
+        names({"container": "bubblewrap"}, image_dir=Path("images"))
+
+
+def test_wants_to_know_where_a_weaker_driver_has_its_images():
+    with pytest.raises(SettingsInvalid, match=r"sandboxes\.image_dir"):
+        names({"container": "bubblewrap"}, allow_weak=True)
 
 
 @pytest.mark.parametrize("allowing", [{"allow_weak": True}, {"development": True}])
 def test_says_loudly_that_a_driver_is_weaker(allowing: dict[str, bool], caplog: pytest.LogCaptureFixture):
-    pytest.importorskip("sandboxes.bubblewrap_driver")
-    assert names({"container": "bubblewrap"}, **allowing) == {"container": "bubblewrap"}
+    classes = {"container": "bubblewrap"}
+    assert names(classes, image_dir=Path("images"), **allowing) == {"container": "bubblewrap"}
     assert [(record.levelname, record.message) for record in caplog.records] == [
         ("WARNING", "weaker isolation")
     ]

@@ -100,7 +100,7 @@ class DriverFactory:
         self.opened.append(driver)
         return driver
 
-    def violated_by(self, violate: Callable[[Driver], Any]) -> DriverFactory:
+    def violated_by(self, violate: Callable[[Any], Any]) -> DriverFactory:
         """Make a factory of drivers that break a promise."""
         return replace(self, open=lambda *place: violate(self.open(*place)), opened=self.opened)
 

@@ -70,8 +70,9 @@ class FakeSandbox:
         """Start init."""
         ours, theirs = socket.socketpair()
         with theirs:
+            end = theirs.fileno()
             command = self._command(sees_neighbours)
-            self._process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=subprocess.DEVNULL)
+            self._process = subprocess.Popen(command, stdin=end, stdout=end, stderr=subprocess.DEVNULL)
         self.stream = await Stream.over(ours)
         self.exchange = Exchange(self.stream, self._spec, _know_nothing)
         await self._find_init()

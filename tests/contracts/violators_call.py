@@ -52,13 +52,14 @@ class MakesAtTheCall(DriverCover):
 class _Late:
     def __init__(self, driver: FakeDriver, spec: SandboxSpec, call_id: str) -> None:
         self._driver, self._spec, self._call_id = driver, spec, call_id
-        self.container_id, self.uid, self.held = "", spec.uid, None
+        self.container_id, self.uid = "", spec.uid
+        self.held: Any = None
 
     async def warm_up(self, patience_seconds: float) -> None:
         return
 
     async def run(self, start: handler_pb2.Start, deadline_seconds: float, answer: AnswerSign) -> RawOutcome:
-        self.held: Any = self._driver.create(self._spec, self._call_id)
+        self.held = self._driver.create(self._spec, self._call_id)
         return await (await self.held.__aenter__()).run(start, deadline_seconds, answer)
 
 

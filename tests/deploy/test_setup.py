@@ -35,6 +35,26 @@ def test_sets_up_no_engine_when_it_is_left_out() -> None:
     assert "no Docker Engine is set up" in result.stdout
 
 
+def test_leaves_out_runtimes_that_are_missing_here(tmp_path: Path) -> None:
+    (tmp_path / "bwrap").touch(mode=0o755)
+    for program in ("bash", "dirname", "env"):
+        (tmp_path / program).symlink_to(str(shutil.which(program)))
+    script = "deploy/setup/runtimes.sh --without"
+    result = run_bash(script, PATH=str(tmp_path), TOOLCRIB_WITHOUT="node")
+    assert result.stdout == "node,runsc\n"
+
+
+def test_leaves_nothing_out_twice() -> None:
+    named = "runsc,bubblewrap"
+    assert run_bash("deploy/setup/runtimes.sh --without", TOOLCRIB_WITHOUT=named).stdout == f"{named}\n"
+
+
+def test_says_which_packages_are_missing() -> None:
+    script = ". deploy/setup/debian.sh; missing_packages bash no-such-package-at-all"
+    expected = "no-such-package-at-all\n" if shutil.which("dpkg-query") else ""
+    assert run_bash(script).stdout == expected
+
+
 def test_says_what_to_install_where_it_may_not_install() -> None:
     script = """
         . deploy/setup/messages.sh; . deploy/setup/debian.sh

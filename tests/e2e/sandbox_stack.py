@@ -12,6 +12,7 @@ import os
 import secrets
 import signal
 import sqlite3
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,15 +32,15 @@ from tools.contract import Contract
 from tools.source import compile_bundle
 
 BUNDLE = ROOT / "tests" / "bundles" / "stubborn"
-RUN = "stubborn.v1.Stubborn/Run"
+ANSWER, GO_ON = "stubborn.v1.Stubborn/Answer", "stubborn.v1.Stubborn/GoOn"
 DEADLINE_SECONDS = 2.0
-"""The tool's, as its manifest says."""
+"""That of GO_ON, as its manifest says."""
 
 GRANT = """
 @id("stubborn")
 permit (
     principal == Agent::"refund-desk",
-    action == Action::"stubborn.v1.Stubborn/Run",
+    action in [Action::"stubborn.v1.Stubborn/Answer", Action::"stubborn.v1.Stubborn/GoOn"],
     resource == Environment::"dev"
 );
 """
@@ -62,7 +63,7 @@ class SandboxStack(DevStack):
     """
 
     process: BrokerProcess
-    _contract: Contract
+    _contracts: Mapping[str, Contract]
     _channel: grpc.aio.Channel
 
     def __init__(self, state_dir: Path, cache_dir: Path, engine_url: str, more_settings: str = "") -> None:
@@ -76,7 +77,7 @@ class SandboxStack(DevStack):
         await super().__aenter__()
         source = compile_bundle(BUNDLE)
         version = load_version(source.descriptor_set, source.manifest_yaml, "sha256:" + "0" * 64)
-        self._contract = version.contracts[RUN]
+        self._contracts = version.contracts
         await self._grant()
         self._channel = self.profile("refund-desk").connect_async()
         return self
@@ -89,11 +90,11 @@ class SandboxStack(DevStack):
     def begin(self, how: str) -> Call:
         """Begin a call; its tool goes on in the named way."""
         mark = f"tool-{how.replace('_', '-')}-{secrets.token_hex(8)}"
-        return Call(mark, asyncio.create_task(self._call(how, mark)))
+        return Call(mark, asyncio.create_task(self._call(GO_ON, {"how": how, "mark": mark})))
 
-    async def call(self, how: str = "fine") -> Reply:
-        """Make a call."""
-        return await self.begin(how).task
+    async def call(self) -> Reply:
+        """Make a call that is answered."""
+        return await self._call(ANSWER, {})
 
     async def wait_until_running(self, *calls: Call) -> None:
         """Wait until the tool of one of these calls runs; the others' follow, or are about to."""
@@ -102,17 +103,20 @@ class SandboxStack(DevStack):
                 assert not all(call.task.done() for call in calls), calls[0].task.result()
                 await asyncio.sleep(POLL_SECONDS)
 
-    def list_containers(self) -> list[str]:
-        """Ask the engine which containers this installation has."""
+    def list_containers(self, *, started: bool = False) -> list[str]:
+        """Ask the engine which containers this installation has, or which of them were started."""
         with closing(sqlite3.connect(f"file:{self.settings.state.path}?mode=ro", uri=True)) as connection:
             (installation,) = connection.execute("SELECT id FROM installation").fetchone()
         filters = {"label": f"{_LABEL}={installation}"}
-        return [found["Id"] for found in self.engine.client.containers(all=True, filters=filters)]
+        return [found["Id"] for found in self.engine.client.containers(all=not started, filters=filters)]
 
     def trace(self, *calls: Call) -> list[Trace]:
-        """Note by what the kernel knows the tools of these calls, then all containers that there are now."""
-        no_mark = secrets.token_hex(16)
-        return self.trace_marks(*calls) + [Trace(no_mark, each) for each in self.list_containers()]
+        """Note by what the kernel knows the tools of these calls, then all sandboxes that there are now.
+
+        In a container that was made and not started nothing of its image has run, nor ever will.
+        """
+        no_mark, started = secrets.token_hex(16), self.list_containers(started=True)
+        return self.trace_marks(*calls) + [Trace(no_mark, each) for each in started]
 
     def trace_marks(self, *calls: Call) -> list[Trace]:
         """Note by what the kernel knows the tools of these calls."""
@@ -130,14 +134,14 @@ class SandboxStack(DevStack):
         await self._start_broker(None)
         self._channel = self.profile("refund-desk").connect_async()
 
-    async def _call(self, how: str, mark: str) -> Reply:
-        message = self._contract.parse_request_json(f'{{"how": "{how}", "mark": "{mark}"}}')
-        send = self._channel.unary_unary(f"/{RUN}")
+    async def _call(self, method: str, arguments: Mapping[str, str]) -> Reply:
+        contract = self._contracts[method]
+        message = contract.parse_request_json(json.dumps(arguments))
         try:
-            raw = await send(self._contract.canonical(message), timeout=30)
+            raw = await self._channel.unary_unary(f"/{method}")(contract.canonical(message), timeout=30)
         except grpc.aio.AioRpcError as error:
             return read_error(error)
-        return Reply("OK", json.loads(self._contract.result_json(raw)))
+        return Reply("OK", json.loads(contract.result_json(raw)))
 
     async def _start_broker(self, hooks: Hooks | None) -> None:
         config = self.state_dir / "toolcrib.toml"

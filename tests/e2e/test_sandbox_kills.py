@@ -30,7 +30,7 @@ KILLS = 50 if os.environ.get("TOOLCRIB_LONG") else 10
 KILLS_OF_RUNSC = 10 if os.environ.get("TOOLCRIB_LONG") else 3
 WAYS = ("cling", "sleep", "flood_slowly")
 GONE_SECONDS = 10.0
-IDLE_SECONDS = 6.0
+IDLE_SECONDS = 30.0  # the least that the pool gives to every sandbox, whatever its idle age
 MARGIN_SECONDS = 1.0
 RUNSC = '[sandboxes.classes]\ncontainer = "docker-runsc"\n'
 SHORT_IDLE_AGE = f"[sandboxes.pool]\nidle_seconds = {IDLE_SECONDS}\n"
@@ -85,6 +85,17 @@ async def test_leaves_no_tool_when_the_engine_was_killed(tmp_path: Path, setting
                 await asyncio.to_thread(engine.mend)
             assert find_alive(*traces) == []
     print(f"{kills} kills of the engine: no tool alive after {max(took):.2f} s at most")
+
+
+async def test_leaves_no_tool_when_both_were_killed(tmp_path: Path) -> None:
+    with own_engine(tmp_path / "e", tmp_path / "engine") as engine:
+        async with SandboxStack(tmp_path / "state", CACHE_DIR, engine.base_url) as stack:
+            calls = await _begin(stack, "")
+            traces = stack.trace_marks(*calls)
+            engine.kill()
+            stack.kill_broker()
+            took = await asyncio.to_thread(wait_until_gone, GONE_SECONDS, *traces)
+    print(f"tools are gone {took:.2f} s after broker and engine were killed")
 
 
 @pytest.mark.parametrize("runtime", [param.values[0] for param in RUNTIMES][:1])

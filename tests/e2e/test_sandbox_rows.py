@@ -47,7 +47,8 @@ async def stack(tmp_path: Path, engine: Engine) -> AsyncIterator[MeasuredStack]:
         if without(part):
             pytest.skip(f"needs {part}")
     settings = f"[sandboxes.pool]\nidle_seconds = {IDLE_SECONDS}\n"
-    async with MeasuredStack(tmp_path / "state", CACHE_DIR, engine.base_url, settings) as running:
+    running = MeasuredStack(tmp_path / "state", CACHE_DIR, engine.base_url, settings)
+    async with running:
         yield running
 
 

@@ -149,7 +149,7 @@ def test_drains_a_running_call_and_leaves_nothing(served: Served):
     served.wait_for_state("DISPATCHED")
     code = served.end()
     caller.join(20)
-    assert (code, results[0].returncode) == (0, 0)
+    assert (code, results[0].returncode) == (0, 0), results[0].stderr
     view = look_into(served.folder / "state.db")
     assert (view.live_epoch, view.unfinished_calls, view.owed_leases) == (0, 0, 0)
     assert find_containers(served, view.installation) == []

@@ -1,7 +1,7 @@
 """Fixtures for the real parts: Docker Engine, OpenBao, PostgreSQL, nginx, OpenSSH.
 
-A part that is missing makes the tests fail, unless it is named in TOOLCRIB_WITHOUT (comma-separated:
-engine, openbao, postgres, node, nginx, sshd, ldap); then the tests that need it are skipped.
+A part that is missing makes the tests fail, unless it is named in TOOLCRIB_WITHOUT (comma-separated: engine,
+runsc, bubblewrap, openbao, postgres, node, nginx, sshd, ldap); then the tests that need it are skipped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def without(part: str) -> bool:
     """Tell whether the person who runs the tests said to do without a part.
 
     Args:
-        part: "engine", "openbao", "postgres", "node", "nginx" or "sshd".
+        part: "engine", "runsc", "bubblewrap", "openbao", "postgres", "node", "nginx" or "sshd".
     """
     named = os.environ.get("TOOLCRIB_WITHOUT", "").replace(" ", "").split(",")
     return part in named

@@ -82,7 +82,7 @@ class BubblewrapTool:
         uid = (driver or self.driver).allocate_uid()
         return SandboxSpec(self.image, tuple(command), self.limits, None, uid)
 
-    def within(self, **limits: float) -> BubblewrapTool:
+    def within(self, **limits: int) -> BubblewrapTool:
         """The same with other limits."""
         return replace(self, limits=replace(self.limits, **limits))
 

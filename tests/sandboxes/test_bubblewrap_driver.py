@@ -57,6 +57,7 @@ async def test_sandbox_ends_when_its_broker_is_killed(bubblewrap_tool, used, lac
     command = [sys.executable, "-P", "-c", BROKER, *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as broker:
+        assert broker.stdout is not None
         container_id = (await asyncio.to_thread(broker.stdout.readline)).decode().strip()
         group = find_group(container_id)
         assert len(group.processes()) >= 3  # bwrap, init, handler

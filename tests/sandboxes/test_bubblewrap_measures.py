@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from sandboxes.bubblewrap_driver import BubblewrapDriver
 from sandboxes.bubblewrap_measures import MEASURES, settings_for
 from sandboxes.hardening import MEASURES as DOCKER_MEASURES
 from sandboxes.outcome import SandboxSpec
-from tests.parts.engine import TestLimits
+from tests.parts.bubblewrap import BubblewrapTool
+from tests.parts.engine import TestLimits, answer_of
 
 ONLY_HERE = {
     "dies-with-broker",
@@ -16,6 +19,7 @@ ONLY_HERE = {
     "masked-paths",
     "read-only-paths",
     "read-only-devices",
+    "own-inodes",
 }
 TRY = """
 import os
@@ -42,6 +46,12 @@ def work():
 answer = attempt(work)
 """
 WRITE_TO_DEV = "answer = attempt(lambda: open('/dev/shm/x', 'w').write('x'))"
+TAKE_A_LOCK = """
+import fcntl
+context.file = open('/opt/bundle/handler.py')
+answer = attempt(lambda: fcntl.flock(context.file, fcntl.LOCK_EX | fcntl.LOCK_NB))
+"""
+HOLD_IT = "\nimport time; context.progress(answer); time.sleep(60)"
 USER_NAMESPACE = """
 import ctypes
 libc = ctypes.CDLL(None, use_errno=True)
@@ -117,6 +127,42 @@ async def test_hides_what_tells_of_the_kernel(bubblewrap_tool):
 
 async def test_sets_every_limit_of_a_process(bubblewrap_tool):
     assert await bubblewrap_tool.answer(MESSAGE_QUEUE) == str([256, 0, 0, 0, 8 << 20])
+
+
+async def test_cgroup_namespace_begins_at_its_own_group(bubblewrap_tool):
+    program = "answer = {line.split(':', 2)[2].strip() for line in open('/proc/self/cgroup')}"
+    assert "toolcrib" not in await bubblewrap_tool.answer(program)
+    assert "/bwrap-" in await bubblewrap_tool.answer_unprotected(program, "own-cgroup-view")
+
+
+async def test_mounts_name_no_folder_of_the_host(bubblewrap_tool):
+    seen = await bubblewrap_tool.answer("answer = open('/proc/self/mountinfo').read()")
+    assert "folders" not in seen and ".toolcrib" not in seen
+
+
+async def take_lock_twice(tool: BubblewrapTool, *lacking: str) -> str:
+    """Take a lock on a file of the image while another sandbox holds one; gives what happened."""
+    driver = BubblewrapDriver(tool.folders, tool.installation, 2, lacking=lacking)
+    held = asyncio.Event()
+    try:
+        async with (
+            driver.create(tool.spec(), "holder") as holder,
+            driver.create(tool.spec(), "other") as other,
+        ):
+            start = tool.start(TRY + TAKE_A_LOCK + HOLD_IT)
+            holding = asyncio.create_task(holder.run(start, 30, on_progress=lambda _: held.set()))
+            await asyncio.wait_for(held.wait(), 20)
+            outcome = await other.run(tool.start(TRY + TAKE_A_LOCK), 10)
+            await holder.end()
+            await holding
+        return answer_of(outcome)
+    finally:
+        await driver.close()
+
+
+async def test_locks_of_a_file_of_the_image_are_not_seen_by_another_sandbox(bubblewrap_tool):
+    assert await take_lock_twice(bubblewrap_tool) == "done"
+    assert await take_lock_twice(bubblewrap_tool, "own-inodes") == "Resource temporarily unavailable"
 
 
 async def test_has_no_capability_and_no_new_privileges(bubblewrap_tool):

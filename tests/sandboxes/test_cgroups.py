@@ -100,6 +100,7 @@ def test_ends_a_process_that_forks_all_the_time(cgroups, installation):
     bomb = "import os\nwhile True:\n  try: os.fork()\n  except OSError: pass"
     process = start_waiting(bomb)
     group.add(process.pid)
+    assert process.stdin is not None
     process.stdin.write(b"\n")
     process.stdin.close()
     while len(group.processes()) < 5:

@@ -154,7 +154,7 @@ def test_takes_nothing_but_compiled_files_from_the_compiler(elsewhere):
     folders = Folders(folders.find(base).root.parents[2], tricked)
     image_id = folders.build_bundle(base, {"handler.py": b"print('tricked')\n"})
     content = folders.find(image_id).bundle
-    assert [path.name for path in content.iterdir()] == ["handler.py"]
+    assert content is not None and [path.name for path in content.iterdir()] == ["handler.py"]
     assert (content / "handler.py").read_bytes() == b"print('tricked')\n"
     folders.remove(image_id)
 

@@ -121,18 +121,34 @@ async def test_fills_up_for_tenants_in_turn(yard: Yard):
     assert yard.idle(RIVAL) >= 1
 
 
-async def test_makes_for_waiting_calls_before_it_makes_stock(yard: Yard):
+async def test_starves_nobodys_stock_while_another_tenant_floods(yard: Yard):
+    yard.make_slowly(0.05)
+    await yard.fill(RIVAL)
+    flood: list[asyncio.Task[object]] = []
+    found: list[bool] = []
+    for _ in range(10):
+        flood += [asyncio.create_task(yard.call(LOOKUP)) for _ in range(8)]
+        await yard.pass_time(0.04, review=False)
+        found.append((await yard.call(RIVAL)).is_warm)
+        flood += [asyncio.create_task(yard.call(LOOKUP)) for _ in range(8)]
+        await yard.pass_time(0.04, review=False)
+    await asyncio.gather(*flood, return_exceptions=True)
+    assert found.count(True) >= 9
+
+
+async def test_makes_for_waiting_calls_before_it_makes_their_tenants_stock(yard: Yard):
     await yard.fill()
     yard.driver.gate.clear()
     await yard.pass_time(1.0)
-    places, _ = take_many(yard, RIVAL, 2)
+    places: list[Place] = []
     while yard.idle():
-        place = yard.take()
-        places.append(place)
+        places.append(yard.take())
+    await yard.pass_time(1.0)
+    more, _ = take_many(yard, LOOKUP, 2)
     yard.driver.gate.set()
     await settle()
-    assert [made.is_warm for made in yard.driver.made[-2:]] == [False, False]
-    leave_all(places)
+    assert [made.is_warm for made in yard.driver.made[-3:]].count(False) >= 2
+    leave_all(places + more)
 
 
 async def test_refuses_what_the_memory_does_not_hold():
@@ -156,7 +172,7 @@ async def test_keeps_no_more_waiting_than_the_memory_holds():
 
 
 async def test_lets_what_waits_give_way_to_what_runs():
-    async with opened(replace(TERMS, memory_mib=2 * RUNNING + 5)) as yard:
+    async with opened(replace(TERMS, memory_mib=3 * RUNNING + 5)) as yard:
         yard.make_slowly(0.2)
         for _ in range(20):
             await yard.call()
@@ -165,6 +181,23 @@ async def test_lets_what_waits_give_way_to_what_runs():
         places, refused = take_many(yard, RIVAL, 3)
         assert (len(places), refused) == (2, 1)
         assert Why.SURPLUS in yard.notes.ends
+        leave_all(places)
+
+
+async def test_leaves_another_tenant_room_to_begin():
+    async with opened(replace(TERMS, max_idle=0, memory_mib=8 * RUNNING)) as yard:
+        await yard.call(RIVAL)
+        flood, refused = take_many(yard, LOOKUP, 20)
+        assert (len(flood), refused) == (6, 14)
+        places, none = take_many(yard, RIVAL, 2)
+        assert none == 0
+        leave_all(flood + places)
+
+
+async def test_lets_a_tenant_that_is_alone_have_all_the_memory():
+    async with opened(replace(TERMS, max_idle=0, memory_mib=8 * RUNNING)) as yard:
+        places, _ = take_many(yard, LOOKUP, 20)
+        assert len(places) == 8
         leave_all(places)
 
 

@@ -82,6 +82,16 @@ def test_takes_empty_folders_of_dead_epochs_away(tmp_path: Path) -> None:
     assert [folder.name for folder in tmp_path.iterdir()] == [Path(live).parent.name]
 
 
+def test_takes_its_own_folder_away_once_it_is_empty(tmp_path: Path) -> None:
+    folder = tmp_path / cgroup_parent("a", 2, "cgroupfs").lstrip("/")
+    (folder / ID).mkdir(parents=True)
+    Reaper("a", 2, {"": tmp_path}).remove_own()
+    assert folder.exists()
+    (folder / ID).rmdir()
+    Reaper("a", 2, {"": tmp_path}).remove_own()
+    assert not folder.exists()
+
+
 def test_tells_no_processor_time_of_a_group_that_is_not_there() -> None:
     assert cpu_seconds("/toolcrib_none_1/" + ID) is None
 

@@ -9,14 +9,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from typing import Any
 
 from sandboxes.outcome import OutcomeKind
+from sandboxes.runtimes import RUNSC
 from tests.attacks.arena import ABSENT, DENIED, Attack, Control, Ground, Verdict
 from tests.attacks.judges import at_least, at_most, ends_as
+from tests.attacks.survivors import count_inodes, count_tasks, seen_from_host
 
 FAMILY = "bombs"
-MANY = 200  # more than any limit of the obedient tool
+MANY = {"": 200, "docker-runsc": 24 + RUNSC.extra_pids + 100}
+"""So many processes are more than a sandbox of the obedient tool may have."""
+
+
+@asynccontextmanager
+async def tell_many(ground: Ground) -> AsyncIterator[Mapping[str, Any]]:
+    """Tell a program how many processes to try."""
+    yield {"many": MANY.get(ground.runtime, MANY[""])}
 
 
 async def _read_log(attack: Attack, ground: Ground) -> Verdict:
@@ -47,6 +59,15 @@ async def _measure(attack: Attack, ground: Ground) -> Verdict:
 
 
 FREE_PROCESSES = Control(without=("pids", "memory", "no-swap"))
+FEW_PROCESSES = {
+    "": "the limit of processes",
+    "docker-runsc": "a limit of what gVisor takes of the host for them, past which the sandbox ends",
+}
+MOST_TASKS = {"": 24 + 3, "docker-runsc": 24 + 1 + RUNSC.extra_pids}
+INODES = {
+    "": "the inodes of /tmp",
+    "docker-runsc": "gVisor keeps /tmp in its own memory, which is limited: no inode of the host's",
+}
 LARGE_TMP = Control(limits={"tmp_mib": 64})
 LARGE_OUTPUT = Control(limits={"output_kib": 8192})
 
@@ -55,10 +76,10 @@ _PROCESSES = (
         "multiplies by processes",
         FAMILY,
         "the host's processes",
-        f"""
+        """
 children = []
 try:
-    for _ in range({MANY}):
+    for _ in range(many):
         child = os.fork()
         if child == 0:
             time.sleep(60)
@@ -67,49 +88,57 @@ try:
 except OSError:
     pass
 answer = len(children)
+time.sleep(1)
 """,
         FREE_PROCESSES,
-        won=at_least(MANY),
-        stopped=at_most(24),
+        FEW_PROCESSES,
+        host=tell_many,
+        judge=seen_from_host(count_tasks, MANY, MOST_TASKS),
     ),
     Attack(
         "multiplies by threads",
         FAMILY,
         "the host's processes",
-        f"""
+        """
 import threading
 threading.stack_size(65536)
 count = 0
 try:
-    for _ in range({MANY}):
+    for _ in range(many):
         threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         count += 1
 except RuntimeError:
     pass
 answer = count
+time.sleep(1)
 """,
         FREE_PROCESSES,
-        won=at_least(MANY),
-        stopped=at_most(24),
+        FEW_PROCESSES,
+        host=tell_many,
+        judge=seen_from_host(count_tasks, MANY, MOST_TASKS),
     ),
     Attack(
         "leaves the dead unburied",
         FAMILY,
         "the host's table of processes",
-        f"""
-count = 0
+        """
+count, until = 0, time.monotonic() + 5
 try:
-    for _ in range({MANY}):
+    for _ in range(many):
         if os.fork() == 0:
             os._exit(0)
         count += 1
+        if time.monotonic() > until:
+            break
 except OSError:
     pass
 answer = count
+time.sleep(1)
 """,
         FREE_PROCESSES,
-        won=at_least(MANY),
-        stopped=at_most(24),
+        FEW_PROCESSES,
+        host=tell_many,
+        judge=seen_from_host(count_tasks, MANY, MOST_TASKS),
     ),
 )
 
@@ -127,6 +156,7 @@ for folder in ("/", "/opt/bundle", "/var/tmp", "/run", "/home", "/usr/lib"):
     step(folder, fill, folder.rstrip("/") + "/block")
 """,
         Control(without=("read-only-root", "identity", "no-capabilities", "file-size")),
+        {"": "a root that is read-only, and a user that owns nothing of it"},
         refusals=DENIED | ABSENT | {"EROFS"},
         wins=("/", "/opt/bundle", "/run", "/usr/lib"),
     ),
@@ -160,11 +190,11 @@ try:
         answer += 1
 except OSError:
     pass
+time.sleep(1)
 """,
         LARGE_TMP,
-        {"": "the inodes of /tmp"},
-        won=at_least(5000),
-        stopped=at_most(2048),
+        INODES,
+        judge=seen_from_host(count_inodes, {"": 5000}, {"": 2048}),
     ),
     Attack(
         "digs deep",
@@ -180,11 +210,11 @@ try:
         answer += 1
 except OSError:
     pass
+time.sleep(1)
 """,
         LARGE_TMP,
-        {"": "the inodes of /tmp, which is gone with its sandbox"},
-        won=at_least(5000),
-        stopped=at_most(2048),
+        INODES,
+        judge=seen_from_host(count_inodes, {"": 5000}, {"": 2048}),
     ),
     Attack(
         "makes a file that is larger than all",
@@ -197,6 +227,7 @@ with open("/tmp/holes", "wb") as file:
     step("allocate", os.posix_fallocate, file.fileno(), 0, 1 << 30)
 """,
         Control(without=("file-size",)),
+        {"": "the limit of a file's size"},
         refusals=frozenset({"EFBIG", "ENOSPC"}),
         wins=("truncate", "write far"),
     ),
@@ -206,6 +237,7 @@ with open("/tmp/holes", "wb") as file:
         "a credential on the host's disk",
         "limit = struct.pack('QQ', 1 << 20, 1 << 20)\nstep('raise', call, 302, 0, 4, limit, 0)",
         Control(without=("no-core",)),
+        {"": "the limit of core files, which is none"},
     ),
 )
 
@@ -224,6 +256,7 @@ except OSError:
 answer = len(files)
 """,
         Control(without=("open-files",)),
+        {"": "the limit of open files"},
         won=at_least(2000),
         stopped=at_most(256),
     ),
@@ -246,6 +279,7 @@ except OSError:
 answer = count
 """,
         Control(without=("open-files",)),
+        {"": "the limit of open files"},
         won=at_least(2000),
         stopped=at_most(256),
     ),
@@ -325,6 +359,7 @@ _PROCESSORS = (
         "calls of others that get slow",
         SPIN,
         Control(without=("cpus",)),
+        {"": "the limit of processor time"},
         judge=_measure,
     ),
 )

@@ -10,11 +10,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tests.attacks.arena import ABSENT, REFUSALS, Attack, Control, Ground
 from tests.attacks.weakened import (
     HOST_PIDS,
-    NO_FILTER,
     PRIVILEGED,
     root_with,
 )
@@ -35,36 +35,13 @@ def find(path):
         if nonce not in file.read():
             raise OSError(errno.ENOENT, "another file")
 """
-_CLONE = """
-def clone(flags):
-    child = call(56, flags | signal.SIGCHLD, 0, 0, 0, 0)
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-def clone3(flags):
-    child = call(435, ctypes.create_string_buffer(struct.pack("QQQQQQQQ", flags, 0, 0, 0, 17, 0, 0, 0)), 64)
-    if child == 0:
-        os._exit(0)
-    os.waitpid(child, 0)
-"""
-NAMESPACES = {
-    "time": 0x80,
-    "mount": 0x20000,
-    "cgroup": 0x2000000,
-    "uts": 0x4000000,
-    "ipc": 0x8000000,
-    "user": 0x10000000,
-    "pid": 0x20000000,
-    "net": 0x40000000,
-}
-
 
 HOST_FOLDER = f"{tempfile.gettempdir()}/toolcrib-attack-{os.getpid()}"
 """Where `put_secret` puts it; controls mount it at the same path."""
 
 
 @asynccontextmanager
-async def put_secret(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
+async def put_secret(ground: Ground) -> AsyncIterator[Mapping[str, Any]]:
     """Put a file on the host that the tool would like to read."""
     nonce = secrets.token_hex(8)
     folder = Path(HOST_FOLDER)
@@ -93,8 +70,7 @@ async def know_engine(ground: Ground) -> AsyncIterator[Mapping[str, str]]:
     yield {"engine": str(tool.engine.socket_path) if isinstance(tool, Obedient) else "/run/docker.sock"}
 
 
-HOST_ROOT = replace(PRIVILEGED, add=(*PRIVILEGED.add, HOST_PIDS))
-MOUNTING = root_with("SYS_ADMIN", "SYS_CHROOT")
+HOST_ROOT = replace(PRIVILEGED, add=(*PRIVILEGED.add, HOST_PIDS), says="privileged, the host's processes")
 
 ATTACKS: tuple[Attack, ...] = (
     Attack(
@@ -119,7 +95,7 @@ for folder, _, names in os.walk("/"):
         if (os.lstat(os.path.join(folder, name)).st_mode & 0o170000) == 0o140000:
             step("found", ask, os.path.join(folder, name))
 """,
-        replace(root_with(), binds={"/run/docker.sock": "engine"}, says="the engine's socket mounted, as root"),
+        replace(root_with(), binds={"/run/docker.sock": "engine"}, says="root, the engine's socket mounted"),
         {"": "nothing of the host is mounted but the socket folder"},
         refusals=NOT_THERE,
         wins=("/run/docker.sock",),
@@ -186,9 +162,19 @@ for who, pid in (("init", 1), ("host", other)):
     step(who + " by chroot", in_child, lambda: (os.chroot(folder), find(path)))
 """,
         HOST_ROOT,
-        {"": "own processes only; init cannot be looked into", "docker-runc": "own processes; no-capabilities"},
+        {
+            "": "own processes only; init cannot be looked into",
+            "docker-runc": "own processes; no-capabilities",
+        },
         refusals=NOT_THERE,
-        wins=("host", "host by cwd", "host by symlink", "host by O_PATH", "host by openat2", "host by chroot"),
+        wins=(
+            "host",
+            "host by cwd",
+            "host by symlink",
+            "host by O_PATH",
+            "host by openat2",
+            "host by chroot",
+        ),
         host=put_secret,
     ),
     Attack(
@@ -204,7 +190,7 @@ for path in ("/proc/self/exe", "/proc/1/exe", "/usr/bin/python3", "/proc/self/ma
     step(path + " by O_PATH", by_descriptor, path, reached=["ETXTBSY"])
 """,
         Control(("identity", "read-only-root")),
-        {"": "identity, read-only root", "docker-runsc": "identity, read-only root; the host's programs are not in sight"},
+        {"": "identity, read-only-root"},
         refusals=READ_ONLY | {"EISDIR"},
         wins=("/proc/self/exe", "/usr/bin/python3", "/usr/bin/python3 by O_PATH"),
     ),
@@ -235,14 +221,17 @@ step("mem", make, "mem", stat.S_IFCHR, (1, 1))
         "escapes",
         "memory, disk, log, virtual machines, file systems of its own",
         """
-for name in ("mem", "kmem", "port", "kmsg", "fuse", "kvm", "loop0", "loop-control", "vda", "sda", "nvme0n1", "tty0",
-             "console", "vsock", "vhost-vsock", "vhost-net", "net/tun", "mapper/control", "userfaultfd", "uinput",
-             "snapshot", "zram0", "hwrng", "autofs", "cpu_dma_latency", "dri/card0", "input/event0", "watchdog"):
+for name in ("mem", "kmem", "port", "kmsg", "fuse", "kvm", "loop0", "loop-control", "vda", "sda", "nvme0n1",
+             "tty0", "console", "vsock", "vhost-vsock", "vhost-net", "net/tun", "mapper/control",
+             "userfaultfd", "uinput", "snapshot", "zram0", "hwrng", "autofs", "cpu_dma_latency", "dri/card0",
+             "input/event0", "watchdog"):
     step(name, lambda: os.close(os.open("/dev/" + name, os.O_RDONLY | os.O_NONBLOCK)))
 """,
         PRIVILEGED,
-        {"": "a /dev of its own with the harmless devices only",
-         "docker-runsc": "gVisor's own /dev: its fuse and tun are none of the host's"},
+        {
+            "": "a /dev of its own with the harmless devices only",
+            "docker-runsc": "gVisor's own /dev: its fuse and tun are none of the host's",
+        },
         harmless={"docker-runsc": frozenset({"fuse", "net/tun"})},
         refusals=NOT_THERE,
         wins=("fuse", "kmsg", "loop-control"),
@@ -252,18 +241,24 @@ for name in ("mem", "kmem", "port", "kmsg", "fuse", "kvm", "loop0", "loop-contro
         "escapes",
         "a program that the kernel starts as root (core_pattern), the host's behaviour",
         """
-for name in ("sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/poweroff_cmd", "sys/kernel/hostname",
-             "sys/kernel/panic", "sys/vm/overcommit_memory", "sys/vm/drop_caches", "sys/fs/suid_dumpable",
+for name in ("sys/kernel/core_pattern", "sys/kernel/modprobe", "sys/kernel/poweroff_cmd",
+             "sys/kernel/hostname", "sys/kernel/panic", "sys/vm/overcommit_memory", "sys/vm/drop_caches",
+             "sys/fs/suid_dumpable",
              "sys/net/ipv4/ip_forward", "sys/kernel/randomize_va_space", "sys/fs/binfmt_misc/register",
-             "sysrq-trigger", "irq/default_smp_affinity", "scsi/scsi", "acpi/wakeup", "bus/pci/00/00.0", "mtrr"):
+             "sysrq-trigger", "irq/default_smp_affinity", "scsi/scsi", "acpi/wakeup", "bus/pci/00/00.0",
+             "mtrr"):
     step(name, touch, "/proc/" + name)
-for name in ("kernel/uevent_helper", "kernel/mm/transparent_hugepage/enabled", "power/state", "kernel/profiling",
-             "module/printk/parameters/time", "fs/bpf/x", "kernel/debug/x", "devices/system/cpu/cpu1/online"):
+for name in ("kernel/uevent_helper", "kernel/mm/transparent_hugepage/enabled", "power/state",
+             "kernel/profiling", "module/printk/parameters/time", "fs/bpf/x",
+             "kernel/debug/x", "devices/system/cpu/cpu1/online"):
     step(name, touch, "/sys/" + name)
 """,
         PRIVILEGED,
-        {"": "identity; read-only /proc/sys and /sys", "docker-runsc": "gVisor's own /proc and /sys",
-         "bubblewrap": "identity; no /sys"},
+        {
+            "": "identity; read-only /proc/sys and /sys",
+            "docker-runsc": "gVisor's own /proc and /sys",
+            "bubblewrap": "identity; no /sys",
+        },
         refusals=READ_ONLY,
         wins=("sys/kernel/core_pattern", "sys/kernel/panic", "kernel/mm/transparent_hugepage/enabled"),
     ),
@@ -280,14 +275,17 @@ def read_address():
         raise OSError(errno.ENODATA, "empty, or without addresses")
 step("/proc/kallsyms", read_address)
 for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug",
-             "/proc/interrupts", "/proc/vmallocinfo", "/proc/slabinfo", "/proc/acpi/wakeup", "/proc/kpagecount",
-             "/proc/pagetypeinfo", "/sys/kernel/notes", "/sys/firmware/acpi/tables/DSDT", "/sys/kernel/debug/x",
-             "/sys/kernel/vmcoreinfo", "/sys/kernel/security/lsm"):
+             "/proc/interrupts", "/proc/vmallocinfo", "/proc/slabinfo", "/proc/acpi/wakeup",
+             "/proc/kpagecount", "/proc/pagetypeinfo", "/sys/kernel/notes", "/sys/firmware/acpi/tables/DSDT",
+             "/sys/kernel/debug/x", "/sys/kernel/vmcoreinfo", "/sys/kernel/security/lsm"):
     step(path, lambda: read(path))
 """,
         PRIVILEGED,
-        {"": "covered by the engine; identity", "docker-runsc": "gVisor's own /proc and /sys",
-         "bubblewrap": "identity; no /sys"},
+        {
+            "": "covered by the engine; identity",
+            "docker-runsc": "gVisor's own /proc and /sys",
+            "bubblewrap": "identity; no /sys",
+        },
         refusals=NOT_THERE | EMPTY,
         wins=("/proc/kallsyms", "/proc/slabinfo", "/proc/timer_list"),
     ),
@@ -324,117 +322,6 @@ for name in ("memory/memory.limit_in_bytes", "pids/pids.max", "cpu/cpu.cfs_quota
         {"": "identity; read-only cgroups", "bubblewrap": "no cgroups in sight"},
         refusals=READ_ONLY,
         wins=("memory/memory.limit_in_bytes", "memory/cgroup.procs"),
-    ),
-    Attack(
-        "mounts",
-        "escapes",
-        "covers and host disks, a root that it can write",
-        """
-os.makedirs("/tmp/a/b", exist_ok=True)
-for name, arguments in {
-    "tmpfs": (b"none", b"/tmp/a", b"tmpfs", 0, 0), "bind": (b"/etc", b"/tmp/a", 0, 4096, 0),
-    "writable root": (0, b"/", 0, 32 | 4096, 0), "proc": (b"proc", b"/tmp/a", b"proc", 0, 0),
-    "shared": (0, b"/", 0, 1 << 20 | 16384, 0),
-    "overlay": (b"none", b"/tmp/a", b"overlay", 0, b"lowerdir=/etc:/usr"),
-}.items():
-    step(name, call, 165, *arguments)
-step("umount", call, 166, b"/etc/hostname", 2, reached=["EINVAL"])
-step("pivot_root", call, 155, b"/tmp/a", b"/tmp/a/b", reached=["EINVAL", "ENOENT"])
-""",
-        replace(MOUNTING, without=(*MOUNTING.without, "tmp", "read-only-root")),
-        {"": "no capabilities; filter"},
-        wins=("tmpfs", "bind", "proc", "umount"),
-    ),
-    Attack(
-        "mounts by the newer calls",
-        "escapes",
-        "the same, where a filter knows the old calls only",
-        """
-def new():
-    opened = call(430, b"tmpfs", 0)
-    call(431, opened, 6, 0, 0, 0)
-    call(429, call(432, opened, 0, 0), b"", -100, b"/tmp", 4)
-def moved():
-    call(429, call(428, -100, b"/etc", 1), b"", -100, b"/tmp", 4)
-step("fsopen", in_child, new)
-step("open_tree", in_child, moved)
-step("fspick", call, 433, -100, b"/", 0)
-step("mount_setattr", call, 442, -100, b"/tmp", 0, struct.pack("QQQQ", 0, 0, 0, 0), 32)
-""",
-        MOUNTING,
-        {"": "no capabilities; filter"},
-    ),
-    Attack(
-        "leaves its root",
-        "escapes",
-        "the way up from a second root",
-        """
-def leave():
-    os.makedirs("/tmp/root", exist_ok=True)
-    outside = os.open("/", os.O_RDONLY)
-    os.chroot("/tmp/root")
-    os.fchdir(outside)
-    for _ in range(8):
-        os.chdir("..")
-    os.chroot(".")
-    os.close(os.open("/proc/self/status", os.O_RDONLY))
-step("chroot", in_child, leave)
-""",
-        root_with("SYS_CHROOT"),
-        {"": "no capabilities; filter"},
-    ),
-    *(
-        Attack(
-            f"makes namespaces by {way}",
-            "escapes",
-            "powers inside a namespace of its own, and the holes behind them",
-            _CLONE + "\n".join(f"step({name!r}, {how}, {flag})" for name, flag in flags.items()),
-            MOUNTING,
-            {"": "no capabilities; filter"},
-            refusals=REFUSALS | {"EINVAL"} if way != "unshare" else REFUSALS,
-        )
-        for way, how, flags in (
-            ("unshare", "in_child, call, 272", NAMESPACES),
-            ("clone", "clone", {name: flag for name, flag in NAMESPACES.items() if name != "time"}),
-            ("clone3", "clone3", NAMESPACES),
-        )
-    ),
-    Attack(
-        "makes a user namespace with all powers",
-        "escapes",
-        "root in a namespace of its own, with no right needed",
-        """
-def become():
-    mine = os.getuid()
-    call(272, 0x10000000 | 0x20000 | 0x40000000)
-    write("/proc/self/setgroups", "deny")
-    write("/proc/self/uid_map", f"0 {mine} 1")
-    call(165, b"none", b"/tmp", b"tmpfs", 0, 0)
-step("become", in_child, become)
-""",
-        Control(("seccomp",), (NO_FILTER,)),
-        {"": "filter"},
-    ),
-    Attack(
-        "enters the namespaces of another process",
-        "escapes",
-        "the host's namespaces, by setns",
-        """
-def enter(pid, name):
-    opened = os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY)
-    call(308, opened, 0)
-for name in ("mnt", "net", "uts", "ipc", "pid", "cgroup"):
-    step(name + " of init", in_child, enter, 1, name)
-    step(name + " of the host", in_child, enter, other, name)
-    step(name, in_child, enter, "self", name)
-step("all of init", in_child, lambda: call(308, os.pidfd_open(1), 0x20000 | 0x40000000))
-step("all of the host", in_child, lambda: call(308, os.pidfd_open(other), 0x20000 | 0x40000000))
-""",
-        HOST_ROOT,
-        {"": "own processes; init cannot be looked into; filter"},
-        refusals=NOT_THERE,
-        wins=("net of the host", "uts of the host", "net", "uts", "all of the host"),
-        host=put_secret,
     ),
     Attack(
         "opens files by their handle",
@@ -477,8 +364,8 @@ step("remove", lambda: [os.unlink(folder + name) for name in sorted(os.listdir(f
         "escapes",
         "its code in the next call's handler, SDK or interpreter",
         """
-for path in ("/opt/bundle/handler.py", "/opt/toolcrib/init.pyc", "/usr/bin/new", "/etc/passwd", "/usr/lib/new",
-             "/opt/toolcrib/lib/new.pth", "/run/new", "/etc/ld.so.preload"):
+for path in ("/opt/bundle/handler.py", "/opt/toolcrib/init.pyc", "/usr/bin/new", "/etc/passwd",
+             "/usr/lib/new", "/opt/toolcrib/lib/new.pth", "/run/new", "/etc/ld.so.preload"):
     step(path, touch, path, "ab")
 """,
         Control(("identity", "read-only-root")),
@@ -502,21 +389,5 @@ for folder in ("/tmp", "/dev/shm", "/run", "/dev/mqueue", "/var/tmp", "/dev"):
         refusals=READ_ONLY | {"EMFILE"},
         wins=("/tmp",),
         limits={"tmp_mib": 32},
-    ),
-    Attack(
-        "learns its place among the host's cgroups",
-        "escapes",
-        "its container's name and the host's tree",
-        """
-import re
-def learn():
-    if not re.search("docker.[0-9a-f]{64}|toolcrib", open("/proc/self/cgroup").read()):
-        raise OSError(errno.ENOENT, "only its own root")
-step("cgroup", learn)
-""",
-        Control(("own-cgroup-view",)),
-        {"": "a cgroup namespace of its own", "docker-runsc": "gVisor's own /proc"},
-        refusals=NOT_THERE,
-        findings={"bubblewrap": "bwrap has to be told `--unshare-cgroup`"},
     ),
 )

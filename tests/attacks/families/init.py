@@ -203,7 +203,8 @@ for number in range(5, 1024):
         "init",
         "its end by a limit: no processor time, no files, no memory",
         """
-for name, number in (("processor time", 0), ("file size", 1), ("open files", 7), ("memory", 9), ("processes", 6)):
+limits = {"processor time": 0, "file size": 1, "open files": 7, "memory": 9, "processes": 6}
+for name, number in limits.items():
     held = ctypes.create_string_buffer(16)
     step("read " + name, call, 302, 1, number, 0, held)
     step(name, call, 302, 1, number, held, 0)
@@ -252,7 +253,8 @@ for name in ("coredump_filter", "clear_refs", "sched", "autogroup", "comm",
 init = os.getppid()
 names = [number for number in range(1, 65) if number not in (19, 20, 21, 22)]
 for number in names:
-    for way in (lambda: os.kill(init, number), lambda: call(234, init, init, number), lambda: call(200, init, number),
+    for way in (lambda: os.kill(init, number), lambda: call(234, init, init, number),
+                lambda: call(200, init, number),
                 lambda: signal.pidfd_send_signal(os.pidfd_open(init), number)):
         try: way()
         except OSError: pass

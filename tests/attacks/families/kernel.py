@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import struct
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.attacks.arena import ABSENT, REFUSALS, RUNTIMES, Attack, Control, Ground
+from tests.attacks.arena import ABSENT, REFUSALS, Attack, Control, Ground
+from tests.attacks.probes import missing
 from tests.attacks.weakened import NEW_PRIVILEGES, NO_FILTER, UNFILTERED, root_with
 
 FILTER = {"": "filter"}
-FILTER_AND_SENTRY = {"": "filter", "docker-runsc": "filter; gVisor has no such call"}
 
 UNPINNED = Control(("seccomp", "no-locked-memory"), (NO_FILTER,))
-
-# A system call of the 32-bit table: eax, ebx, ecx. The stack of a C caller is kept.
-_BY_INT_80 = """
-import mmap
-def call_32(number, first, second):
-    code = bytes.fromhex("53b8%08xbb%08xb9%08x31d231f631ffcd805bc3" % tuple(
-        int.from_bytes(each.to_bytes(4, "little"), "big") for each in (number, first, second)
-    ))
-    memory = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
-    memory.write(code)
-    result = ctypes.CFUNCTYPE(ctypes.c_int)(ctypes.addressof(ctypes.c_char.from_buffer(memory)))()
-    if result < 0:
-        raise OSError(-result, os.strerror(-result))
-    return result
-"""
-KILLED = frozenset({"killed by SIGSYS", "killed by SIGSEGV", "killed by SIGILL"})
 
 _VICTIM = """
 victim = os.fork()
@@ -61,17 +43,6 @@ async def put_setuid_program(ground: Ground) -> AsyncIterator[Mapping[str, str]]
         Path(folder).chmod(0o755)
         program.chmod(0o4755)
         yield {"socket_dir": folder}
-
-
-def missing(*numbers: int) -> str | None:
-    """Say that this kernel has none of these calls, asked with arguments that no call takes."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    for number in numbers:
-        ctypes.set_errno(0)
-        result = libc.syscall(ctypes.c_long(number), *[ctypes.c_long(-1)] * 6)
-        if result != -1 or ctypes.get_errno() != errno.ENOSYS:
-            return None
-    return f"this kernel has no call {' or '.join(map(str, numbers))}"
 
 
 ATTACKS: tuple[Attack, ...] = (
@@ -195,100 +166,6 @@ step("take", take)
         FILTER,
     ),
     Attack(
-        "talks to the hypervisor by vsock",
-        "kernel",
-        "a way out that no network namespace confines",
-        """
-import socket
-step("stream", socket.socket, 40, socket.SOCK_STREAM)
-step("datagram", socket.socket, 40, socket.SOCK_DGRAM)
-""",
-        UNFILTERED,
-        FILTER_AND_SENTRY,
-        wins=("stream",),
-    ),
-    Attack(
-        "makes pairs of rare sockets",
-        "kernel",
-        "code of families that `socket` refuses, by socketpair",
-        """
-for name, family in (("vsock", 40), ("netlink", 16), ("packet", 17), ("inet", 2)):
-    step(name, call, 53, family, 3 if family == 17 else 2, 0, ctypes.create_string_buffer(8), reached=["ENOTSUP", "ENODEV"])
-""",
-        UNFILTERED,
-        FILTER,
-        wins=("vsock", "netlink", "inet"),
-        refusals=REFUSALS - {"ENOTSUP", "ENODEV"},
-        findings=dict.fromkeys(RUNTIMES, "the filter has to allow `socketpair` for AF_UNIX only"),
-    ),
-    Attack(
-        "talks to the hypervisor by vsock, through 32-bit calls",
-        "kernel",
-        "the same by int 0x80, where a filter may know 64 bits only",
-        _BY_INT_80 + "step('socket', in_child, call_32, 359, 40, 1)",
-        UNFILTERED,
-        {"": "filter, which ends other architectures", "docker-runsc": "gVisor has no 32-bit calls"},
-        refusals=REFUSALS | KILLED,
-    ),
-    Attack(
-        "opens sockets by socketcall",
-        "kernel",
-        "any family of sockets by the 32-bit multiplexer",
-        _BY_INT_80
-        + """
-import stat
-low = mmap.mmap(-1, 4096, flags=0x62)  # MAP_32BIT: where a 32-bit pointer reaches
-low.write(struct.pack("III", 40, 1, 0))
-def make():
-    made = call_32(102, 1, ctypes.addressof(ctypes.c_char.from_buffer(low)))
-    if not stat.S_ISSOCK(os.fstat(made).st_mode):
-        raise OSError(errno.ENOTSOCK, "the number is that of another call")
-step("socketcall", in_child, make)
-""",
-        UNFILTERED,
-        {"": "filter, which ends other architectures", "docker-runsc": "gVisor has no 32-bit calls"},
-        refusals=REFUSALS | KILLED | {"EBADF", "ENOTSOCK"},
-    ),
-    Attack(
-        "calls by the x32 numbers",
-        "kernel",
-        "calls that a filter of plain numbers does not compare",
-        "step('socket', in_child, call, 0x40000000 + 41, 40, 1, 0)",
-        UNFILTERED,
-        FILTER,
-        refusals=REFUSALS | KILLED,
-        probe=lambda: missing(0x40000000 + 39),
-    ),
-    Attack(
-        "talks to the kernel by netlink",
-        "kernel",
-        "routes, audit, the firewall, a large surface",
-        """
-import socket
-for protocol in (0, 4, 6, 9, 10, 12, 15, 16):
-    step(f"protocol {protocol}", socket.socket, socket.AF_NETLINK, socket.SOCK_RAW, protocol)
-""",
-        UNFILTERED,
-        FILTER,
-        wins=("protocol 0", "protocol 15"),
-    ),
-    Attack(
-        "opens raw and rare sockets",
-        "kernel",
-        "frames of others, forged packets, rarely used protocols",
-        """
-import socket
-step("packet", socket.socket, socket.AF_PACKET, socket.SOCK_RAW, 0)
-step("raw", socket.socket, socket.AF_INET, socket.SOCK_RAW, 1)
-for name, family, kind in (("alg", 38, 5), ("key", 15, 3), ("xdp", 44, 3), ("bluetooth", 31, 3),
-                           ("can", 29, 3), ("tipc", 30, 5), ("rds", 21, 5), ("x25", 9, 5), ("pppox", 24, 1)):
-    step(name, socket.socket, family, kind)
-""",
-        root_with("NET_RAW", "NET_ADMIN"),
-        FILTER,
-        wins=("packet", "raw", "xdp"),
-    ),
-    Attack(
         "runs a program from memory",
         "kernel",
         "a program of its own, past the mounts that forbid it",
@@ -345,7 +222,8 @@ step("quotactl", call, 179, 0x80000100, 0, 0, 0)
         "deadlines and certificates at another time",
         """
 step("settimeofday", call, 164, 0, struct.pack("ii", 0, 0))
-step("adjtimex", call, 159, ctypes.create_string_buffer(struct.pack("I", 0x4000) + bytes(204)), reached=["EINVAL"])
+tick = ctypes.create_string_buffer(struct.pack("I", 0x4000) + bytes(204))  # a length that no kernel takes
+step("adjtimex", call, 159, tick, reached=["EINVAL"])
 """,
         root_with("SYS_TIME"),
         FILTER,
@@ -401,7 +279,7 @@ def gain():
 step("run", gain)
 """,
         Control(("no-new-privileges", "seccomp"), (NEW_PRIVILEGES, NO_FILTER)),
-        {"docker-runc": "no-new-privileges", "docker-runsc": "no-new-privileges", "bubblewrap": "mounts without setuid; no-new-privileges"},
+        {"": "no-new-privileges", "bubblewrap": "mounts without setuid; no-new-privileges"},
         host=put_setuid_program,
     ),
     Attack(
@@ -462,7 +340,8 @@ os.write(into, b"x" * 8)
 place = os.open("/usr/bin/python3", os.O_RDONLY)
 step("splice", call, 275, place, 0, into, 0, 1, 0)
 step("tee", call, 276, out, second_into, 1, 0)
-step("vmsplice", call, 278, into, struct.pack("QQ", ctypes.addressof(ctypes.create_string_buffer(8)), 8), 1, 0)
+page = ctypes.create_string_buffer(8)
+step("vmsplice", call, 278, into, struct.pack("QQ", ctypes.addressof(page), 8), 1, 0)
 """,
         UNFILTERED,
         FILTER,

@@ -50,9 +50,7 @@ ATTACKS: tuple[Attack, ...] = (
     _stubborn(
         "leads a session of its own",
         "a process that no signal to its group reaches",
-        IGNORE
-        + "if os.fork() == 0:\n    os.setsid()\n    os.setpgid(0, 0) if os.getsid(0) != os.getpid() else None\n"
-        + FOREVER,
+        IGNORE + "if os.fork() == 0:\n    os.setsid()\n\n" + FOREVER,
     ),
     _stubborn(
         "stops itself and its group",
@@ -82,7 +80,8 @@ import fcntl, threading
 def wait_in_spawn():
     file = os.open("/tmp/leased", os.O_CREAT | os.O_RDWR, 0o600)
     fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    os.posix_spawn("/bin/true", ["true"], {}, file_actions=[(os.POSIX_SPAWN_OPEN, 9, "/tmp/leased", os.O_RDONLY, 0)])
+    open_leased = (os.POSIX_SPAWN_OPEN, 9, "/tmp/leased", os.O_RDONLY, 0)  # waits until the lease is broken
+    os.posix_spawn("/bin/true", ["true"], {}, file_actions=[open_leased])
 """
         + IGNORE
         + """
@@ -145,8 +144,8 @@ for _ in range(6):
     _stubborn(
         "floods while it is killed",
         "an end that waits for a reader",
-        "for sink in (1, 2):\n    if os.fork() == 0:\n        while True:\n            os.write(sink, bytes(65536))\n"
-        + FOREVER,
+        "for sink in (1, 2):\n    if os.fork() == 0:\n        while True:\n"
+        "            os.write(sink, bytes(65536))\n" + FOREVER,
     ),
     _stubborn(
         "goes on while nobody reads",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cedarpy
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +12,13 @@ from broker.policy.grants import GrantSet, Question
 from broker.policy.slices import PolicySlices
 from tests.broker.policy.conftest import DRAFT, LOOKUP, REFUND, Desk, write_forbid, write_permit
 
+HAS, UNITS = "context.request has amount", "context.request.amount.minor_units"
+ONE_TOOL = f'principal, action == Action::"{REFUND}", resource'
 METHODS, AGENTS = (REFUND, DRAFT), ("desk", "other")
+
+
+def ask(desk: Desk, amount: int) -> Question:
+    return Question.of(desk.refund(amount))
 
 
 def slice_ids(grants: GrantSet, method: str, agent: str) -> set[str]:
@@ -83,3 +91,32 @@ def test_decides_as_the_whole_set_does(desk: Desk, written: list[str], units: in
     part = PolicySlices(grants.policies, grants._schema).evaluate(question)
     ids = set(whole.diagnostics.id_annotations_by_reason.values())
     assert (part.allowed, {p.id for p in part.determining}) == (whole.allowed, ids)
+
+
+def test_decides_alike_whatever_is_asked_where_only_the_scope_decides(desk: Desk) -> None:
+    slices = desk.compile(write_permit("mine"))._slices
+    questions = [ask(desk, amount) for amount in (100, 200)]
+    assert slices.evaluate(questions[0]) is slices.evaluate(questions[1])
+
+
+def test_asks_again_for_another_agent_or_environment(desk: Desk) -> None:
+    slices = desk.compile(write_permit("mine"))._slices
+    mine = ask(desk, 100)
+    assert slices.evaluate(mine).allowed
+    assert not slices.evaluate(replace(mine, agent="other")).allowed
+    assert not slices.evaluate(replace(mine, environment="prod")).allowed
+
+
+def test_asks_for_each_request_where_there_are_conditions(desk: Desk) -> None:
+    slices = desk.compile(write_permit("mine", f"{HAS} && {UNITS} < 150"))._slices
+    assert [slices.evaluate(ask(desk, amount)).allowed for amount in (100, 200, 100)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_asks_for_each_request_where_a_forbid_has_conditions(desk: Desk) -> None:
+    text = write_permit("mine") + write_forbid("much", f"{HAS} && {UNITS} > 150", ONE_TOOL)
+    slices = desk.compile(text)._slices
+    assert [slices.evaluate(ask(desk, amount)).allowed for amount in (100, 200)] == [True, False]

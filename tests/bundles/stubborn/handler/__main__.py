@@ -9,9 +9,9 @@ from stubborn.v1 import stubborn_pb2
 from toolcrib.handler import Handler
 
 handler = Handler()
-calls = 0
+calls = []
 
-# Each of them in a process whose arguments name the call, so that whoever looks from outside can tell.
+# Each of them is a process whose arguments name the call, so that whoever looks from outside can tell.
 BEGINNING = """
 import os, signal, struct, time
 from toolcrib.handler.v1 import handler_pb2 as pb
@@ -44,16 +44,18 @@ WAYS = {
 }
 
 
-@handler.tool("stubborn.v1.Stubborn/Run", stubborn_pb2.RunRequest)
-def run(request, context):
-    global calls
-    calls += 1
-    if request.how != "fine":
-        for descriptor in (3, 4):
-            os.set_inheritable(descriptor, True)
-        program = BEGINNING + WAYS[request.how]
-        os.execvp("python3", ["python3", "-c", program, request.mark])
-    return stubborn_pb2.RunResponse(uid=os.getuid(), calls=calls)
+@handler.tool("stubborn.v1.Stubborn/Answer", stubborn_pb2.AnswerRequest)
+def answer(request, context):
+    calls.append(context.call_id)
+    return stubborn_pb2.AnswerResponse(uid=os.getuid(), calls=len(calls))
+
+
+@handler.tool("stubborn.v1.Stubborn/GoOn", stubborn_pb2.GoOnRequest)
+def go_on(request, context):
+    for descriptor in (3, 4):
+        os.set_inheritable(descriptor, True)
+    program = BEGINNING + WAYS[request.how]
+    os.execvp("python3", ["python3", "-c", program, request.mark])
 
 
 if __name__ == "__main__":

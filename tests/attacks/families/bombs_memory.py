@@ -9,6 +9,8 @@ from tests.attacks.judges import within_memory
 
 FAMILY = "bombs"
 FREE_MEMORY = Control(without=("memory", "no-swap"))
+FILTER = {"": "the filter of system calls, and no place where such a thing could lie"}
+LIMIT = {"": "the limit of memory, which counts this too"}
 TOUCH_ALL = "for place in range(0, len(block), 4096):\n    block[place] = 1\nanswer = len(block)\n"
 
 ATTACKS: tuple[Attack, ...] = (
@@ -18,6 +20,7 @@ ATTACKS: tuple[Attack, ...] = (
         "the host's memory",
         "block = bytearray(200 << 20)\n" + TOUCH_ALL,
         FREE_MEMORY,
+        LIMIT,
         judge=within_memory(200),
     ),
     Attack(
@@ -26,6 +29,7 @@ ATTACKS: tuple[Attack, ...] = (
         "memory that is counted elsewhere",
         "import mmap\nblock = mmap.mmap(-1, 200 << 20)\n" + TOUCH_ALL,
         FREE_MEMORY,
+        LIMIT,
         judge=within_memory(200),
     ),
     Attack(
@@ -39,6 +43,7 @@ with open("/tmp/block", "wb") as file:
         answer += file.write(bytes(1 << 20))
 """,
         FREE_MEMORY,
+        LIMIT,
         judge=within_memory(200),
         limits={"tmp_mib": 256},
     ),
@@ -48,6 +53,7 @@ with open("/tmp/block", "wb") as file:
         "the host's disk, and its secrets on it",
         "block = bytearray(200 << 20)\n" + TOUCH_ALL,
         Control(without=("no-swap",)),
+        {"": "no swap"},
         judge=within_memory(200),
         probe=lambda: None if Path("/proc/swaps").read_text().count("\n") > 1 else "the host has no swap",
     ),
@@ -76,6 +82,7 @@ except OSError:
     pass
 """,
         FREE_MEMORY,
+        LIMIT,
         judge=within_memory(60),
         limits={"memory_mib": 56},
     ),
@@ -102,6 +109,7 @@ except OSError:
     pass
 """,
         FREE_MEMORY,
+        LIMIT,
         judge=within_memory(40),
         limits={"memory_mib": 56},
     ),
@@ -121,6 +129,7 @@ except OSError:
 answer = count * 280
 """,
         FREE_MEMORY,
+        LIMIT,
         judge=within_memory(24),
         limits={"memory_mib": 40},
     ),
@@ -136,6 +145,7 @@ step("some", call, 149, address, 1 << 20)
 step("all", call, 151, 1)
 """,
         Control(without=("seccomp", "no-locked-memory")),
+        FILTER,
         refusals=REFUSALS | {"ENOMEM"},
         wins=("some",),
     ),
@@ -149,6 +159,7 @@ step("no name", call, 319, b"memory", 0)
 step("posix", touch, "/dev/shm/block", "w+b")
 """,
         Control(without=("seccomp", "no-shared-memory")),
+        FILTER,
         refusals=REFUSALS | ABSENT | {"EROFS"},
     ),
     Attack(
@@ -160,6 +171,7 @@ step("posix", call, 240, b"queue", os.O_RDWR | os.O_CREAT, 0o600, 0)
 step("system v", call, 68, 0, 0o1600)
 """,
         Control(without=("seccomp", "no-shared-memory", "no-queues")),
+        FILTER,
         refusals=REFUSALS,
     ),
 )

@@ -138,6 +138,10 @@ except BlockingIOError:
         won=lambda answer: answer == "locked by a neighbour",
         stopped=lambda answer: answer == "free",
         host=common_folder,
+        findings={
+            "bubblewrap": "sandboxes share the files of their image: two tools in league can signal by locks;"
+            " nothing of ours waits for one"
+        },
         judge=beside(LOCK + "fcntl.flock(file, fcntl.LOCK_EX)\nwait()\nanswer = 'unharmed'"),
     ),
 )
