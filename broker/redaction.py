@@ -12,7 +12,6 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-import re
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from typing import NamedTuple, TypeVar
 from broker.readings import Traced, Way, read
 from broker.spellings import Kind, Spelling, spell, spell_bytes
 from credentials.lease import Lease
+from sandboxes.conversation import CUT_NOTE
 
 REDACTED = "[redacted]"
 OFF_LOOP_CHARACTERS = 4_096
@@ -36,7 +36,6 @@ _MIN_CUT = 6
 # Characters of base64 at both ends of what is searched for hold some bits of the secret as well.
 _MARGIN_CHARACTERS = 2
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=_-")
-_CUT_NOTE = re.compile(r"\n\[\d+ bytes more were dropped\]\Z")
 
 Found = frozenset[str]
 """Names of credentials, as the manifest has them."""
@@ -104,8 +103,8 @@ class Redaction:
 
     def clean_log(self, text: str) -> Cleaned:
         """Clean a log, also of a secret of which only the beginning is there: a log is cut at its cap."""
-        note = _CUT_NOTE.search(text)
-        body, end = (text[: note.start()], note.group()) if note else (text, "")
+        body = text.removesuffix(CUT_NOTE)
+        end = text[len(body) :]
         body, found = self.clean(body)
         body, begun = self._take_end_out(body)
         return Cleaned(body + end, found | begun)

@@ -23,6 +23,9 @@ from toolcrib.handler.v1 import handler_pb2
 MAX_SIGNS = 1_000
 """How often a handler may ask for a signature, refusals included: more than any manifest allows."""
 
+CUT_NOTE = "\n[the rest was dropped]"
+"""The last line of a log that was cut."""
+
 OnProgress = Callable[[handler_pb2.Progress], None]
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -73,7 +76,7 @@ class Transcript:
     def log(self) -> str:
         """The log as text: control and other invisible characters escaped, and a note where it was cut."""
         text = bytes(self._log).decode("utf-8", errors="surrogateescape")
-        note = "\n[the rest was dropped]" if self._cut else ""
+        note = CUT_NOTE if self._cut else ""
         return _NOT_ASCII.sub(_escape_run, text.translate(_ESCAPES)) + note
 
     @property

@@ -123,6 +123,7 @@ class DockerDriver:
             await self._end(sandbox)
         await self._settle()
         await self._api.close()
+        await asyncio.to_thread(self._reaper.remove_own)
 
     def allocate_uid(self) -> int:
         """Give a user id that no other sandbox has."""

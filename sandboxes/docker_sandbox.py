@@ -27,6 +27,7 @@ from sandboxes.outcome import (
     SandboxUnavailable,
     refuse_to_sign,
 )
+from sandboxes.processes import kill_processes
 from sandboxes.stream import Stream
 from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, wait_for_end
 from toolcrib.handler.v1 import handler_pb2
@@ -143,10 +144,18 @@ class DockerSandbox:
         if self._uncertain:  # the engine may make it yet: look again later
             self._uncertain = False
             return False
-        if self._process is not None and not await wait_for_end(self._process, _END_SECONDS):
+        if not await self._is_empty():
             return False
         self._note_gone()
         return True
+
+    async def _is_empty(self) -> bool:
+        """See that none of its processes is left; a start that failed may have left some of the runtime's."""
+        if self._process is not None:
+            return await wait_for_end(self._process, _END_SECONDS)
+        if self.gone is not None or not self.container_id:
+            return True
+        return await asyncio.to_thread(kill_processes, self.container_id)
 
     def _note_gone(self) -> None:
         self.gone = self.gone or self._clock()

@@ -89,6 +89,11 @@ def _pids(spec: SandboxSpec) -> int:
     return spec.limits.pids + 1  # init is not the handler's
 
 
+def _processes_inside(spec: SandboxSpec) -> list[dict[str, Any]]:
+    most = _pids(spec)
+    return [{"Name": "nproc", "Soft": most, "Hard": most}]
+
+
 def _tmp(spec: SandboxSpec) -> dict[str, str]:
     size = f"size={spec.limits.tmp_mib}m,nr_inodes={spec.limits.tmp_mib * 256}"
     # The image can override mode=, not uid=.
@@ -130,6 +135,12 @@ MEASURES: tuple[Measure, ...] = (
     Measure("memory", "HostConfig.Memory", _memory, "taking the host's memory"),
     Measure("no-swap", "HostConfig.MemorySwap", _memory, "doubling its memory, secrets on the host's disk"),
     Measure("pids", "HostConfig.PidsLimit", _pids, "a fork bomb"),
+    Measure(
+        "processes-inside",
+        "HostConfig.Ulimits",
+        _processes_inside,
+        "a fork bomb under a runtime whose own threads fill the engine's limit",
+    ),
     Measure("cpus", "HostConfig.NanoCpus", _nano_cpus, "starving other sandboxes and the broker"),
     Measure("open-files", "HostConfig.Ulimits", _ulimit("nofile", 256), "using up the kernel's open files"),
     Measure("no-core", "HostConfig.Ulimits", _ulimit("core", 0), "leaving a credential in a core dump"),
@@ -137,6 +148,12 @@ MEASURES: tuple[Measure, ...] = (
     Measure("no-locked-memory", "HostConfig.Ulimits", _ulimit("memlock", 0), "pinning memory"),
     Measure("file-size", "HostConfig.Ulimits", _file_size, "filling what is writable with one file"),
     Measure("tmp", "HostConfig.Tmpfs", _tmp, "filling disk or inodes; running a program that it wrote"),
+    Measure(
+        "no-proc",
+        "HostConfig.Tmpfs",
+        _always({"/proc": "ro,noexec,nosuid,nodev,size=4k,mode=0555"}),
+        "opening init's stdin by /proc/1/fd under a runtime that does not keep it closed",
+    ),
     Measure(
         "masked-paths",
         "HostConfig.MaskedPaths",
@@ -231,7 +248,10 @@ def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
 def _put(config: dict[str, Any], path: list[str], value: Any) -> None:
     for name in path[:-1]:
         config = config.setdefault(name, {})
-    if isinstance(value, list) and isinstance(config.get(path[-1]), list):
-        config[path[-1]] = config[path[-1]] + value
+    there = config.get(path[-1])
+    if isinstance(value, list) and isinstance(there, list):
+        config[path[-1]] = there + value
+    elif isinstance(value, dict) and isinstance(there, dict):
+        config[path[-1]] = there | value
     else:
         config[path[-1]] = value

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ from pathlib import Path
 from sandboxes.image_content import BUNDLE_FOLDER, FOLDER, LIBRARY_FOLDER, Entry, Tree, read_tree, write_layer
 from sandboxes.image_requirements import Pin, read_requirements
 from sandboxes.image_wheels import PYTHON, ImageFailed, OnStep, fetch_wheels, keep, run
+from sandboxes.init_guard import guard
 from sandboxes.syscall_filter import filter_bytes
 
 __all__ = ["EXTRAS", "ImageFailed", "OnStep", "content_key", "make_rootfs", "read_base_pins", "write_rootfs"]
@@ -153,7 +155,7 @@ def _own_files() -> dict[str, bytes]:
     ]
     code = {f"{LIBRARY}/toolcrib/{file.relative_to(package)}": file.read_bytes() for file in files}
     code["opt/toolcrib/init.py"] = (_HERE / "container_init.py").read_bytes()
-    code["opt/toolcrib/seccomp.bpf"] = filter_bytes()
+    code["opt/toolcrib/seccomp.bpf"] = guard(filter_bytes(), os.uname().machine)
     return code | {name: text.encode() for name, text in _OWN_FILES.items()}
 
 

@@ -25,7 +25,7 @@ def describe_control(attack: Attack) -> str:
     parts = [f"without {', '.join(control.without)}"] if control.without else []
     parts += [measure.name for measure in control.add]
     parts += [f"{name}={value}" for name, value in control.limits.items()]
-    return ", ".join(parts)
+    return ", ".join(parts) or ("its judge lets it in" if attack.judge else "")
 
 
 def describe_stops(attack: Attack) -> str:

@@ -168,7 +168,7 @@ async def test_does_not_put_a_socket_of_its_own_in_the_place(egress: Egress) -> 
 async def test_does_not_reach_it_from_the_host_as_an_ordinary_user(egress: Egress) -> None:
     run_dir = egress.socket_dir.parent.parent
     run_dir.chmod(0o711)
-    path = "/run/toolcrib/egress/call-1/orders-db/.s.PGSQL.5432"
+    path = f"/run/toolcrib/egress/{egress.nest.name}/orders-db/.s.PGSQL.5432"
     async with sandboxed(run_dir, UID) as tool:
         assert await tool.tries("connect", path) == "EACCES"
         egress.socket_dir.parent.chmod(0o711)

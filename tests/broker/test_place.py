@@ -17,8 +17,9 @@ from broker.policy.files import digest_files
 from broker.stock import Stock
 from broker.store.protocol import AuditEvent, GrantFiles
 from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxUnavailable
+from sandboxes.pool_memory import Memory
 from sandboxes.pool_stock import Kind
-from tests.broker.workshop import GRANTS, POOL_OFF, Workshop
+from tests.broker.workshop import GRANTS, Workshop
 
 
 @pytest.fixture
@@ -42,7 +43,7 @@ async def apply(shop: Workshop, grants: str) -> None:
 
 def make_scarce(shop: Workshop) -> None:
     """Leave memory for one sandbox."""
-    shop.pool.terms = replace(POOL_OFF, memory_mib=200)
+    shop.pool._memory = Memory(200)
 
 
 async def test_refuses_before_anything_is_reserved_or_minted(shop: Workshop):

@@ -105,7 +105,7 @@ class Supervisor:
     async def _fork(self, plan: Plan) -> None:
         assert self._launcher.stdin is not None
         self._launcher.stdin.write(plan.to_line())
-        self._pid = int((await self._hear("pid", timeout_seconds=5.0))["pid"])
+        self._pid = int((await self._hear("pid", timeout_seconds=30.0))["pid"])
 
     async def _kill(self, seconds: float) -> None:
         await asyncio.sleep(seconds)

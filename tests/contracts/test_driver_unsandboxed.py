@@ -16,7 +16,7 @@ from tests.contracts.driver_clauses import CHECKERS, read_clauses
 from tests.contracts.driver_trial import HANDLER, DriverFactory
 from tests.e2e.stack import ROOT
 
-CLAIMED = ("D4", "D5", "S1", "S2", "S6")
+CLAIMED = ("D4", "D5", "S1", "S2")
 UNCLAIMED = frozenset(read_clauses()) - set(CLAIMED)
 
 # The trial's handler, in the shape that the process engine loads.

@@ -11,6 +11,7 @@ import pytest
 
 from sandboxes.hardening import MEASURES, container_config
 from sandboxes.outcome import SandboxSpec
+from sandboxes.runtimes import RUNC, RUNSC, Runtime
 from tests.parts.engine import TestLimits
 
 DANGEROUS = """
@@ -32,13 +33,25 @@ def test_says_of_each_measure_what_it_stops() -> None:
 
 
 def test_sets_every_measure() -> None:
-    config = container_config(SPEC, {})
+    config = container_config(SPEC, {}, runtime=Runtime("all", "all"))
     for measure in MEASURES:
         place: Any = config
         for name in measure.setting.split("."):
             place = place[name]
         value = measure.value(SPEC)
         assert place == value or all(item in place for item in value)
+
+
+@pytest.mark.parametrize("runtime", [RUNC, RUNSC])
+def test_drops_a_measure_for_a_reason_only(runtime: Runtime) -> None:
+    assert runtime.dropped.keys() <= {measure.name for measure in MEASURES}
+    assert all(runtime.dropped.values())
+
+
+def test_leaves_room_for_what_the_runtime_takes() -> None:
+    host = container_config(SPEC, {}, runtime=RUNSC)["HostConfig"]
+    assert host["Memory"] == (96 + RUNSC.overhead_mib) * 1024 * 1024
+    assert host["PidsLimit"] == 25 + RUNSC.extra_pids
 
 
 def test_mounts_nothing_without_a_socket_folder() -> None:

@@ -58,7 +58,7 @@ async def judge_by_deadline(attack: Attack, ground: Ground) -> Verdict:
     """It wins when anything of it runs after its deadline, while nobody outside ends it."""
     async with ground.create() as sandbox:
         outcome = await ground.tell(sandbox, BEGIN + attack.program, 1.0)
-        for _ in range(int(_GRACE_SECONDS / 0.1)):
+        for _ in range(10 if ground.is_control else int(_GRACE_SECONDS / 0.1)):
             if not (runs := await is_running(ground, sandbox)):
                 break
             await asyncio.sleep(0.1)
@@ -70,7 +70,7 @@ async def judge_by_deadline(attack: Attack, ground: Ground) -> Verdict:
 
 async def judge_by_answer(attack: Attack, ground: Ground) -> Verdict:
     """It wins when no answer comes any more, because init is gone or frozen."""
-    outcome = await ground.run(attack.program, 4.0)
+    outcome = await ground.run(attack.program, 3.0)
     told = f"{outcome.kind}: {outcome.detail} {outcome.log[:200]}"
     assert "begun" in outcome.log, told
     if outcome.kind is not OutcomeKind.RESULT:

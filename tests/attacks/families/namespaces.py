@@ -160,6 +160,5 @@ step("cgroup", learn)
         Control(("own-cgroup-view",)),
         {"": "a cgroup namespace of its own", "docker-runsc": "gVisor's own /proc"},
         refusals=NOT_THERE,
-        findings={"bubblewrap": "bwrap has to be told `--unshare-cgroup`"},
     ),
 )

@@ -1,4 +1,4 @@
-"""Attacks on the kernel's sockets: families that reach past a network namespace, calls that filters forget."""
+"""Attacks on the kernel's sockets: families that no network namespace confines, calls that filters forget."""
 
 from __future__ import annotations
 
