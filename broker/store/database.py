@@ -42,8 +42,8 @@ log = logging.getLogger(__name__)
 MAX_GROUP = 128
 READERS = 2
 # Changes that nobody waits for are written when nothing else came for so long, or when they are so many.
-LULL_SECONDS = 0.0005
-MAX_LATE = 32
+LULL_SECONDS = 0.004
+MAX_LATE = 16
 # The log is copied into the file in a pause, after so many commits: not in the middle of somebody's change.
 PAUSE_SECONDS = 0.005
 COMMITS_A_COPY = 50

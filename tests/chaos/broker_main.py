@@ -28,13 +28,13 @@ from typing import Any
 import uvloop
 
 from broker.app import Broker, Hooks
-from sandboxes.sandbox import Driver
 from broker.logs import log_as_json
 from broker.settings import Settings, read_settings
 from broker.store.protocol import Epoch, StoreBusy
 from broker.trail import Trail
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.engine import Engine
+from sandboxes.sandbox import Driver
 from tests.chaos.controls import take_away
 from tests.chaos.process_driver import EitherDriver, UnsandboxedDriver
 

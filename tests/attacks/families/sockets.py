@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.attacks.arena import REFUSALS, RUNTIMES, Attack
+from tests.attacks.arena import REFUSALS, Attack
 from tests.attacks.probes import missing
 from tests.attacks.weakened import UNFILTERED, root_with
 
@@ -52,7 +52,6 @@ for name, family in (("vsock", 40), ("netlink", 16), ("packet", 17), ("inet", 2)
         FILTER,
         wins=("vsock", "netlink", "inet"),
         refusals=REFUSALS - {"ENOTSUP", "ENODEV"},
-        findings=dict.fromkeys(RUNTIMES, "the filter has to allow `socketpair` for AF_UNIX only"),
     ),
     Attack(
         "talks to the hypervisor by vsock, through 32-bit calls",
