@@ -22,7 +22,6 @@ import random
 import sys
 import tempfile
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -36,7 +35,6 @@ from bench.brokered import Callers, open_broker
 from bench.measure import RESULTS
 
 STATE = Path(__file__).parents[1] / ".toolcrib"
-METRICS_PORT = 17_447
 SETTINGS = """
 [sandboxes.pool]
 max_idle = 48
@@ -124,11 +122,11 @@ async def run_all(callers: Callers, seconds: float) -> dict[str, object]:
     refill = await closed_loop(callers.say, 8, 20)
     found["refill_per_second"] = refill
     await asyncio.sleep(5)
-    before = read_pool()
+    before = (await callers.broker.ask())["taken"]
     below = await open_loop(callers.say, 0.7 * refill, seconds, seed=1)
-    after = read_pool()
-    taken = {name: after[name] - before[name] for name in after}
-    found["open loop, 0.7 x"] = {**below.summary(), "warm": taken["warm"], "cold": taken["cold"]}
+    after = (await callers.broker.ask())["taken"]
+    taken = {name: after.get(name, 0) - before.get(name, 0) for name in ("warm", "cold")}
+    found["open loop, 0.7 x"] = {**below.summary(), **taken}
     await asyncio.sleep(10)
     alone = await open_loop(lambda: callers.say("rival"), 1.0, 20, seed=2)
     found["another tenant alone"] = alone.summary()
@@ -145,18 +143,6 @@ async def run_all(callers: Callers, seconds: float) -> dict[str, object]:
     return found
 
 
-def read_pool() -> dict[str, float]:
-    """Read how many sandboxes were taken warm and cold so far, from the metrics page."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{METRICS_PORT}/metrics") as page:
-        lines = page.read().decode().splitlines()
-    found = {"warm": 0.0, "cold": 0.0}
-    for line in lines:
-        for how in found:
-            if line.startswith("toolcrib_pool_taken_total{") and f'how="{how}"' in line:
-                found[how] += float(line.split()[-1])
-    return found
-
-
 def _has_retry_info(error: grpc.aio.AioRpcError) -> int:
     trailers = error.trailing_metadata() or ()
     return int(any(key == "grpc-status-details-bin" and b"RetryInfo" in value for key, value in trailers))
@@ -170,7 +156,7 @@ def _quantile(seconds: list[float], share: float) -> float:
 async def run(options: argparse.Namespace) -> None:
     """Measure, print and write the JSON."""
     with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
-        async with open_broker(Path(folder), STATE / "cache", SETTINGS, METRICS_PORT) as (callers, _):
+        async with open_broker(Path(folder), STATE / "cache", SETTINGS) as (callers, _):
             found = await run_all(callers, options.seconds)
     print(json.dumps(found, indent=1))
     taken = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

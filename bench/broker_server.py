@@ -53,13 +53,23 @@ async def serve(state_dir: Path, cache_dir: Path, settings: str) -> None:
         }
         print(json.dumps({"profiles": folders, "engine": stack.engine.base_url}), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(_count_idle(stack)), flush=True)
+            print(json.dumps({"idle": _count_idle(stack), "taken": _count_taken(stack)}), flush=True)
 
 
 def _count_idle(stack: DevStack) -> dict[str, int]:
     """How many sandboxes wait, by tenant and bundle."""
     shelves = stack.broker.pool.shelves
     return {f"{kind.tenant} {kind.tool.split()[0]}": len(shelf.idle) for kind, shelf in shelves.items()}
+
+
+def _count_taken(stack: DevStack) -> dict[str, float]:
+    """How many sandboxes calls got so far, by whether they were warm."""
+    found: dict[str, float] = {}
+    for metric in stack.broker.metrics.registry.collect():
+        for sample in metric.samples:
+            if sample.name == "toolcrib_sandboxes_taken_total":
+                found[sample.labels["found"]] = found.get(sample.labels["found"], 0) + sample.value
+    return found
 
 
 async def _apply_grants(stack: DevStack, tenant: str) -> None:

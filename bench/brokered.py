@@ -13,8 +13,8 @@ from pathlib import Path
 
 import grpc
 
-from bench.docker_run import NAME as DOCKER_RUN
 from bench.broker_server import ECHO
+from bench.docker_run import NAME as DOCKER_RUN
 from bench.echo import MUTUAL
 from bench.measure import Stages, Subject
 from broker.client import read_profile
@@ -48,17 +48,17 @@ class BrokerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def idle(self) -> dict[str, int]:
-        """How many sandboxes wait, by tenant and bundle."""
+    async def ask(self) -> dict[str, dict[str, float]]:
+        """What waits ("idle", by tenant and bundle), and what calls got ("taken": "warm", "cold")."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(b"idle\n")
-        counts: dict[str, int] = json.loads(await self._process.stdout.readline())
+        self._process.stdin.write(b"?\n")
+        counts: dict[str, dict[str, float]] = json.loads(await self._process.stdout.readline())
         return counts
 
     async def wait_for_stock(self, name: str, count: int) -> None:
         """Wait until so many of a tenant's bundle wait."""
         async with asyncio.timeout(STOCK_SECONDS):
-            while (await self.idle()).get(name, 0) < count:
+            while (await self.ask())["idle"].get(name, 0) < count:
                 await asyncio.sleep(0.2)
 
 

@@ -68,6 +68,7 @@ def pool_terms(settings: Settings) -> PoolTerms:
     """Say what the pool may do; where no memory is set, half of the host's."""
     pool = settings.sandboxes.pool
     return PoolTerms(
+        least_idle=pool.least_idle,
         max_idle=pool.max_idle,
         idle_seconds=pool.idle_seconds,
         makers=pool.makers,

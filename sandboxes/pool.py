@@ -149,7 +149,7 @@ class Pool:
         rates = {kind: shelf.demand.rate(now) for kind, shelf in self.shelves.items()}
         busy = sum(rate * self.shelves[kind].make.seconds for kind, rate in rates.items()) / terms.makers
         wanted = {
-            kind: find_stock(rates[kind], shelf.make.seconds, busy)
+            kind: max(terms.least_idle, find_stock(rates[kind], shelf.make.seconds, busy))
             for kind, shelf in self.shelves.items()
             if now - shelf.demand.last < terms.idle_seconds and self.is_wanted(kind)
         }

@@ -32,6 +32,7 @@ class PoolTerms:
     """What the operator decides about the pool.
 
     Attributes:
+        least_idle: How many of each kind wait while it is called at all, whatever the demand.
         max_idle: Waiting sandboxes in all; 0: none, every call gets a cold one.
         idle_seconds: A waiting one ends by itself at this age; it is replaced before.
         makers: Sandboxes that are made at once.
@@ -44,6 +45,7 @@ class PoolTerms:
     makers: int
     max_wait_seconds: float
     memory_mib: int
+    least_idle: int = 0
 
 
 class Demand:

@@ -258,7 +258,7 @@ for name in ("kernel/uevent_helper", "kernel/mm/transparent_hugepage/enabled", "
         PRIVILEGED,
         {
             "": "identity; read-only /proc/sys and /sys",
-            "docker-runsc": "gVisor's own /proc and /sys",
+            "docker-runsc": "no /proc; gVisor's own /sys",
             "bubblewrap": "identity; no /sys",
         },
         refusals=READ_ONLY,
@@ -285,7 +285,7 @@ for path in ("/proc/kcore", "/proc/keys", "/proc/timer_list", "/proc/sched_debug
         PRIVILEGED,
         {
             "": "covered by the engine; identity",
-            "docker-runsc": "gVisor's own /proc and /sys",
+            "docker-runsc": "no /proc; gVisor's own /sys",
             "bubblewrap": "identity; no /sys",
         },
         refusals=NOT_THERE | EMPTY,

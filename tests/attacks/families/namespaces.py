@@ -158,7 +158,7 @@ def learn():
 step("cgroup", learn)
 """,
         Control(("own-cgroup-view",)),
-        {"": "a cgroup namespace of its own", "docker-runsc": "gVisor's own /proc"},
+        {"": "a cgroup namespace of its own", "docker-runsc": "no /proc"},
         refusals=NOT_THERE,
     ),
 )
