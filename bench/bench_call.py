@@ -48,7 +48,7 @@ async def measure_all(folder: Path, options: argparse.Namespace) -> Report:
         engine = Engine(engine_url)
         stack.callback(engine.close)
         subjects += [docker_run(engine_url, build_base(engine, STATE / "cache")), *callers.subjects()]
-        report = await measure("call", subjects, Pacing(rounds=options.rounds))
+        report = await measure("call", subjects, Pacing(rounds=options.rounds), callers.settle)
         return report.with_stages(WHOLE, await callers.read_stages())
 
 

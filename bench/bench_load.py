@@ -99,7 +99,7 @@ async def open_loop(say: Callable[[], Awaitable[None]], rate: float, seconds: fl
 
 
 async def closed_loop(say: Callable[[], Awaitable[None]], callers: int, seconds: float) -> float:
-    """Calls a second that were answered, by callers of which each waits for its answer; a refused one pauses."""
+    """Calls a second that were answered, by callers that each wait for their answer; a refused one pauses."""
     until, tally = time.perf_counter() + seconds, Tally()
 
     async def caller() -> None:

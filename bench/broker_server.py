@@ -3,7 +3,8 @@
     python -m bench.broker_server STATE_DIR CACHE_DIR [SETTINGS]
 
 Registered are the shop (whose tools log in at PostgreSQL) and `bench/bundles/echo` (which wants nothing), for
-two tenants. SETTINGS are more lines of toolcrib.toml. For each line on stdin it prints what the pool holds.
+two tenants. SETTINGS are more lines of toolcrib.toml. For each line on stdin it waits until nothing of an
+earlier call is left and prints what the pool holds.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ async def serve(state_dir: Path, cache_dir: Path, settings: str) -> None:
         }
         print(json.dumps({"profiles": folders, "engine": stack.engine.base_url}), flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
+            await stack.broker.fleet.leftovers()  # waits until the engine has removed what is dead
             print(json.dumps({"idle": _count_idle(stack), "taken": _count_taken(stack)}), flush=True)
 
 

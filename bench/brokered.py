@@ -58,7 +58,7 @@ class BrokerProcess:
     async def wait_for_stock(self, name: str, count: int) -> None:
         """Wait until so many of a tenant's bundle wait."""
         async with asyncio.timeout(STOCK_SECONDS):
-            while (await self.ask())["idle"].get(name, 0) < count:
+            while (await self.ask())["idle"].get(name, 0) < count:  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(0.2)
 
 
@@ -123,6 +123,10 @@ class Callers:
             Subject(WARM, self.say, MUTUAL, calls=16, dropped=3, prepare=self._stock_echo),
             Subject(WHOLE, self._whole, DOCKER_RUN, calls=3, dropped=1, prepare=self._stock_shop),
         ]
+
+    async def settle(self) -> None:
+        """Wait until nothing of an earlier call is left."""
+        await self.broker.ask()
 
     async def say(self, name: str = "bench") -> None:
         """Call the tool that wants nothing."""

@@ -23,12 +23,14 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("grpcio", "protobuf", "uvloop")
 
 Stages = Mapping[str, float]
+Settle = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,8 +137,17 @@ class _Samples:
     stages: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
 
-async def measure(name: str, subjects: Sequence[Subject], pacing: Pacing) -> Report:
+async def measure(
+    name: str, subjects: Sequence[Subject], pacing: Pacing, settle: Settle | None = None
+) -> Report:
     """Measure subjects and an A/A pair of each that is a floor.
+
+    Args:
+        name: Of the run.
+        subjects: In any order.
+        pacing: Everybody's.
+        settle: Waits after each call, whoever's, until nothing goes on that an earlier one has begun. Then
+            everybody waits busily, and is measured by itself. Without it the calls of a burst follow at once.
 
     Raises:
         ValueError: A subject's floor is not among them.
@@ -149,7 +160,7 @@ async def measure(name: str, subjects: Sequence[Subject], pacing: Pacing) -> Rep
             if subject.prepare is not None:
                 await subject.prepare(subject.dropped + subject.calls)
             _wait_busily(pacing.busy_wait_ms / 1000)
-            await _burst(subject, samples[subject.name])
+            await _burst(subject, samples[subject.name], partial(_rest, pacing, settle) if settle else None)
     rows = [_row(subject, samples) for subject in everybody]
     taken = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return Report(name, taken, _machine(), pacing, rows)
@@ -168,14 +179,23 @@ def _with_pairs(subjects: Sequence[Subject]) -> list[Subject]:
     return everybody
 
 
-async def _burst(subject: Subject, samples: _Samples) -> None:
+async def _rest(pacing: Pacing, settle: Settle) -> None:
+    await settle()
+    _wait_busily(pacing.busy_wait_ms / 1000)
+
+
+async def _burst(subject: Subject, samples: _Samples, rest: Settle | None) -> None:
     for _ in range(subject.dropped):
         await subject.call()
+        if rest:
+            await rest()
     took = []
     for _ in range(subject.calls):
         began = time.perf_counter()
         stages = await subject.call()
         took.append(time.perf_counter() - began)
+        if rest:
+            await rest()
         for stage, seconds in (stages or {}).items():
             samples.stages[stage].append(seconds)
     samples.seconds += took

@@ -223,7 +223,9 @@ class DevStack:
         for tenant in self.options.tenants:
             self.vault.install_tenant_key(tenant)
         for folder in self.options.bundles:
-            self.vault.install_roles(folder / "dev" / "roles.toml")
+            roles = folder / "dev" / "roles.toml"
+            if roles.exists():  # a bundle may want no credential
+                self.vault.install_roles(roles)
 
     def _write_settings(self) -> None:
         folder = self.state_dir

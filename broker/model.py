@@ -143,6 +143,23 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
+class Artefact:
+    """A file that a call gave back.
+
+    Attributes:
+        name: A plain file name, as the tool says; so is `media_type`.
+        sha256: Of the content, hex.
+        content: None where only the record was read: `Store.read_artefact` has it.
+    """
+
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    content: bytes | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """A result that was checked, cleaned and labelled, or an earlier one replayed.
 
@@ -151,6 +168,7 @@ class Answer:
         result: The response message's canonical bytes.
         labels: Where the content came from, for example "tool:shop.v1.Orders/LookupOrder@1.0.0".
         first_call_time: When the first call with this key started; set on a replay only.
+        artefacts: The files that came with it; a replay has no content of them.
     """
 
     call_id: str
@@ -159,6 +177,7 @@ class Answer:
     labels: tuple[str, ...] = ()
     replayed: bool = False
     first_call_time: datetime | None = None
+    artefacts: tuple[Artefact, ...] = ()
 
 
 class CallState(enum.StrEnum):
@@ -249,6 +268,7 @@ class CallRecord:
         result: The response message's canonical bytes, when it SUCCEEDED.
         failure: More about an error, as `CallError.details` has it.
         marks: What was noticed and has to be looked into, in the order of `Mark`.
+        artefacts: The files that it gave back, when it SUCCEEDED; gone once its tenant was erased.
     """
 
     call_id: str
@@ -278,6 +298,7 @@ class CallRecord:
     sandboxes: tuple[SandboxRecord, ...] = ()
     tool_log: str = ""
     marks: tuple[Mark, ...] = ()
+    artefacts: tuple[Artefact, ...] = ()
 
 
 class BrakeKind(enum.StrEnum):

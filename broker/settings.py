@@ -179,7 +179,7 @@ class Pool(_Section):
     """How many sandboxes wait, loaded, for calls that have not come yet."""
 
     least_idle: int = Field(
-        0, ge=0, le=1_000, description="of each tool version that was called within the idle age, if there is room"
+        0, ge=0, le=1_000, description="of each tool version that is called at all, if there is room"
     )
     max_idle: int = Field(32, ge=0, le=1_000, description="waiting sandboxes in all; 0: none, all are cold")
     idle_seconds: float = Field(300.0, ge=1, le=3_600, description="the oldest that a waiting one may be")

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -69,6 +69,8 @@ class Trail:
         recorded: True once the store has an end for this call.
         marks: What was noticed about the call and has to be looked into.
         failure: What the call was recorded as having failed with, once it was.
+        sandboxes_now: Tells what is known of the call's sandboxes; nothing before there are any.
+        ending: The end of the sandbox, where the answer need not wait for it.
         stopped_by: The operator's brake that stopped the call; None: none did.
         tell: Tells the tool that runs that it may stop early, and why; None while there is none.
     """
@@ -94,7 +96,8 @@ class Trail:
         self.settled = False
         self.recorded = False
         self.leases: list[LeaseRecord] = []
-        self.sandboxes: list[SandboxRecord] = []
+        self.sandboxes_now: Callable[[], Sequence[SandboxRecord]] = tuple
+        self.ending: asyncio.Task[None] | None = None
         self.tool_log = ""
         self.marks: list[Mark] = []
         self.failure: CallError | None = None
@@ -109,6 +112,11 @@ class Trail:
         self._passed.append((stage, time.monotonic_ns()))
         if self._boundary is not pass_boundary:
             await self._boundary(stage, self.call_id)
+
+    async def see_sandboxes_end(self) -> None:
+        """Wait for the end of a sandbox that goes on beside the call."""
+        if self.ending is not None:
+            await asyncio.wait((self.ending,))
 
     def answer_by(self, when: float) -> None:
         """Let whoever waits for the answer wait until then, on the monotonic clock, and no longer."""
@@ -153,7 +161,7 @@ class Trail:
             request=call.canonical if call and call.is_write else None,
             stages=self.stages,
             leases=tuple(self.leases),
-            sandboxes=tuple(self.sandboxes),
+            sandboxes=tuple(self.sandboxes_now()),
             tool_log=self.tool_log,
             marks=tuple(mark for mark in Mark if mark in self.marks) if self.marks else (),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import uuid
+from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,30 +13,20 @@ from sandboxes.bubblewrap_launch import Order, launch
 from sandboxes.bubblewrap_measures import MEASURES, Settings, settings_for
 from sandboxes.bubblewrap_stage import staged_threads
 from sandboxes.cgroups import Group, find_cgroups
-from sandboxes.image_content import BUNDLE_FOLDER, LIBRARY_FOLDER
+from sandboxes.image_content import BUNDLE_FOLDER
+from sandboxes.image_recipe import (
+    COMPILE_BASE,
+    COMPILE_BUNDLE,
+    COMPILE_SECONDS,
+    COMPILER,
+    COMPILER_ENVIRONMENT,
+)
 from sandboxes.outcome import SandboxError, SandboxSpec
 from sandboxes.rootfs import ImageFailed
 from sandboxes.uids import allocate_uid
 
-_SECONDS = 180
 _SAID_BYTES = 800
 _INSTALLATION = "images"  # whose control groups these are; the epoch is our process id
-_UNCHECKED = "py_compile.PycInvalidationMode.UNCHECKED_HASH"
-_BASE = (
-    "import compileall, glob, py_compile, sys;"
-    f"good = all([compileall.compile_dir(d, quiet=1, invalidation_mode={_UNCHECKED})"
-    " for d in [*glob.glob('/usr/lib/python3.*'), '/opt/toolcrib/lib']]);"
-    "py_compile.compile('/opt/toolcrib/init.py', '/opt/toolcrib/init.pyc',"
-    f" doraise=True, invalidation_mode={_UNCHECKED});"
-    "sys.exit(not good)"
-)
-# A file of a dependency that does not compile (a template, say) fails when it is imported, if ever.
-_BUNDLE = (
-    f"import compileall, py_compile, re, sys; M = {_UNCHECKED};"
-    f"library = '/{BUNDLE_FOLDER}/{LIBRARY_FOLDER}'; others = re.compile('^' + library + '/');"
-    "compileall.compile_dir(library, quiet=2, invalidation_mode=M);"
-    f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', rx=others, quiet=1, invalidation_mode=M))"
-)
 
 
 @dataclass(frozen=True)
@@ -61,11 +52,18 @@ def compile_folder(root: Path, bundle: Path | None) -> None:
     # A base is compiled where it is; its root is the one thing that can be written.
     measures = [measure for measure in MEASURES if bundle or measure.name != "read-only-root"]
     settings = settings_for(SandboxSpec("", (), _Limits(), None, uid), measures)
-    settings.arguments += ["--setenv", "PYTHONHASHSEED", "0"]  # what is compiled must not depend on chance
-    program = ("/usr/bin/python3", "-P", "-s", "-S", "-c", _BUNDLE if bundle else _BASE)
+    settings.arguments += [
+        word for name, value in COMPILER_ENVIRONMENT.items() for word in ("--setenv", name, value)
+    ]
+    program = (*COMPILER, COMPILE_BUNDLE if bundle else COMPILE_BASE)
     folders = {f"/{BUNDLE_FOLDER}": bundle} if bundle else {}
     with staged_threads(1) as thread:
-        thread.submit(_run, Order(root, folders, program, frozenset(folders)), settings).result()
+        try:
+            thread.submit(_run, Order(root, folders, program, frozenset(folders)), settings).result()
+        except BrokenExecutor as error:
+            raise ImageFailed(
+                "byte-compiling failed: mounts for a sandbox cannot be made here; CAP_SYS_ADMIN is needed"
+            ) from error
 
 
 def _run(order: Order, settings: Settings) -> None:
@@ -75,10 +73,10 @@ def _run(order: Order, settings: Settings) -> None:
     except SandboxError as error:
         raise ImageFailed(f"byte-compiling failed: {error}") from error
     try:
-        code = started.bwrap.wait(_SECONDS)
+        code = started.bwrap.wait(COMPILE_SECONDS)
         said = started.connected.recv(_SAID_BYTES).decode(errors="replace") + started.words()
     except subprocess.TimeoutExpired as error:
-        raise ImageFailed(f"byte-compiling did not end within {_SECONDS} s") from error
+        raise ImageFailed(f"byte-compiling did not end within {COMPILE_SECONDS} s") from error
     finally:
         started.connected.close()
         started.kill()

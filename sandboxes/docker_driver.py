@@ -40,6 +40,8 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_.-]")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _BASE_OVERHEAD_MIB = 12  # the shim; init counts within the limit
 _REMOVE_SECONDS = 20.0
+_UNDERTAKERS = 2
+"""Containers that are removed at once: the dead must not take the processors from the living."""
 
 logger = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ class DockerDriver:
         self._live: dict[str, DockerSandbox] = {}
         self._owed: set[str] = set()
         self._removing: set[asyncio.Task[None]] = set()
+        self._undertakers = asyncio.Semaphore(_UNDERTAKERS)
         self._cgroup_parent = ""
         self._reaper = Reaper(installation, epoch)
 
@@ -225,7 +228,9 @@ class DockerDriver:
         removing.add_done_callback(self._removing.discard)
 
     async def _remove(self, sandbox: DockerSandbox) -> None:
-        if await sandbox.remove():
+        async with self._undertakers:
+            removed = await sandbox.remove()
+        if removed:
             self._live.pop(sandbox.name, None)
         else:
             logger.warning("sandbox %s: it is dead, its removal is owed", sandbox.name)

@@ -58,6 +58,7 @@ class DockerSandbox:
         self._process: int | None = None
         self._cpu_file: Path | None = None
         self._uncertain = False
+        self._one_end = asyncio.Lock()  # call, pool and driver may all want its end, of one descriptor
 
     async def make(self, config: dict[str, Any], socket_path: Path, birth_flags: int) -> None:
         """Create, attach and start the container. Called by the driver.
@@ -121,15 +122,16 @@ class DockerSandbox:
         Returns:
             True when the end is confirmed.
         """
-        if self.gone is not None:
-            return True
         if self._stream is not None:
             self._stream.close()
         self._kill_process()
-        if self._process is not None and await wait_for_end(self._process, _KILL_SECONDS):
-            self._note_gone()
-            return True
-        return await self.remove()
+        async with self._one_end:
+            if self.gone is not None:
+                return True
+            if self._process is not None and await wait_for_end(self._process, _KILL_SECONDS):
+                self._note_gone()
+                return True
+            return await self._remove()
 
     async def remove(self) -> bool:
         """Have the engine forget it, dead or not. Called by the driver; safe to call again.
@@ -137,6 +139,10 @@ class DockerSandbox:
         Returns:
             True when it has, and nothing of the container is left.
         """
+        async with self._one_end:
+            return await self._remove()
+
+    async def _remove(self) -> bool:
         try:
             await self._api.remove(self.container_id or self.name)
         except SandboxUnavailable:

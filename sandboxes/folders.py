@@ -10,8 +10,9 @@ Rules:
     * a finished folder appears by one rename, and one builder works at a time: half an image is never found;
     * everything belongs to root, and only root can pass the folder that they are in. A sandbox gets them
       read-only, by descriptor;
-    * files are unpacked by tarfile's data filter. The compiler runs in a sandbox without network, because a
-      bundle's source is another party's; only the compiled files that were expected come back from it.
+    * files are written into new folders only, and never through a link. The compiler runs in a sandbox
+      without network, because a bundle's source is another party's; only the compiled files that were
+      expected come back from it.
 """
 
 from __future__ import annotations
@@ -24,29 +25,18 @@ import os
 import re
 import shutil
 import stat
-import tarfile
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Protocol, cast
+from typing import Protocol
 
-from sandboxes.image_content import (
-    BUNDLE_FOLDER,
-    LIBRARY_FOLDER,
-    Entry,
-    Tree,
-    files_below,
-    write_layer,
-)
-from sandboxes.image_wheels import MAX_LIBRARY_BYTES, check_names
+from sandboxes.image_content import BUNDLE_FOLDER, FOLDER, Entry, Tree, files_below
+from sandboxes.image_recipe import MAX_COMPILED_BYTES, check_files, compiled_names
 from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
-MAX_BUNDLE_BYTES = 32 * 1024 * 1024
-
 _VERSION = b"toolcrib-folder-1"  # raise it when the way of building or naming changes
-_MAX_COMPILED_BYTES = 512 * 1024 * 1024
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)
@@ -132,7 +122,7 @@ class Folders:
         Raises:
             ImageFailed: A path is not usable, a file does not compile, or the base is not there.
         """
-        _check_files(files)
+        check_files(files)
         base = self.find(base_id)
 
         def compiled(work: Path) -> Tree:
@@ -233,9 +223,13 @@ class Folders:
 
 def _plain(tree: Tree) -> Tree:
     """Give the same tree with one mode for each kind, all folders named, and relative links only."""
+    return {name: _plain_entry(name, entry) for name, entry in _with_folders(tree).items()}
+
+
+def _with_folders(tree: Tree) -> Tree:
+    """Give the same tree with the folders above each entry."""
     above = {str(parent) for name in tree for parent in PurePosixPath(name).parents} - {"."}
-    whole = dict.fromkeys(above, Entry(is_folder=True)) | tree
-    return {name: _plain_entry(name, entry) for name, entry in whole.items()}
+    return dict.fromkeys(above, FOLDER) | tree
 
 
 def _plain_entry(name: str, entry: Entry) -> Entry:
@@ -250,25 +244,40 @@ def _plain_entry(name: str, entry: Entry) -> Entry:
 
 
 def _write(tree: Tree, folder: Path) -> None:
-    """Write a tree to the disk, as root's.
+    """Write a tree into a folder that is new or empty, as root's; nothing is written over or through a link.
 
     Raises:
-        ImageFailed: An entry leads out of the folder, or this Python cannot tell.
+        ImageFailed: An entry leads out of the folder, or is below what is no folder.
     """
-    if not hasattr(tarfile, "data_filter"):
-        raise ImageFailed("this Python cannot unpack safely: use 3.11.4 or later")
+    whole = _with_folders(tree)
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryFile() as archive:
-        write_layer(tree, cast(IO[bytes], archive))
-        archive.seek(0)
-        try:
-            with tarfile.open(fileobj=archive) as members:
-                members.extractall(folder, filter="data")
-        except tarfile.FilterError as error:
-            raise ImageFailed(f"an image's files are not safe to unpack: {error}") from error
-    for name, entry in tree.items():
-        if not entry.target:
-            (folder / name).chmod(entry.mode)
+    for name in sorted(whole, key=lambda name: PurePosixPath(name).parts):  # a folder before what is in it
+        _check_place(name, whole)
+        _write_entry(whole[name], folder / name)
+
+
+def _check_place(name: str, tree: Tree) -> None:
+    path, target = PurePosixPath(name), tree[name].target
+    is_inside = path.parts and not path.is_absolute() and ".." not in path.parts and str(path) == name
+    led = os.path.normpath(path.parent / target) if target else ""
+    leads_out = target.startswith("/") or led.split("/")[0] == ".."
+    if not is_inside or leads_out:
+        raise ImageFailed(f"an image's files are not safe to unpack: {name!r} leads out of it")
+    if not all(tree[str(parent)].is_folder for parent in path.parents if parent.parts):
+        raise ImageFailed(f"an image's files are not safe to unpack: {name!r} is below what is no folder")
+
+
+def _write_entry(entry: Entry, path: Path) -> None:
+    if entry.target:
+        path.symlink_to(entry.target)
+        return
+    if entry.is_folder:
+        path.mkdir()
+    else:
+        with path.open("xb") as file:
+            file.write(entry.data)
+    path.chmod(entry.mode)  # whatever the umask is
+    os.utime(path, (0, 0))  # what Python compiles while it is imported has its source's time in it
 
 
 def _read(folder: Path) -> Tree:
@@ -287,17 +296,17 @@ def _read(folder: Path) -> Tree:
 def _read_compiled(tree: Tree, work: Path) -> Tree:
     """Read the compiled files of a tree's sources, and nothing else that may be there."""
     found: Tree = {}
-    left = _MAX_COMPILED_BYTES
+    left = MAX_COMPILED_BYTES
     real = work.resolve()
-    for source in (PurePosixPath(name) for name in tree if name.endswith(".py")):
-        for name in (f"__pycache__/{source.stem}.cpython-311.pyc", f"{source.stem}.pyc"):
-            path = real / source.parent / name
+    for source in (name for name in tree if name.endswith(".py")):
+        for name in compiled_names(source):
+            path = real / name
             if path.is_symlink() or not path.is_file() or path.resolve() != path:
                 continue  # a compiler that was tricked could have left a link
             left -= path.stat().st_size
             if left < 0:
                 raise ImageFailed("byte-compiling made more than an image may have")
-            found[str(source.parent / name)] = Entry(path.read_bytes())
+            found[name] = Entry(path.read_bytes())
     return found
 
 
@@ -322,25 +331,3 @@ def _write_at_once(file: Path, text: str) -> None:
     partial = file.with_name(f"{file.name}.partial")
     partial.write_text(text)
     partial.rename(file)
-
-
-def _check_files(files: Mapping[str, bytes]) -> None:
-    if not files:
-        raise ImageFailed("the bundle has no handler files")
-    for name in files:
-        path = PurePosixPath(name)
-        is_inside = path.parts and not path.is_absolute() and ".." not in path.parts
-        if not is_inside or str(path) != name or "\0" in name:
-            raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
-        if any(str(parent) in files for parent in path.parents):
-            raise ImageFailed(f"{name!r}: is below what is a file itself")
-    library = {name for name in files if name.startswith(f"{LIBRARY_FOLDER}/")}
-    check_names(files.keys() - library)
-    check_names(name.removeprefix(f"{LIBRARY_FOLDER}/") for name in library)
-    _check_size("files", sum(len(files[name]) for name in files.keys() - library), MAX_BUNDLE_BYTES)
-    _check_size("dependencies", sum(len(files[name]) for name in library), MAX_LIBRARY_BYTES)
-
-
-def _check_size(what: str, size: int, most: int) -> None:
-    if size > most:
-        raise ImageFailed(f"the bundle's {what} are {size} bytes; the most is {most}")

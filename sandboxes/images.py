@@ -24,13 +24,22 @@ from sandboxes import image_store
 from sandboxes.engine import Engine
 from sandboxes.image_content import (
     BUNDLE_FOLDER,
-    LIBRARY_FOLDER,
     Tree,
     as_file,
     files_below,
     read_tree,
     sum_up,
     write_layer,
+)
+from sandboxes.image_recipe import (
+    COMPILE_BASE,
+    COMPILE_BUNDLE,
+    COMPILE_SECONDS,
+    COMPILER,
+    COMPILER_ENVIRONMENT,
+    MAX_COMPILED_BYTES,
+    check_files,
+    compiled_names,
 )
 from sandboxes.image_store import (
     BASE_REPOSITORY,
@@ -46,30 +55,10 @@ from sandboxes.image_store import (
     engine_errors,
     image_name,
 )
-from sandboxes.image_wheels import MAX_LIBRARY_BYTES, check_names, keep
+from sandboxes.image_wheels import keep
 from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
-MAX_BUNDLE_BYTES = 32 * 1024 * 1024
-
 _VERSION = "2"  # raise it when the way of building bundles' images changes
-_COMPILE_SECONDS = 180
-_MAX_COMPILED_BYTES = 512 * 1024 * 1024
-# One process, in sorted order, with a fixed hash seed: what is compiled must not depend on chance.
-_COMPILE_BASE = (
-    "import compileall, glob, py_compile, sys; M = py_compile.PycInvalidationMode.UNCHECKED_HASH;"
-    "good = all([compileall.compile_dir(d, quiet=1, invalidation_mode=M)"
-    " for d in [*glob.glob('/usr/lib/python3.*'), '/opt/toolcrib/lib']]);"
-    "py_compile.compile('/opt/toolcrib/init.py', '/opt/toolcrib/init.pyc',"
-    " doraise=True, invalidation_mode=M);"
-    "sys.exit(not good)"
-)
-# A file of a library that does not compile (a template, say) fails when it is imported, if ever.
-_COMPILE_BUNDLE = (
-    "import compileall, py_compile, sys; M = py_compile.PycInvalidationMode.UNCHECKED_HASH;"
-    f"import re; library = '/{BUNDLE_FOLDER}/{LIBRARY_FOLDER}'; others = re.compile('^' + library + '/');"
-    "compileall.compile_dir(library, quiet=2, invalidation_mode=M);"
-    f"sys.exit(not compileall.compile_dir('/{BUNDLE_FOLDER}', rx=others, quiet=1, invalidation_mode=M))"
-)
 _BASE_FOLDERS = ("usr/lib/python3.11", "opt/toolcrib")
 
 logger = logging.getLogger(__name__)
@@ -124,7 +113,7 @@ def build_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str, 
     Raises:
         ImageFailed: A path is not usable, a file does not compile, or the engine refused; nothing is left.
     """
-    _check_files(files)
+    check_files(files)
     with engine_errors(f"the image of bundle {bundle}"):
         base = _find_base(engine, base_id)
         key = _bundle_key(base.id, bundle, files)
@@ -152,7 +141,7 @@ def compare_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str
     Raises:
         ImageFailed: It cannot be built.
     """
-    _check_files(files)
+    check_files(files)
     with engine_errors(f"the image of bundle {bundle}"):
         base = _find_base(engine, base_id)
         key = _bundle_key(base.id, bundle, files)
@@ -173,7 +162,7 @@ def compare_bundle(engine: Engine, base_id: str, bundle: str, files: Mapping[str
 def _bundle_layer(engine: Engine, base: StoredImage, files: Mapping[str, bytes]) -> Iterator[Path]:
     """Give the archive of what a bundle adds to its base, byte-compiled."""
     tree = files_below(BUNDLE_FOLDER, files)
-    with _compiled(engine, base.id, _COMPILE_BUNDLE, tree) as container:
+    with _compiled(engine, base.id, COMPILE_BUNDLE, tree) as container:
         tree |= _read_compiled(engine, container, tree, (BUNDLE_FOLDER,))
     with tempfile.NamedTemporaryFile(prefix="toolcrib-") as layer:
         write_layer(tree, cast(IO[bytes], layer))
@@ -220,7 +209,7 @@ def make_base_layer(
         _write(tree, archive)
         image = _import(engine, archive)
         try:
-            with _compiled(engine, image, _COMPILE_BASE, {}) as container:
+            with _compiled(engine, image, COMPILE_BASE, {}) as container:
                 tree |= _read_compiled(engine, container, tree, _BASE_FOLDERS)
         finally:
             engine.client.remove_image(image, force=True)
@@ -268,7 +257,7 @@ def _compiled(engine: Engine, image: str, program: str, tree: Tree) -> Iterator[
             write_layer(tree, archive)
             client.put_archive(container, "/", archive.getvalue())
         client.start(container)
-        code = client.wait(container, timeout=_COMPILE_SECONDS)["StatusCode"]
+        code = client.wait(container, timeout=COMPILE_SECONDS)["StatusCode"]
         if code != 0:
             said = client.logs(container, tail=20).decode(errors="replace").strip()
             raise ImageFailed(f"byte-compiling failed: {said[-800:]}")
@@ -279,14 +268,14 @@ def _compiled(engine: Engine, image: str, program: str, tree: Tree) -> Iterator[
 
 def _read_compiled(engine: Engine, container: str, tree: Tree, folders: Sequence[str]) -> Tree:
     """Read the compiled files of a tree's sources, and nothing else that may be there."""
-    wanted = {name for source in tree if source.endswith(".py") for name in _compiled_names(source)}
+    wanted = {name for source in tree if source.endswith(".py") for name in compiled_names(source)}
     found: Tree = {}
     for folder in folders:
         above = str(PurePosixPath(folder).parent)
         chunks, _ = engine.client.get_archive(container, f"/{folder}")
         names = [name.removeprefix(f"{above}/") for name in wanted if name.startswith(f"{folder}/")]
         try:
-            tree_there = read_tree(as_file(chunks), names, _MAX_COMPILED_BYTES)
+            tree_there = read_tree(as_file(chunks), names, MAX_COMPILED_BYTES)
         except ValueError as error:
             raise ImageFailed(f"byte-compiling failed: {error}") from error
         plain = {name: entry.data for name, entry in tree_there.items() if entry.is_file}
@@ -294,17 +283,12 @@ def _read_compiled(engine: Engine, container: str, tree: Tree, folders: Sequence
     return found
 
 
-def _compiled_names(source: str) -> tuple[str, str]:
-    path = PurePosixPath(source)
-    return f"{path.parent}/__pycache__/{path.stem}.cpython-311.pyc", f"{path.parent}/{path.stem}.pyc"
-
-
 def _builder(image: str, program: str) -> dict[str, Any]:
     return {
         "Image": image,
-        "Entrypoint": ["/usr/bin/python3", "-P", "-s", "-S", "-c", program],
+        "Entrypoint": [*COMPILER, program],
         "Cmd": [],
-        "Env": ["PYTHONHASHSEED=0"],
+        "Env": [f"{name}={value}" for name, value in COMPILER_ENVIRONMENT.items()],
         "User": "0:0",
         "NetworkDisabled": True,
         "HostConfig": {
@@ -317,28 +301,6 @@ def _builder(image: str, program: str) -> dict[str, Any]:
             "LogConfig": {"Type": "json-file", "Config": {"max-size": "256k"}},
         },
     }
-
-
-def _check_files(files: Mapping[str, bytes]) -> None:
-    if not files:
-        raise ImageFailed("the bundle has no handler files")
-    for name in files:
-        path = PurePosixPath(name)
-        is_inside = path.parts and not path.is_absolute() and ".." not in path.parts
-        if not is_inside or str(path) != name or "\0" in name:
-            raise ImageFailed(f"{name!r}: is no plain path under the bundle; use for example handler.py")
-        if any(str(parent) in files for parent in path.parents):
-            raise ImageFailed(f"{name!r}: is below what is a file itself")
-    library = {name for name in files if name.startswith(f"{LIBRARY_FOLDER}/")}
-    check_names(files.keys() - library)
-    check_names(name.removeprefix(f"{LIBRARY_FOLDER}/") for name in library)
-    _check_size("files", sum(len(files[name]) for name in files.keys() - library), MAX_BUNDLE_BYTES)
-    _check_size("dependencies", sum(len(files[name]) for name in library), MAX_LIBRARY_BYTES)
-
-
-def _check_size(what: str, size: int, most: int) -> None:
-    if size > most:
-        raise ImageFailed(f"the bundle's {what} are {size} bytes; the most is {most}")
 
 
 def _bundle_key(base_id: str, bundle: str, files: Mapping[str, bytes]) -> str:

@@ -100,6 +100,7 @@ class Reserver:
                 raise  # the answer is durable; what went wrong after it changes nothing of that
             failure = _as_failure(error, call, trail)
             trail.failure = failure if trail.completion is None else None
+            await outlast(trail.see_sandboxes_end())
             await outlast(self._record(self._make_end(failure, call, trail), trail))
             if isinstance(error, Exception) and trail.completion is None:
                 raise failure from error
@@ -111,7 +112,8 @@ class Reserver:
     def _complete_behind(self, trail: Trail) -> None:
         """Write the end of a call whose answer may leave before it is durable."""
         assert trail.completion is not None, "what is settled has a completion"
-        end = partial(self._store.complete, trail.completion, trail.event("call.succeeded"), behind=True)
+        event = trail.event("call.succeeded")
+        end = partial(self._store.complete, trail.completion, event, behind=trail.sandboxes_now)
         task = asyncio.create_task(self._record_behind(end, trail), name=f"end of {trail.call_id}")
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)

@@ -4,6 +4,7 @@ Rules:
 1. Sandbox and egress are there first, without effect; then DISPATCHED is committed; then the tool starts.
 2. What is committed names the sandbox, so that whoever takes over can end it.
 3. The sandbox has ended when the block ends, confirmed; then its egress is closed; then leases are revoked.
+   Where there is neither egress nor lease, the end goes on beside the answer.
 4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran.
 5. Log and errors leave without the secrets of this call. How a handler's process ended is told as one of few
    kinds: an exit code of its choice would be a message.
@@ -16,13 +17,14 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from broker.errors import CallError, Failed
 from broker.leaks import LeakAlarm
 from broker.model import Call, Mark, Reservation, SandboxRecord
 from broker.outlast import outlast
 from broker.redaction import NOTHING, REDACTED, Found, Redaction, off_loop
-from broker.stages.reserve import NothingRan, in_doubt
+from broker.stages.reserve import NothingRan, in_doubt, runs_at_once
 from broker.stages.start_frame import Signing, start_frame
 from broker.store.protocol import Store
 from broker.trail import Trail
@@ -88,6 +90,7 @@ class Runner:
         """Hold sandbox and way out for one conversation; both are gone when it returns."""
         outcome: RawOutcome | None = None
         made: list[Sandbox] = []
+        trail.sandboxes_now = partial(_records, made)
         try:
             async with AsyncExitStack() as stack:
                 sandbox, nest = await _wait_for_sandbox(call, place)
@@ -103,6 +106,9 @@ class Runner:
                 trail.ran = True
                 left = max(call.deadline - time.monotonic(), 0.001)
                 outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
+                if egress is None and runs_at_once(call) and outcome.kind is OutcomeKind.RESULT:
+                    # Nothing is revoked after it: the kernel's milliseconds are not the caller's.
+                    trail.ending = asyncio.create_task(stack.pop_all().aclose(), name="end of a sandbox")
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
             cause = Redaction(leases).clean(str(error)).text
@@ -111,7 +117,6 @@ class Runner:
                 raise
         finally:
             trail.tell = None
-            trail.sandboxes = _records(made)
         return outcome
 
     async def _open_way_out(

@@ -24,9 +24,11 @@ class Settler:
 
     async def __call__(self, answer: Answer, trail: Trail) -> None:
         """Record the answer, so that its key replays it from now on."""
+        trail.behind = self._may_follow(trail.call)
+        if not trail.behind:
+            await trail.see_sandboxes_end()
         record = replace(trail.record(CallState.SUCCEEDED), result=answer.result, labels=answer.labels)
         trail.completion = record
-        trail.behind = self._may_follow(trail.call)
         if not trail.behind:
             await self._store.complete(record, trail.event("call.succeeded"))
         trail.settled = True

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord
-from broker.store.cipher import KeptCall
+from broker.store.cipher import KeptArtefact, KeptCall
 from broker.store.moments import from_micros, to_micros
 from broker.store.paging import Position
 from broker.store.protocol import AuditEvent, ClaimScope
@@ -85,6 +85,14 @@ ON CONFLICT DO UPDATE SET calls = calls + 1, last = max(last, excluded.last)
 """
 _USES = "SELECT * FROM grant_uses WHERE tenant = ?"
 
+_ADD_ARTEFACT = "INSERT INTO artefacts VALUES (?, ?, ?, ?, ?)"
+_ADD_PART = "INSERT INTO artefact_parts VALUES (?, ?, ?, ?, ?, ?)"
+_HEADS = "SELECT head FROM artefacts WHERE tenant = ? AND environment = ? AND call_id = ? ORDER BY position"
+_PART = """
+SELECT content FROM artefact_parts
+WHERE tenant = ? AND environment = ? AND call_id = ? AND position = ? AND part = ?
+"""
+
 # Later than every call: where a list begins.
 NEWEST: Position = ((1 << 63) - 1, "")
 
@@ -108,6 +116,40 @@ def find_call(connection: sqlite3.Connection, call_id: str) -> KeptCall | None:
     """Read one call, of whatever tenant."""
     row = connection.execute("SELECT * FROM calls WHERE call_id = ?", (call_id,)).fetchone()
     return _with_leases(connection, [row])[0] if row else None
+
+
+def find_whole_call(connection: sqlite3.Connection, tenant: str, call_id: str) -> KeptCall | None:
+    """Read one call of a tenant, with the heads of its artefacts."""
+    found = find_call(connection, call_id)
+    if found is None or found.call.tenant != tenant:
+        return None
+    heads = connection.execute(_HEADS, _call_values(found.call))
+    artefacts = tuple(KeptArtefact(row["head"]) for row in heads)
+    return replace(found, contents=replace(found.contents, artefacts=artefacts))
+
+
+def find_part(
+    connection: sqlite3.Connection, tenant: str, call_id: str, position: int, part: int
+) -> tuple[CallRecord, bytes] | None:
+    """Read a part of an artefact, with the call of the tenant that gave it."""
+    found = find_call(connection, call_id)
+    if found is None or found.call.tenant != tenant:
+        return None
+    row = connection.execute(_PART, (*_call_values(found.call), position, part)).fetchone()
+    return (found.call, row["content"]) if row else None
+
+
+def add_artefacts(connection: sqlite3.Connection, kept: KeptCall) -> None:
+    """Add the files that a call gave back; it ends only once."""
+    values = _call_values(kept.call)
+    for position, artefact in enumerate(kept.contents.artefacts):
+        connection.execute(_ADD_ARTEFACT, (*values, position, artefact.head))
+        parts = [(*values, position, number, part) for number, part in enumerate(artefact.parts)]
+        connection.executemany(_ADD_PART, parts)
+
+
+def _call_values(call: CallRecord) -> tuple[str, str, str]:
+    return call.tenant, call.environment, call.call_id
 
 
 def find_call_state(connection: sqlite3.Connection, call_id: str) -> CallState | None:
@@ -166,7 +208,10 @@ def end_bare_call(connection: sqlite3.Connection, kept: KeptCall, epoch: int) ->
     Returns:
         False where there is no such call, or more on record; then nothing was changed.
     """
-    return connection.execute(_END_BARE, write_call(kept) | {"own_epoch": epoch}).rowcount == 1
+    is_done = connection.execute(_END_BARE, write_call(kept) | {"own_epoch": epoch}).rowcount == 1
+    if is_done:
+        add_artefacts(connection, kept)
+    return is_done
 
 
 def dispatch_call(connection: sqlite3.Connection, call: CallRecord) -> None:

@@ -1,29 +1,34 @@
 """Seals what a call holds of its tenant's data before the state sees it, and opens it when it is read.
 
 Rules:
-1. Request, result and tool log are sealed; everything else of a record is what the broker itself must read.
+1. Request, result, artefacts and tool log are sealed; everything else of a record is what the broker itself must read.
 2. Each kept value says by its first byte whether it is clear or sealed: a state may hold both, from before a
    cipher was set and after. A sealed one is never taken for a clear one.
 3. What is sealed is bound to its tenant, its call and its field.
 4. Sealing comes before the transaction: no lock waits for a key.
-5. A log that cannot be sealed is dropped, and says so: it must not keep a call's end from being recorded.
+5. An artefact's content is sealed in parts, so that reading one opens no more than it needs, and no file of
+   16 MiB keeps the event loop for long.
+6. A log that cannot be sealed is dropped, and says so: it must not keep a call's end from being recorded.
    A request or a result that cannot be sealed fails the change.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
-from broker.model import CallRecord
+from broker.model import Artefact, CallRecord
 from broker.store.protocol import StoreError
 
 log = logging.getLogger(__name__)
 
 CLEAR, SEALED = b"\x00", b"\x01"
 ERASED_LOG = "(erased)"
+PART_BYTES = 1024 * 1024
+"""An artefact's content is kept in parts of so much; the last one may be shorter."""
 DROPPED_LOG = "(the log could not be sealed, and was dropped)"
 
 
@@ -54,6 +59,19 @@ class Cipher(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptArtefact:
+    """A file that a call gave back, as it is kept.
+
+    Attributes:
+        head: Name, media type, size and digest as a JSON list.
+        parts: The content; empty where it was not read.
+    """
+
+    head: bytes
+    parts: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Contents:
     """What a call holds of its tenant's data, as it is kept.
 
@@ -65,6 +83,7 @@ class Contents:
     request: bytes | None = None
     result: bytes | None = None
     tool_log: bytes | None = b""
+    artefacts: tuple[KeptArtefact, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +100,9 @@ class KeptCall:
 
 def strip(call: CallRecord) -> CallRecord:
     """Make the record without contents."""
-    if call.request is None and call.result is None and not call.tool_log:
+    if call.request is None and call.result is None and not (call.tool_log or call.artefacts):
         return call
-    return replace(call, request=None, result=None, tool_log="")
+    return replace(call, request=None, result=None, tool_log="", artefacts=())
 
 
 class Sealing:
@@ -111,7 +130,9 @@ class Sealing:
             StoreError: There is a result, and the tenant's key cannot be had now.
         """
         result = await self._seal(call, "result", call.result)
-        return KeptCall(strip(call), Contents(None, result, await self._seal_log(call)))
+        artefacts = [await self._seal_artefact(call, *one) for one in enumerate(call.artefacts)]
+        contents = Contents(None, result, await self._seal_log(call), tuple(artefacts))
+        return KeptCall(strip(call), contents)
 
     async def open(self, kept: KeptCall) -> CallRecord:
         """Open a call's contents; what was erased is None, and an erased log says so.
@@ -126,7 +147,16 @@ class Sealing:
             request=await self._open(call, "request", contents.request),
             result=await self._open(call, "result", contents.result),
             tool_log=ERASED_LOG if tool_log is None else tool_log.decode("utf-8", "replace"),
+            artefacts=await self._open_artefacts(call, contents.artefacts),
         )
+
+    async def open_part(self, call: CallRecord, position: int, part: int, kept: bytes | None) -> bytes:
+        """Open a part of an artefact's content; nothing where there is none, or it was erased.
+
+        Raises:
+            StoreError: The key cannot be had now, or the value was changed.
+        """
+        return await self._open(call, _part_field(position, part), kept) or b""
 
     async def open_all(self, found: Sequence[KeptCall]) -> Sequence[CallRecord]:
         """Open calls of several tenants; one that cannot be opened now is left out.
@@ -150,6 +180,20 @@ class Sealing:
         """Drop an erased tenant's key from memory."""
         if self._cipher is not None:
             self._cipher.forget(tenant)
+
+    async def _seal_artefact(self, call: CallRecord, position: int, artefact: Artefact) -> KeptArtefact:
+        head = artefact.name, artefact.media_type, artefact.size_bytes, artefact.sha256
+        sealed = await self._seal(call, f"artefact/{position}", json.dumps(head).encode())
+        content = artefact.content or b""
+        parts = [
+            await self._seal(call, _part_field(position, number), content[at : at + PART_BYTES])
+            for number, at in enumerate(range(0, len(content), PART_BYTES))
+        ]
+        return KeptArtefact(sealed or b"", tuple(part or b"" for part in parts))
+
+    async def _open_artefacts(self, call: CallRecord, kept: Sequence[KeptArtefact]) -> tuple[Artefact, ...]:
+        heads = [await self._open(call, f"artefact/{position}", one.head) for position, one in enumerate(kept)]
+        return tuple(Artefact(*json.loads(head)) for head in heads if head is not None)
 
     async def _seal_log(self, call: CallRecord) -> bytes:
         if not call.tool_log:
@@ -180,6 +224,10 @@ class Sealing:
             return await self._cipher.open(call.tenant, _context(call, field), body)
         except KeyErased:
             return None
+
+
+def _part_field(position: int, part: int) -> str:
+    return f"artefact/{position}/{part}"
 
 
 def _context(call: CallRecord, field: str) -> bytes:

@@ -8,14 +8,14 @@ from datetime import datetime
 
 from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord, LiveLease, SandboxRecord
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
-from broker.store.cipher import KeptCall
+from broker.store.cipher import PART_BYTES, KeptCall
 from broker.store.epochs import Watch
 from broker.store.keys import KeyedCalls, Keys
 from broker.store.memory_part import MemoryPart
 from broker.store.memory_state import Booking, MemoryLedger, MemoryState
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, ClaimScope, Page, StoreError
+from broker.store.protocol import AuditEvent, ClaimScope, Latest, Page, StoreError
 from broker.store.rules import (
     ENDS,
     RUNNING,
@@ -128,7 +128,7 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         self._keys.notify(call_id)
 
     async def complete(
-        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: bool = False
+        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: Latest | None = None
     ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
@@ -229,6 +229,17 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         await self._begin_read()
         kept = self.state.calls.get(call_id)
         return await self._sealing.open(kept) if kept and kept.call.tenant == tenant else None
+
+    async def read_artefact(self, tenant: str, call_id: str, position: int, offset: int) -> bytes:
+        """Read a part of an artefact."""
+        await self._begin_read()
+        part, begin = divmod(offset, PART_BYTES)
+        kept = self.state.calls.get(call_id)
+        if kept is None or kept.call.tenant != tenant:
+            return b""
+        parts = [part for one in kept.contents.artefacts[position : position + 1] for part in one.parts]
+        sealed = parts[part] if part < len(parts) else None
+        return (await self._sealing.open_part(kept.call, position, part, sealed))[begin:]
 
     async def list_calls(
         self,

@@ -8,13 +8,13 @@ Rules:
 3. Every change, a claim and a release too, checks in the same transaction that its epoch is the newest one;
    an older one raises `StaleEpoch`. Expiry only says when another process may begin the next.
 4. Audit records are chained in the transaction of the change that they record.
-5. A call's request, result and tool log are sealed, where the store has a cipher, before a change begins.
-   What was erased reads as None, an erased log as "(erased)".
+5. A call's request, result, artefacts and tool log are sealed, where the store has a cipher, before a change begins.
+   What was erased reads as None, an erased log as "(erased)"; erased artefacts are not there.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Generic, Protocol, TypeVar
@@ -187,6 +187,10 @@ class Page(Generic[T]):
     next_token: str = ""
 
 
+Latest = Callable[[], Sequence[SandboxRecord]]
+"""Tells what is known of a call's sandboxes now; any thread may ask."""
+
+
 class Store(Protocol):
     """Calls, claims, budgets, leases, versions, grants and audit of one installation."""
 
@@ -248,12 +252,13 @@ class Store(Protocol):
         """
 
     async def complete(
-        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: bool = False
+        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: Latest | None = None
     ) -> None:
         """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
 
         `frees_key` is for a read that failed in passing: its key gets a new attempt, its charges stay.
-        `behind` is for what nobody waits for: new reservations come first, everything else sees it done.
+        `behind` is for what nobody waits for: new reservations come first, everything else sees it done. It
+        tells, when that is written, what is known of the sandboxes then.
         `call` replaces the record but for who asked what under which key, and for its leases: of those that
         are there only `lease_ended` sets `confirmed_dead`, and none is ever forgotten; others are added.
         """
@@ -314,7 +319,7 @@ class Store(Protocol):
         """Keep a tenant's wrapped data key; returns the one that is kept, which may be an earlier one."""
 
     async def erase_tenant(self, tenant: str, audit: AuditEvent) -> None:
-        """Forget a tenant's data key, and what its calls hold: request, result, log and error text.
+        """Forget a tenant's data key, and what its calls hold: request, result, files, log, error text.
 
         A later change of the tenant gets a new key. Keys of its calls stay used.
         """
@@ -332,7 +337,14 @@ class Store(Protocol):
         """Every brake in force, of every tenant, oldest first."""
 
     async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
-        """Read one call of a tenant."""
+        """Read one call of a tenant; its artefacts come without their content."""
+
+    async def read_artefact(self, tenant: str, call_id: str, position: int, offset: int) -> bytes:
+        """Read a part of an artefact, the nth one of a call of the tenant.
+
+        Returns:
+            At most 1 MiB, from the offset on; nothing where there is no such call, artefact or offset.
+        """
 
     async def list_calls(
         self,
@@ -344,7 +356,7 @@ class Store(Protocol):
         page_size: int = 50,
         page_token: str = "",
     ) -> Page[CallRecord]:
-        """List calls of a tenant, newest first, without request, result and log: needs no key.
+        """List calls of a tenant, newest first, without request, result, artefacts and log: needs no key.
 
         Raises:
             ValueError: The token is not one that this list gave.

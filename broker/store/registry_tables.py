@@ -132,6 +132,8 @@ def erase(connection: sqlite3.Connection, tenant: str) -> None:
     """Remove a tenant's data key, and what its calls hold, sealed or clear."""
     connection.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
     connection.execute(_ERASE, (tenant,))
+    connection.execute("DELETE FROM artefact_parts WHERE tenant = ?", (tenant,))
+    connection.execute("DELETE FROM artefacts WHERE tenant = ?", (tenant,))
 
 
 def add_brake(connection: sqlite3.Connection, brake: Brake) -> Brake:

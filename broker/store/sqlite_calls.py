@@ -11,12 +11,12 @@ from datetime import datetime
 from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord, LiveLease, SandboxRecord
 from broker.store import call_table
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
-from broker.store.cipher import KeptCall
+from broker.store.cipher import PART_BYTES, KeptCall
 from broker.store.database import Database, Turn
 from broker.store.keys import KeyedCalls, Keys
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, ClaimScope, Page
+from broker.store.protocol import AuditEvent, ClaimScope, Latest, Page
 from broker.store.registry_tables import append_audit
 from broker.store.rules import (
     ENDS,
@@ -140,7 +140,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
         self._keys.notify(call_id)
 
     async def complete(
-        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: bool = False
+        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: Latest | None = None
     ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
@@ -148,6 +148,9 @@ class SqliteCalls(KeyedCalls, SqlitePart):
         self._begun.discard(call.call_id)
 
         def change(connection: sqlite3.Connection) -> None:
+            nonlocal kept
+            if behind is not None:
+                kept = replace(kept, call=replace(kept.call, sandboxes=tuple(behind())))
             if is_bare and call_table.end_bare_call(connection, kept, self.epoch.number):
                 append_audit(connection, audit, self._options)
                 return
@@ -158,7 +161,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
             if frees_key:
                 self._free(connection, ended, with_charges=False)
 
-        await self._database.write(change, Turn.LAST if behind else Turn.NEXT)
+        await self._database.write(change, Turn.NEXT if behind is None else Turn.LAST)
         self._keys.notify(call.call_id)
 
     async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
@@ -255,6 +258,7 @@ class SqliteCalls(KeyedCalls, SqlitePart):
     ) -> None:
         assert stored is not None, "only a call that is there ends"
         call_table.replace_call(connection, stored.ended(end))
+        call_table.add_artefacts(connection, end)
         self._audit_all(connection, [audit, *find_new_ends(stored.call, end.call)])
 
     def _audit_all(self, connection: sqlite3.Connection, events: Sequence[AuditEvent]) -> None:
@@ -270,8 +274,18 @@ class SqliteCalls(KeyedCalls, SqlitePart):
 
     async def get_call(self, tenant: str, call_id: str) -> CallRecord | None:
         """Read one call of a tenant."""
-        found = await self._database.read(lambda connection: call_table.find_call(connection, call_id))
-        return await self._sealing.open(found) if found and found.call.tenant == tenant else None
+        found = await self._database.read(
+            lambda connection: call_table.find_whole_call(connection, tenant, call_id)
+        )
+        return await self._sealing.open(found) if found else None
+
+    async def read_artefact(self, tenant: str, call_id: str, position: int, offset: int) -> bytes:
+        """Read a part of an artefact."""
+        part, begin = divmod(offset, PART_BYTES)
+        found = await self._database.read(
+            lambda connection: call_table.find_part(connection, tenant, call_id, position, part)
+        )
+        return (await self._sealing.open_part(found[0], position, part, found[1]))[begin:] if found else b""
 
     async def list_calls(
         self,

@@ -53,7 +53,7 @@ def describe_family(family: str, attacks: list[Attack]) -> Iterator[str]:
 
 def describe(attacks: tuple[Attack, ...]) -> str:
     """Make the whole part between the markers."""
-    lines = [BEGIN, "", *describe_numbers(attacks), ""]
+    lines = [BEGIN, "", *describe_numbers(attacks)]
     by_family = sorted(attacks, key=lambda attack: attack.family)
     for family, members in groupby(by_family, key=lambda attack: attack.family):
         lines += describe_family(family, list(members))
@@ -67,7 +67,7 @@ def describe_numbers(attacks: tuple[Attack, ...]) -> Iterator[str]:
     for runtime in RUNTIMES:
         open_ones = [attack.name for attack in attacks if runtime in attack.findings]
         if open_ones:
-            yield f"- Not stopped by {runtime}: {', '.join(open_ones)}."
+            yield f"- Not stopped by {runtime}: {', '.join(open_ones)}.\n"
 
 
 def place(text: str, table: str) -> str:

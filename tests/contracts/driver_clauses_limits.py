@@ -76,11 +76,8 @@ async def check_S10(make: DriverFactory) -> None:
             return int(await held.answer(program, 20))
 
     async with trial(make, driver, limits=replace(limits, memory_mib=1024)) as held:
-        outcome = await held.run(_FORK.format(most=limits.pids + 120), 20)
-    forked = int(outcome.response or limits.pids)  # where fork does not fail, the sandbox has to end
+        forked = int(await held.answer(_FORK.format(most=limits.pids + 120), 20))
     assert limits.pids // 2 < forked <= limits.pids, f"{forked} processes, the limit is {limits.pids}"
-    async with trial(make, driver) as held:
-        assert await held.answer(_FORK.format(most=limits.pids // 2)) == str(limits.pids // 2)
     opened = await count(_OPEN)
     assert 100 < opened < 1000, f"{opened} open files"
     written = await count(_WRITE.format(most=4 * limits.tmp_mib))
@@ -207,7 +204,10 @@ def reach(name, family, kind, address=None, protocol=0):
     except OSError as error:
         answer[name] = type(error).__name__
 
-lines = open("/proc/net/dev").read().splitlines()[2:]
+try:
+    lines = open("/proc/net/dev").read().splitlines()[2:]
+except OSError:  # it may have no view of this at all
+    lines = []
 answer["interfaces"] = [line.split(":")[0].strip() for line in lines]
 own = socket.create_server(("127.0.0.1", 0))
 reach("loopback", socket.AF_INET, socket.SOCK_STREAM, own.getsockname())

@@ -70,7 +70,7 @@ async def test_gives_back_a_read_of_which_nothing_ran(store: Store) -> None:
 
 async def test_shows_an_end_that_nobody_waits_for_to_whoever_reads_later(store: Store) -> None:
     call = await reserve(store, make_read())
-    task = asyncio.create_task(store.complete(end(call), event_of(call), behind=True))
+    task = asyncio.create_task(store.complete(end(call), event_of(call), behind=tuple))
     await asyncio.sleep(0)
     assert await store.get_call("acme", "c1") == end(call)
     await task
@@ -79,7 +79,7 @@ async def test_shows_an_end_that_nobody_waits_for_to_whoever_reads_later(store: 
 async def test_records_an_end_that_nobody_waits_for_before_it_closes(place: StorePlace) -> None:
     store = place.open()
     call = await reserve(store, make_read())
-    task = asyncio.create_task(store.complete(end(call), event_of(call), behind=True))
+    task = asyncio.create_task(store.complete(end(call), event_of(call), behind=tuple))
     await asyncio.sleep(0.001)
     await store.close()
     await task
@@ -88,7 +88,7 @@ async def test_records_an_end_that_nobody_waits_for_before_it_closes(place: Stor
 
 async def test_chains_ends_that_nobody_waits_for(store: Store) -> None:
     calls = [await reserve(store, make_read(f"c{number}")) for number in range(3)]
-    ends = [store.complete(end(call), event_of(call, "call.succeeded"), behind=True) for call in calls]
+    ends = [store.complete(end(call), event_of(call, "call.succeeded"), behind=tuple) for call in calls]
     await asyncio.gather(*ends, reserve(store, make_read("c9")))
     records = await read_audit(store)
     assert [record.sequence for record in records] == list(range(1, len(records) + 1))
@@ -97,9 +97,9 @@ async def test_chains_ends_that_nobody_waits_for(store: Store) -> None:
 
 async def test_ends_no_read_twice(store: Store) -> None:
     call = await reserve(store, make_read())
-    await store.complete(end(call), event_of(call), behind=True)
+    await store.complete(end(call), event_of(call), behind=tuple)
     with pytest.raises(StoreError, match="SUCCEEDED"):
-        await store.complete(end(call), event_of(call), behind=True)
+        await store.complete(end(call), event_of(call), behind=tuple)
 
 
 async def test_completes_a_read_only_with_an_end(store: Store) -> None:

@@ -23,7 +23,7 @@ class Weakness:
 CONTAINMENT_VIOLATORS: dict[str, tuple[Weakness, ...]] = {
     "S10": (
         Weakness(("memory", "no-swap")),
-        Weakness(("pids",)),
+        Weakness(("pids", "processes-inside")),
         Weakness(("tmp",), (_LARGE_TMP,)),
         Weakness(("open-files",)),
     ),

@@ -22,10 +22,14 @@ def other_processes():
     return [int(name) for name in os.listdir("/proc") if name.isdigit() and int(name) not in (1, own)]
 """
 
-IN_PROCESSES = Control(without=())
+IN_PROCESSES = Control(says="it joins its neighbour's processes, as the same user")
 SHAREABLE = Measure("shareable", "HostConfig.IpcMode", lambda spec: "shareable", "nothing")
 NO_FILTER = Measure("no-filter", "HostConfig.SecurityOpt", lambda spec: ["seccomp=unconfined"], "nothing")
-IN_MEMORY = Control(without=("no-shared-memory", "no-queues", "seccomp"), add=(SHAREABLE, NO_FILTER))
+IN_MEMORY = Control(
+    says="it joins its neighbour's memory, unfiltered",
+    without=("no-shared-memory", "no-queues", "seccomp"),
+    add=(SHAREABLE, NO_FILTER),
+)
 
 FILES = """
 with open("/tmp/canary", "w") as file:
@@ -129,7 +133,11 @@ step("mem", lambda: touch(f"/proc/{first()}/mem", "rb"))
 step("environ", lambda: touch(f"/proc/{first()}/environ", "rb"))
 step("trace", lambda: call(101, 0x4206, first(), 0, 0))
 """,
-        Control(without=("seccomp",), add=(NO_FILTER,)),
+        Control(
+            without=("seccomp",),
+            add=(NO_FILTER,),
+            says="it joins its neighbour's processes, as the same user, unfiltered",
+        ),
         OWN_NAMESPACE,
         refusals=ABSENT | DENIED | {"ESRCH", "ENOSYS"},
         judge=beside(NAMED, "HostConfig.PidMode", same_uid=True, values=CANARY),
@@ -228,7 +236,7 @@ _SOCKETS = (
         FAMILY,
         "a channel between calls",
         KNOCK + "step('abstract', knock, '\\0' + canary)",
-        Control(without=("no-network", "hostname")),
+        Control(without=("no-network", "hostname"), says="it joins its neighbour's network"),
         OWN_NAMESPACE,
         refusals=frozenset({"ECONNREFUSED"}),
         judge=beside(LISTENER, "HostConfig.NetworkMode", values=CANARY),
@@ -247,7 +255,7 @@ def fetch():
             raise OSError(errno.EPIPE, "nothing came")
 step("fetch", fetch)
 """,
-        Control(without=("no-network", "hostname")),
+        Control(without=("no-network", "hostname"), says="it joins its neighbour's network"),
         OWN_NAMESPACE,
         refusals=frozenset({"ECONNREFUSED"}),
         judge=beside(ACCOMPLICE, "HostConfig.NetworkMode", values=CANARY),

@@ -94,7 +94,7 @@ ATTACKS: tuple[Attack, ...] = (
         "a secret, or a channel, that the kernel keeps by user",
         "step('key', call, 249, b'user', canary.encode(), 0, 0xFFFFFFFC)\n"
         "step('search', call, 250, 10, -4, b'user', canary.encode(), 0)",
-        Control(without=("seccomp",), add=(NO_FILTER,)),
+        Control(without=("seccomp",), add=(NO_FILTER,), says="both have one user, unfiltered"),
         {"": "the filter of system calls, and a user of its own for each sandbox"},
         wins=("search",),
         refusals=REFUSALS | {"ENOKEY"},
@@ -133,15 +133,11 @@ try:
 except BlockingIOError:
     answer = "locked by a neighbour"
 """,
-        Control(binds={"/run/common": "folder"}),
-        {"": "no file that two sandboxes could lock"},
+        Control(binds={"/run/common": "folder"}, says="a file in common"),
+        {"": "no inode in common: the files of an image are each sandbox's own to lock"},
         won=lambda answer: answer == "locked by a neighbour",
         stopped=lambda answer: answer == "free",
         host=common_folder,
-        findings={
-            "bubblewrap": "sandboxes share the files of their image: two tools in league can signal by locks;"
-            " nothing of ours waits for one"
-        },
         judge=beside(LOCK + "fcntl.flock(file, fcntl.LOCK_EX)\nwait()\nanswer = 'unharmed'"),
     ),
 )
