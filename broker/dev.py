@@ -1,7 +1,8 @@
 """Everything embedded on loopback, for trying, demos and tests: the real parts, started and taken away again.
 
 A real OpenBao with its PKI, a real PostgreSQL as the tools' target, a Docker Engine, SQLite for the state,
-the sample bundles registered and reviewed by two people. No grant is applied: default deny.
+the sample bundles registered and reviewed by two people. No grant is applied: default deny. Without Docker,
+bubblewrap runs the sandboxes, which are weaker.
 
 What it makes lies in one state folder: toolcrib.toml, the secrets (0600), clients/NAME with certificates.
 """
@@ -20,13 +21,12 @@ from pathlib import Path
 
 from broker.app import Broker, Hooks
 from broker.client import Profile
-from broker.packing import pack
+from broker.packing import Place, pack, provide_base
 from broker.settings import Settings, SettingsInvalid, read_settings
 from broker.store.inspection import is_live
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from sandboxes.engine import Engine, find_engine
-from sandboxes.images import build_base
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
 
 TRUST_DOMAIN = "toolcrib.dev"
@@ -56,6 +56,8 @@ class DevOptions:
         retention_seconds: How long a key replays.
         tenant_extra: More lines of toolcrib.toml by tenant, for example its limits.
         settings_extra: More sections of toolcrib.toml, for example [sandboxes.pool].
+        engine_url: An engine that is there; None: the usual one, or one of its own.
+        without_docker: Look for no engine: bubblewrap runs the sandboxes, which are weaker.
         say: Told what is being done.
     """
 
@@ -69,6 +71,7 @@ class DevOptions:
     settings_extra: str = ""
     retention_seconds: int = 7 * 86_400
     engine_url: str | None = None
+    without_docker: bool = False
     say: Say = say_nothing
 
 
@@ -78,6 +81,7 @@ class DevStack:
     Attributes:
         address: host:port of the gRPC door.
         broker: The running broker, in this process.
+        engine: What runs the sandboxes; not there without Docker.
     """
 
     address: str
@@ -139,6 +143,11 @@ class DevStack:
         profile.write(folder / "profile.toml")
         return profile
 
+    @property
+    def image_place(self) -> Place:
+        """Where the images of the bundles are: on the engine, or in the folder of a stack without Docker."""
+        return self.cache_dir if self.options.without_docker else self.engine
+
     async def restart_broker(self, hooks: Hooks | None = None) -> None:
         """End the broker and start another on the same state: what an operator's restart does."""
         await self.broker.__aexit__(None, None, None)
@@ -148,7 +157,7 @@ class DevStack:
         self, folder: Path, tenant: str = "shop", *, review: bool = True
     ) -> registry_pb2.Version:
         """Build a bundle's image, register it, and let another person review it and make it stable."""
-        request = await asyncio.to_thread(pack, folder, self.engine, self.cache_dir)
+        request = await asyncio.to_thread(pack, folder, self.image_place, self.cache_dir)
         author, reviewer = self.profile("ada", "author", tenant), self.profile("rob", "reviewer", tenant)
         async with author.connect_async() as channel:
             registered = await registry_pb2_grpc.RegistryStub(channel).RegisterTool(request)
@@ -174,13 +183,10 @@ class DevStack:
         run_dir = self.state_dir / "run"
         _clear(self.state_dir)
         stack.callback(shutil.rmtree, run_dir, ignore_errors=True)
-        options.say("Docker Engine")
-        self.engine = await asyncio.to_thread(
-            find_engine, self.state_dir / "engine", options.engine_url, cache_dir=self.cache_dir
-        )
-        stack.callback(self.engine.stop)
+        if not options.without_docker:
+            await self._start_engine()
         options.say("sandbox image")
-        self.base_image = await asyncio.to_thread(build_base, self.engine, self.cache_dir)
+        self.base_image = await asyncio.to_thread(provide_base, self.image_place, self.cache_dir)
         options.say("PostgreSQL, the shop's orders")
         self.postgres = DevPostgres(self.state_dir, DATABASE)
         await asyncio.to_thread(self.postgres.start)
@@ -199,6 +205,14 @@ class DevStack:
             for folder in options.bundles:
                 options.say(f"bundle {folder.name} for tenant {tenant}")
                 await self.register(folder, tenant)
+
+    async def _start_engine(self) -> None:
+        options = self.options
+        options.say("Docker Engine")
+        self.engine = await asyncio.to_thread(
+            find_engine, self.state_dir / "engine", options.engine_url, cache_dir=self.cache_dir
+        )
+        self._stack.callback(self.engine.stop)
 
     async def _start_broker(self, hooks: Hooks | None) -> None:
         self.settings = read_settings(self.state_dir / "toolcrib.toml")
@@ -278,9 +292,7 @@ method = "approle"
 role_id_file = "role_id"
 secret_id_file = "secret_id"
 
-[engine]
-url = "{self.engine.base_url}"
-
+{self._sandboxes_text()}
 {options.settings_extra}
 
 [targets.{TARGET}]
@@ -291,6 +303,12 @@ settings = {{ database = "{DATABASE}" }}
 
 {tenants}
 """
+
+    def _sandboxes_text(self) -> str:
+        if not self.options.without_docker:
+            return f'[engine]\nurl = "{self.engine.base_url}"\n'
+        folder = f'[sandboxes]\nimage_dir = "{self.cache_dir}"\n'
+        return f'{folder}\n[sandboxes.classes]\ncontainer = "bubblewrap"\n'
 
 
 def _clear(state_dir: Path) -> None:

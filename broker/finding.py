@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
-from broker.model import CallRecord, CallState
+from broker.model import Artefact, CallRecord, CallState
 from broker.store.protocol import AuditEvent
 from toolcrib.v1.reasons_pb2 import Reason
 
@@ -22,6 +22,7 @@ class Finding:
         state: SUCCEEDED, FAILED (it did not happen) or NEEDS_HUMAN.
         message: How it was found out, for people.
         result: The write's answer, where it happened and is known; canonical bytes.
+        artefacts: The files that came with it.
         attempt: Higher than the call's own where it was sent again.
         facts: For the audit, beside the state.
     """
@@ -32,6 +33,7 @@ class Finding:
     labels: tuple[str, ...] = ()
     attempt: int = 0
     facts: Mapping[str, object] = field(default_factory=dict)
+    artefacts: tuple[Artefact, ...] = ()
 
 
 def needs_human(why: str) -> Finding:
@@ -58,6 +60,7 @@ def resolved_record(call: CallRecord, finding: Finding) -> CallRecord:
         failure={},
         result=finding.result,
         labels=finding.labels,
+        artefacts=finding.artefacts,
         attempt=max(call.attempt, finding.attempt),
         ended=datetime.now(UTC),
     )

@@ -111,7 +111,9 @@ class Inquirer:
             return Finding(CallState.SUCCEEDED, text, attempt=attempt, facts={"by": "sending again"})
         text = f"it was in doubt; sent again under the same key it succeeded (call {answer.call_id})"
         facts = {"by": "sending again", "in_call": answer.call_id}
-        return Finding(CallState.SUCCEEDED, text, answer.result, answer.labels, attempt, facts)
+        return Finding(
+            CallState.SUCCEEDED, text, answer.result, answer.labels, attempt, facts, answer.artefacts
+        )
 
     async def _run(self, errand: _Errand) -> Answer:
         call, contract = errand.about, errand.contract

@@ -1,13 +1,18 @@
-"""A bundle's folder made ready to be registered: compiled, and its image built on the engine."""
+"""A bundle's folder made ready to be registered: compiled, and its image built.
+
+Images are built where the broker has them: on its engine, or, for drivers without one, in a folder.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from sandboxes.bubblewrap_compiler import compile_folder
 from sandboxes.engine import Engine
+from sandboxes.folders import Folders
 from sandboxes.image_content import LIBRARY_FOLDER
 from sandboxes.image_requirements import FILE_NAME, Pin, read_requirements
 from sandboxes.image_wheels import fetch_wheels
@@ -20,13 +25,16 @@ from tools.source import BundleSource, compile_bundle
 
 log = logging.getLogger(__name__)
 
+Place = Engine | Path
+"""Where a broker has its images: an engine, or the folder of images of drivers without one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Ingredients:
     """What a bundle's image is made of.
 
     Attributes:
-        base_id: The base that its manifest asks for, on the engine.
+        base_id: The base that its manifest asks for.
         files: What goes to /opt/bundle, by path.
     """
 
@@ -37,13 +45,13 @@ class Ingredients:
 
 
 def pack(
-    folder: Path, engine: Engine, cache_dir: Path, on_step: OnStep = log.info
+    folder: Path, place: Place, cache_dir: Path, on_step: OnStep = log.info
 ) -> registry_pb2.RegisterToolRequest:
     """Compile a bundle and build its image, on the base that its manifest asks for.
 
     Args:
         folder: Manifest, protos, handler and, where it has some, its locked dependencies.
-        engine: The broker's engine: an image is known by its id there.
+        place: The broker's: an image is known by its id there.
         cache_dir: Where the parts of base images, and wheels, are kept.
         on_step: Told what is being done.
 
@@ -51,20 +59,24 @@ def pack(
         BundleInvalid: The bundle is not right.
         ImageFailed: The image cannot be built.
     """
-    parts = gather(folder, engine, cache_dir, on_step)
+    parts = gather(folder, place, cache_dir, on_step)
+    if isinstance(place, Engine):
+        image_id = build_bundle(place, parts.base_id, parts.manifest.bundle, parts.files)
+    else:
+        image_id = open_folders(place, cache_dir).build_bundle(parts.base_id, parts.files)
     return registry_pb2.RegisterToolRequest(
         descriptor_set=parts.source.descriptor_set,
         manifest_yaml=parts.source.manifest_yaml,
-        image_id=build_bundle(engine, parts.base_id, parts.manifest.bundle, parts.files),
+        image_id=image_id,
     )
 
 
-def gather(folder: Path, engine: Engine, cache_dir: Path, on_step: OnStep = log.info) -> Ingredients:
+def gather(folder: Path, place: Place, cache_dir: Path, on_step: OnStep = log.info) -> Ingredients:
     """Compile a bundle, fetch its dependencies, and see to its base.
 
     Args:
         folder: Manifest, protos, handler and, where it has some, its locked dependencies.
-        engine: Where the base is built unless it is there.
+        place: Where the base is built unless it is there.
         cache_dir: Where the parts of base images, and wheels, are kept.
         on_step: Told what is being done.
 
@@ -75,10 +87,36 @@ def gather(folder: Path, engine: Engine, cache_dir: Path, on_step: OnStep = log.
     source = compile_bundle(folder)
     manifest = read_manifest(source.manifest_yaml)
     pins = read_dependencies(folder)
-    base = build_base(engine, cache_dir, on_step, manifest.image.packages)
+    base = provide_base(place, cache_dir, on_step, manifest.image.packages)
     wheels = fetch_wheels(pins, cache_dir, on_step, f"bundle {manifest.bundle}")
     library = {f"{LIBRARY_FOLDER}/{name}": entry.data for name, entry in wheels.items()}
     return Ingredients(source, manifest, base, {**source.files, **library})
+
+
+def provide_base(
+    place: Place, cache_dir: Path, on_step: OnStep = log.info, extras: Collection[str] = ()
+) -> str:
+    """Build the base image, or one with extra programs, unless it is there.
+
+    Returns:
+        Its id, "sha256:…".
+
+    Raises:
+        ImageFailed: It cannot be built.
+    """
+    if isinstance(place, Engine):
+        return build_base(place, cache_dir, on_step, extras)
+    return open_folders(place, cache_dir).build_base(on_step, extras)
+
+
+def open_folders(image_dir: Path, cache_dir: Path | None = None) -> Folders:
+    """Find the images of drivers without an engine.
+
+    Args:
+        image_dir: Where they are; `sandboxes.image_dir` of a broker.
+        cache_dir: Where the parts of base images are kept; None: with them.
+    """
+    return Folders(image_dir, compile_folder, cache_dir)
 
 
 def read_dependencies(folder: Path) -> tuple[Pin, ...]:

@@ -1,8 +1,8 @@
 """Images without an engine: unpacked folders, each known by what is in it.
 
-    <cache>/folders/<64 digits>/content    a base's root, or what a bundle adds to it
-    <cache>/folders/<64 digits>/image.json a bundle's base; null for a base
-    <cache>/folders/keys/<key>             the id of what was built of these parts
+    <dir>/folders/<64 digits>/content    a base's root, or what a bundle adds to it
+    <dir>/folders/<64 digits>/image.json a bundle's base; null for a base
+    <dir>/folders/keys/<key>             the id of what was built of these parts
 
 Rules:
     * an id is "sha256:" and the digest of every path, mode, link and byte, and of the base's id: two builds
@@ -75,16 +75,18 @@ class FolderImage:
 
 
 class Folders:
-    """The images in one cache folder."""
+    """The images in one folder."""
 
-    def __init__(self, cache_dir: Path, compile_folder: Compile) -> None:
+    def __init__(self, image_dir: Path, compile_folder: Compile, parts_dir: Path | None = None) -> None:
         """Know where they are; nothing is made yet.
 
         Args:
-            cache_dir: Where downloaded parts and images are kept.
+            image_dir: Where images are kept.
             compile_folder: Does what needs a sandbox.
+            parts_dir: Where downloaded parts are kept; None: with the images.
         """
-        self._cache_dir, self._place, self._compile = cache_dir, cache_dir / "folders", compile_folder
+        self._place, self._compile = image_dir / "folders", compile_folder
+        self._parts_dir = parts_dir or image_dir
 
     def build_base(self, on_step: OnStep = logger.info, extras: Collection[str] = ()) -> str:
         """Make a base image unless it is there.
@@ -101,13 +103,21 @@ class Folders:
         """
 
         def compiled(work: Path) -> Tree:
-            tree = _plain(make_rootfs(self._cache_dir, on_step, extras))
+            tree = _plain(make_rootfs(self._parts_dir, on_step, extras))
             _write(tree, work)
             on_step("byte-compiling the base image")
             self._compile(work, None)
             return tree | _read_compiled(tree, work)
 
         return self._built(_key(content_key(extras)), None, compiled)
+
+    def find_base(self, extras: Collection[str] = ()) -> str | None:
+        """Give the id of the base image that this version makes; None where it is not built yet."""
+        try:
+            image_id = (self._place / "keys" / _key(content_key(extras))).read_text()
+            return self.find(image_id).image_id
+        except (OSError, ImageFailed):
+            return None
 
     def build_bundle(self, base_id: str, files: Mapping[str, bytes]) -> str:
         """Make the image of one bundle unless it is there.
@@ -145,7 +155,13 @@ class Folders:
         try:
             base_id = json.loads((content.parent / "image.json").read_text())["base"]
         except FileNotFoundError as error:
-            raise ImageFailed(f"image {image_id[:19]} is not in {self._place}: build it again") from error
+            raise ImageFailed(
+                f"image {image_id[:19]} is not in the folder of images: build it again"
+            ) from error
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise ImageFailed(
+                f"image {image_id[:19]} is damaged: remove its folder, and build it again"
+            ) from error
         if base_id is None:
             return FolderImage(image_id, content, None, None)
         return FolderImage(image_id, self.find(base_id).root, base_id, content / BUNDLE_FOLDER)
@@ -184,6 +200,8 @@ class Folders:
 
     def _built(self, key: str, base_id: str | None, compiled: Callable[[Path], Tree]) -> str:
         """Give the id of what was built of these parts, or build it."""
+        if os.geteuid() != 0:
+            raise ImageFailed(f"images in {self._place} belong to root: build them as root")
         try:
             with self._locked():
                 kept = self._place / "keys" / key

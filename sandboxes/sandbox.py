@@ -1,7 +1,7 @@
 """What everything that runs sandboxes promises, whichever runtime is behind it.
 
 A `Driver` makes sandboxes for one installation and epoch; a `Sandbox` lives for one call. Each clause below
-has a test in tests/contracts/test_driver.py, and a driver that violates it, which that test must find.
+has a test in tests/contracts/test_driver_*.py, and a driver that violates it, which that test must find.
 
 Of a driver:
     D1  `create` gives a sandbox that is running, or raises SandboxUnavailable and leaves nothing.

@@ -10,12 +10,13 @@ from broker.api.messages import bad_page, call_message, page_size, slice_page, t
 from broker.api.tools_door import ToolsDoor, read, trailers
 from broker.catalogue import STABLE, Catalogue
 from broker.errors import Refused
-from broker.model import Caller, CallRecord, CallState, Role
+from broker.model import Artefact, Caller, CallRecord, CallState, Role
 from broker.request import Request
 from broker.stages.validate import ENVIRONMENT, KEY, VERSION
 from broker.store.protocol import Store
 from toolcrib.v1 import broker_pb2
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.errors import Violation
 
 SERVICE = broker_pb2.DESCRIPTOR.services_by_name["Broker"]
 
@@ -30,6 +31,7 @@ class BrokerService:
         base = f"/{SERVICE.full_name}/"
         self.ListTools = door.guard(base + "ListTools", self._list_tools)
         self.DescribeTool = door.guard(base + "DescribeTool", self._describe_tool)
+        self.GetArtefact = door.guard(base + "GetArtefact", self._get_artefact)
         self.GetCall = door.guard(base + "GetCall", self._get_call)
         self.ListCalls = door.guard(base + "ListCalls", self._list_calls)
 
@@ -90,16 +92,43 @@ class BrokerService:
     async def _get_call(
         self, request: broker_pb2.GetCallRequest, caller: Caller
     ) -> broker_pb2.GetCallResponse:
-        record = await self._store.get_call(caller.tenant, request.call_id)
-        if record is None or not _may_see(caller, record):
-            raise Refused(
-                Reason.REASON_CALL_UNKNOWN, "no such call that you may see; ListCalls names those you may"
-            )
+        record = await self._find_call(caller, request.call_id)
         is_maker = caller.role is Role.AGENT
         return broker_pb2.GetCallResponse(
             call=_show(caller, record),
             result_json=self._result_json(record) if is_maker else "",
         )
+
+    async def _get_artefact(
+        self, request: broker_pb2.GetArtefactRequest, caller: Caller
+    ) -> broker_pb2.GetArtefactResponse:
+        record = await self._find_call(caller, request.call_id)
+        if caller.role is not Role.AGENT:
+            raise Refused(
+                Reason.REASON_ROLE_REQUIRED,
+                "what a call gave back is only for the agent that made it; GetCall lists its artefacts",
+            )
+        position, artefact = _find_artefact(record, request.name)
+        _check_offset(request.offset, artefact)
+        content = await self._store.read_artefact(caller.tenant, record.call_id, position, request.offset)
+        end = request.offset + len(content)
+        if not content and end < artefact.size_bytes:
+            raise _no_artefact("it was erased while it was read")
+        return broker_pb2.GetArtefactResponse(
+            content=content,
+            media_type=artefact.media_type,
+            sha256=artefact.sha256,
+            size_bytes=artefact.size_bytes,
+            next_offset=end if end < artefact.size_bytes else 0,
+        )
+
+    async def _find_call(self, caller: Caller, call_id: str) -> CallRecord:
+        record = await self._store.get_call(caller.tenant, call_id)
+        if record is None or not _may_see(caller, record):
+            raise Refused(
+                Reason.REASON_CALL_UNKNOWN, "no such call that you may see; ListCalls names those you may"
+            )
+        return record
 
     async def _list_calls(
         self, request: broker_pb2.ListCallsRequest, caller: Caller
@@ -128,6 +157,30 @@ class BrokerService:
         if version is None:
             return ""
         return version.contracts[record.method].result_json(record.result)
+
+
+def _find_artefact(record: CallRecord, name: str) -> tuple[int, Artefact]:
+    """Find a file that a call gave back, and which one it is."""
+    for position, artefact in enumerate(record.artefacts):
+        if artefact.name == name:
+            return position, artefact
+    raise _no_artefact(
+        "the call gave no file of this name back, or it was erased; GetCall lists its artefacts"
+    )
+
+
+def _check_offset(offset: int, artefact: Artefact) -> None:
+    if not 0 <= offset <= artefact.size_bytes:
+        violation = Violation(
+            "offset", f"must be 0, or the next_offset of an answer: at most {artefact.size_bytes}"
+        )
+        raise Refused(
+            Reason.REASON_REQUEST_INVALID, "there is nothing at this offset", violations=[violation]
+        )
+
+
+def _no_artefact(message: str) -> Refused:
+    return Refused(Reason.REASON_CALL_UNKNOWN, message)
 
 
 def _may_see(caller: Caller, record: CallRecord) -> bool:

@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from broker.catalogue import Entry
 from broker.errors import Refused
-from broker.model import CallRecord, LeaseRecord, SandboxRecord
+from broker.model import Artefact, CallRecord, LeaseRecord, SandboxRecord
 from broker.store.protocol import VersionRow
 from toolcrib.v1 import broker_pb2, registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
@@ -113,7 +113,17 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
         )
     message.leases.extend(_lease_message(lease) for lease in record.leases)
     message.sandboxes.extend(_sandbox_message(sandbox) for sandbox in record.sandboxes)
+    message.artefacts.extend(_artefact_message(artefact) for artefact in record.artefacts)
     return message
+
+
+def _artefact_message(artefact: Artefact) -> broker_pb2.Artefact:
+    return broker_pb2.Artefact(
+        name=artefact.name,
+        media_type=artefact.media_type,
+        size_bytes=artefact.size_bytes,
+        sha256=artefact.sha256,
+    )
 
 
 def _lease_message(lease: LeaseRecord) -> broker_pb2.LeaseRecord:

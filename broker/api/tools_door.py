@@ -115,6 +115,8 @@ def trailers(answer: Answer) -> dict[str, str]:
     }
     if answer.first_call_time is not None:
         values["toolcrib-first-call-time"] = answer.first_call_time.isoformat()
+    if answer.artefacts:
+        values["toolcrib-artefacts"] = str(len(answer.artefacts))
     return values
 
 

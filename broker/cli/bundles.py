@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from broker.cli.connection import RPC_SECONDS, ask, connect, profile_option, rea
 from broker.cli.output import (
     REFUSED,
     UNHEALTHY,
+    USAGE,
     CommandFailed,
     list_output_option,
     output_option,
@@ -23,12 +24,14 @@ from broker.cli.output import (
 )
 from broker.cli.times import write_second, write_short_id
 from broker.packing import pack, read_dependencies
-from broker.settings import environment_variable
+from broker.settings import SettingsInvalid, environment_variable, read_settings
 from sandboxes.engine import DEFAULT_URL, Engine
 from sandboxes.outcome import SandboxError
+from sandboxes.runtimes import RUNTIMES
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
 from tools.catalogue import find_unresolvable, load_version
 from tools.errors import BundleInvalid
+from tools.manifest import read_manifest
 from tools.source import compile_bundle
 
 folder_argument = click.argument(
@@ -74,21 +77,47 @@ def check(folder: Path, form: str) -> None:
 @folder_argument
 @click.option("--engine", "engine_url", metavar="URL", help="The broker's engine (or DOCKER_HOST).")
 @click.option(
+    "--image-dir",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Instead of an engine: sandboxes.image_dir of a broker that uses bubblewrap.",
+)
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Read from the broker's toolcrib.toml which of the two it is.",
+)
+@click.option(
     "--cache",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(".toolcrib/cache"),
     show_default=True,
-    help="Where the base image is kept.",
+    help="Where downloaded parts are kept.",
 )
 @profile_option
 @output_option
-def register(folder: Path, engine_url: str | None, cache: Path, profile: str | None, form: str) -> None:
+def register(  # noqa: PLR0913 - one parameter an option
+    *,
+    folder: Path,
+    engine_url: str | None,
+    image_dir: Path | None,
+    config: Path | None,
+    cache: Path,
+    profile: str | None,
+    form: str,
+) -> None:
     """Build the image of the bundle in DIR and register it as a new version.
 
-    Somebody else reviews it before it can be used.
+    The image is built where the broker has its images, so say this on its host. Somebody else reviews the
+    version before it can be used.
     """
+    if len([named for named in (engine_url, image_dir, config) if named is not None]) > 1:
+        raise CommandFailed("--engine, --image-dir and --config: say one of them", USAGE)
     with connect(profile) as channel:
-        request = _pack(folder, engine_url or environment_variable("DOCKER_HOST") or DEFAULT_URL, cache)
+        with bundle_errors():
+            place = image_dir or (find_place(config, folder) if config else engine_url)
+        request = _pack(folder, place or environment_variable("DOCKER_HOST") or DEFAULT_URL, cache)
         with progress("registering"):
             stub = registry_pb2_grpc.RegistryStub(channel)
             version = ask(stub.RegisterTool, request, REGISTER_SECONDS).version
@@ -174,16 +203,50 @@ def promote(bundle: str, version: str, alias: str, profile: str | None, form: st
     show_one(_describe(moved), form)
 
 
-def _pack(folder: Path, engine_url: str, cache: Path) -> registry_pb2.RegisterToolRequest:
-    with bundle_errors(), closing(Engine(engine_url)) as engine:
-        engine.check()
+def find_place(config: Path, folder: Path) -> str | Path:
+    """Say where a broker has the images of a bundle's isolation class.
+
+    Args:
+        config: The broker's toolcrib.toml.
+        folder: The bundle's.
+
+    Returns:
+        The engine's URL, or the folder of a driver without an engine.
+
+    Raises:
+        BundleInvalid: The bundle is not right.
+        CommandFailed: The configuration cannot be used, or no driver serves the class.
+    """
+    try:
+        settings = read_settings(config)
+    except SettingsInvalid as error:
+        raise CommandFailed(str(error), USAGE) from error
+    isolation = read_manifest(compile_bundle(folder).manifest_yaml).isolation
+    driver = settings.sandboxes.classes.get(isolation)
+    if driver is None:
+        text = (
+            f'{config}: sandboxes.classes: no driver serves the class "{isolation}" that tool.yaml asks for'
+        )
+        raise CommandFailed(text, UNHEALTHY)
+    if driver in RUNTIMES:
+        return settings.engine.url
+    if settings.sandboxes.image_dir is None:
+        raise CommandFailed(f"{config}: sandboxes.image_dir: is required for {driver}", USAGE)
+    return settings.sandboxes.image_dir
+
+
+def _pack(folder: Path, place: str | Path, cache: Path) -> registry_pb2.RegisterToolRequest:
+    with bundle_errors(), ExitStack() as stack:
+        where = place if isinstance(place, Path) else stack.enter_context(closing(Engine(place)))
+        if isinstance(where, Engine):
+            where.check()
         with progress("image"):
-            return pack(folder, engine, cache, lambda text: click.echo(f"· {text}", err=True))
+            return pack(folder, where, cache, lambda text: click.echo(f"· {text}", err=True))
 
 
 @contextmanager
 def bundle_errors() -> Iterator[None]:
-    """Say what is wrong with a bundle, place by place, or with the engine."""
+    """Say what is wrong with a bundle, place by place, or with where images are built."""
     try:
         yield
     except BundleInvalid as error:

@@ -25,11 +25,14 @@ from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2, reasons_pb2
 
 STATES = [name for name in broker_pb2.CallState.DESCRIPTOR.values_by_name if name != "CALL_STATE_UNSPECIFIED"]
 
-PARTS = ("stages", "leases", "sandboxes", "tool_log")
+PARTS = ("stages", "leases", "sandboxes", "artefacts", "tool_log")
 """What of a record is a list or a text of its own."""
 
 
-@click.group(cls=Commands, places={"resolve": "broker.cli.resolving:resolve"})
+PLACES = {"resolve": "broker.cli.resolving:resolve", "artefact": "broker.cli.artefacts:artefact"}
+
+
+@click.group(cls=Commands, places=PLACES)
 def calls() -> None:
     """Read what became of calls. Agents see their own, people those of their tenant."""
 
@@ -69,7 +72,7 @@ def list_calls(tool: str, state: str | None, limit: int, profile: str | None, fo
 @profile_option
 @output_option
 def show_call(call_id: str, profile: str | None, form: str) -> None:
-    """Show one call: its stages with their times, its credentials and its container."""
+    """Show one call: its stages with their times, its credentials, its container, its files."""
     with connect(profile) as channel:
         stub = broker_pb2_grpc.BrokerStub(channel)
         answer = ask(stub.GetCall, broker_pb2.GetCallRequest(call_id=call_id))
@@ -83,6 +86,7 @@ def show_call(call_id: str, profile: str | None, form: str) -> None:
         ("stages", list(_stages(answer.call))),
         ("credentials", record["leases"]),
         ("containers", record["sandboxes"]),
+        ("artefacts", record["artefacts"]),
     ):
         _print_part(title, rows)
     if result is not None:
@@ -158,6 +162,15 @@ def _describe(call: Any) -> dict[str, Any]:
             }
             for sandbox in call.sandboxes
         ],
+        "artefacts": [
+            {
+                "name": artefact.name,
+                "media_type": artefact.media_type,
+                "bytes": artefact.size_bytes,
+                "sha256": artefact.sha256,
+            }
+            for artefact in call.artefacts
+        ],
         "tool_log": call.tool_log,
     }
 
@@ -178,7 +191,7 @@ def _print_part(title: str, rows: list[Any]) -> None:
         return
     click.echo(f"\n{title}")
     shown = [{name: _shorten(name, value) for name, value in row.items()} for row in rows]
-    whole = set(shown[0]) - {"username", "role"}
+    whole = set(shown[0]) - {"username", "role", "name", "sha256"}
     for line in table(shown, terminal_columns() - 2, whole):
         click.echo(f"  {line}")
 

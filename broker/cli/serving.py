@@ -28,6 +28,11 @@ from sandboxes.egress.process import EgressError
 from sandboxes.outcome import SandboxError
 
 DEV_CLIENTS = (("refund-desk", "agent"), ("olga", "operator"), ("rob", "reviewer"), ("ada", "author"))
+WEAKER = """\
+WARNING: without Docker, bubblewrap runs the sandboxes. They are WEAKER than
+containers: less lies between a tool and this host, and the broker itself sets
+them up, as root. Only for development, with tools of your own
+(docs/runtimes.md)."""
 
 
 class StoppedEarly(Exception):
@@ -84,15 +89,22 @@ async def _serve(broker: Broker) -> None:
     metavar="URL",
     help="An engine (or DOCKER_HOST). Default: the usual, or its own.",
 )
+@click.option("--without-docker", is_flag=True, help="Sandboxes by bubblewrap: weaker, for development.")
 @click.option("--metrics", default="127.0.0.1:9464", show_default=True, help="host:port of the metrics page.")
-def dev(state_dir: Path, listen: str, engine_url: str | None, metrics: str) -> None:
+def dev(state_dir: Path, listen: str, engine_url: str | None, without_docker: bool, metrics: str) -> None:
     """Run everything on loopback: OpenBao, PostgreSQL, engine, broker, sample bundles.
 
     Prints what to paste into another terminal. No grant is applied: apply one, or every call is refused.
     Ctrl-C takes everything away again.
     """
-    engine_url = engine_url or environment_variable("DOCKER_HOST") or None
-    options = DevOptions(listen=listen, metrics_listen=metrics, engine_url=engine_url)
+    if without_docker and engine_url:
+        raise CommandFailed("--engine and --without-docker: say one of them", USAGE)
+    engine_url = None if without_docker else engine_url or environment_variable("DOCKER_HOST") or None
+    options = DevOptions(
+        listen=listen, metrics_listen=metrics, engine_url=engine_url, without_docker=without_docker
+    )
+    if without_docker:
+        click.echo(WEAKER, err=True)
     try:
         with _start_errors():
             refuse_dumps()
@@ -123,6 +135,9 @@ async def _dev(state_dir: Path, options: DevOptions) -> None:
 
 def _what_to_paste(stack: DevStack, folders: dict[str, Path]) -> str:
     config = stack.state_dir / "toolcrib.toml"
+    place = stack.image_place
+    images = f"--image-dir {place}" if isinstance(place, Path) else f"--engine {place.base_url}"
+    weaker = f"\n\n{WEAKER}" if stack.options.without_docker else ""
     return f"""
 Toolcrib listens on {stack.address}. In another terminal:
 
@@ -134,12 +149,12 @@ Toolcrib listens on {stack.address}. In another terminal:
   toolcrib calls list
 
   toolcrib tools register tools/bundles/shop \\
-    --engine {stack.engine.base_url} \\
+    {images} \\
     --profile {folders["author"]}
   toolcrib audit verify --config {config}
   toolcrib doctor --config {config}
 
-Ctrl-C takes everything away again."""
+Ctrl-C takes everything away again.{weaker}"""
 
 
 @contextmanager

@@ -14,11 +14,10 @@ import yaml
 
 from broker.doctor.finding import Finding, bad, fine, warn
 from broker.fleet_setup import WEAK, make_driver
+from broker.packing import open_folders
 from broker.settings import DriverName, IsolationClass, Settings, SettingsInvalid
 from broker.store.inspection import StateView
 from broker.store.protocol import Epoch
-from sandboxes.bubblewrap_check import check_bubblewrap
-from sandboxes.cgroups import find_cgroups
 from sandboxes.engine import Engine
 from sandboxes.image_store import BASE_REPOSITORY, image_name, inspect
 from sandboxes.outcome import SandboxError
@@ -76,8 +75,6 @@ def _wanted(manifests: Iterable[tuple[str, str]]) -> set[str]:
 
 
 async def _prove(name: DriverName, settings: Settings) -> Proof | Finding:
-    if name not in RUNTIMES:
-        return await _try_bubblewrap(name)
     epoch = Epoch(f"doctor-{uuid.uuid4()}", 1)
     try:
         driver = make_driver(name, settings, epoch)
@@ -92,32 +89,27 @@ async def _prove(name: DriverName, settings: Settings) -> Proof | Finding:
     except SandboxError as error:
         return bad(name, str(error), _REMEDY)
     except TimeoutError:
-        return bad(name, f"it took longer than {_CHECK_SECONDS:g} s", "restart the engine")
+        return bad(name, f"it took longer than {_CHECK_SECONDS:g} s", "restart what runs its sandboxes")
     finally:
         await driver.close()
         # A runtime with wrong arguments may fail at the start and leave its own processes.
         await asyncio.to_thread(Reaper(epoch.installation, 0).reap)
 
 
-async def _try_bubblewrap(name: DriverName) -> Finding:
-    """Let bubblewrap make an empty sandbox with limits: its images are made only when they are needed."""
-    try:
-        info = await asyncio.to_thread(lambda: check_bubblewrap(find_cgroups()))
-    except SandboxError as error:
-        return bad(name, str(error), _REMEDY)
-    return fine(name, f"{info.describe()}; one was made with limits, and it is gone")
-
-
 async def _run(driver: Driver, name: DriverName, settings: Settings) -> Proof | Finding:
-    image_id = await asyncio.to_thread(_find_image, settings)
+    image_id = await asyncio.to_thread(_find_image, name, settings)
     if image_id is None:
         text = "it is fit, but there is no base image of this version to prove it with"
-        return warn(name, text, "say toolcrib images build, or register a bundle")
+        return warn(name, text, "register a bundle: toolcrib tools register DIR --config toolcrib.toml")
     return await prove(driver, image_id, own_kernel=name == RUNSC.name)
 
 
-def _find_image(settings: Settings) -> str | None:
+def _find_image(name: DriverName, settings: Settings) -> str | None:
     """Find the base image that this version makes; it is not built here."""
+    if name not in RUNTIMES:
+        return (
+            open_folders(settings.sandboxes.image_dir).find_base() if settings.sandboxes.image_dir else None
+        )
     engine = Engine(settings.engine.url)
     try:
         found = inspect(engine, image_name(BASE_REPOSITORY, content_key()))

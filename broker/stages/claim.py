@@ -135,7 +135,15 @@ def replay(earlier: CallRecord, call: Call) -> Answer:
                 "the write happened, and its answer is not there: it was found without one, or erased",
                 details={**details, "effect": "APPLIED"},
             )
-        return Answer(earlier.call_id, call.contract, earlier.result, earlier.labels, True, earlier.started)
+        return Answer(
+            earlier.call_id,
+            call.contract,
+            earlier.result,
+            earlier.labels,
+            replayed=True,
+            first_call_time=earlier.started,
+            artefacts=earlier.artefacts,
+        )
     if earlier.state is CallState.NEEDS_HUMAN:
         raise Failed(Reason.REASON_IN_DOUBT, earlier.message, details={**details, "needs_human": "true"})
     if earlier.state is CallState.IN_DOUBT:

@@ -17,6 +17,7 @@ import logging
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 
 from broker.errors import CallError, Failed
@@ -31,7 +32,7 @@ from broker.trail import Trail
 from credentials.lease import Lease
 from sandboxes.egress.process import Egress, EgressError, EgressProcess
 from sandboxes.nests import Nest
-from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxError
+from sandboxes.outcome import OutcomeKind, RawArtefact, RawOutcome, SandboxError
 from sandboxes.pool_place import Place
 from sandboxes.sandbox import Sandbox
 from toolcrib.handler.v1 import handler_pb2
@@ -44,6 +45,19 @@ log = logging.getLogger(__name__)
 MIN_RUN_SECONDS = 0.05
 
 
+@dataclass(frozen=True, slots=True)
+class RawOutput:
+    """What a tool answered; nothing of it is checked yet.
+
+    Attributes:
+        response: The response message's bytes.
+        artefacts: The files that it gave back, within their caps.
+    """
+
+    response: bytes
+    artefacts: tuple[RawArtefact, ...] = ()
+
+
 class Runner:
     """Runs one call's tool once."""
 
@@ -54,8 +68,8 @@ class Runner:
 
     async def __call__(
         self, call: Call, reservation: Reservation, leases: Sequence[Lease], place: Place, trail: Trail
-    ) -> bytes:
-        """Run the tool, in the sandbox that its place has, and return the raw bytes of its result.
+    ) -> RawOutput:
+        """Run the tool, in the sandbox that its place has, and return its raw result.
 
         Raises:
             NothingRan: SANDBOX_UNAVAILABLE; the tool did not start.
@@ -78,7 +92,7 @@ class Runner:
             trail.marks.append(Mark.TRUNCATED)
         await self._alarm.sound(trail, Mark.SECRET_IN_LOG, said.found)
         if outcome.kind is OutcomeKind.RESULT:
-            return outcome.response
+            return RawOutput(outcome.response, outcome.artefacts)
         size = outcome.failure.ByteSize() if outcome.failure else 0
         failure, found = await off_loop(size, lambda: _as_error(outcome, call, redaction))
         await self._alarm.sound(trail, Mark.SECRET_IN_ERROR, found)

@@ -4,12 +4,15 @@ Rules:
 1. What the contract does not say does not leave: unknown fields, broken rules and other bytes are refused.
 2. The decoded result is searched for the very secrets that were minted for this call. What holds one is
    replaced and the contract checked again; a result that cannot do without it is refused.
-3. A write that answered nonsense did answer: it is FAILED with effect APPLIED, never run again. A write whose
+3. A file that the tool gave back is taken as it is, or, when it holds one of those secrets, thrown away with
+   the result.
+4. A write that answered nonsense did answer: it is FAILED with effect APPLIED, never run again. A write whose
    result was redacted has SUCCEEDED.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from google.protobuf.message import Message
@@ -17,16 +20,22 @@ from google.protobuf.message import Message
 from broker.errors import Failed
 from broker.held_values import HoldsSecret, redact_message
 from broker.leaks import LeakAlarm
-from broker.model import Answer, Call, Mark
-from broker.redaction import Redaction, off_loop
+from broker.model import Answer, Artefact, Call, Mark
+from broker.redaction import LONG_CHARACTERS, Found, Redaction, off_loop
+from broker.stages.run import RawOutput
 from broker.trail import Trail
 from credentials.lease import Lease
+from sandboxes.outcome import RawArtefact
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract
 from tools.errors import ContractError
 
 _NO_SECRETS = Redaction(())
+# What is longer is searched in pieces of so many bytes: each step of the search keeps the interpreter.
+_PIECE_BYTES = LONG_CHARACTERS
+# So much of one piece is in the next one as well; more where a secret is very long.
+_OVERLAP_BYTES, _OVERLAP_SPELLINGS = 64 * 1024, 16
 
 
 class Sanitizer:
@@ -35,8 +44,10 @@ class Sanitizer:
     def __init__(self, alarm: LeakAlarm) -> None:
         self._alarm = alarm
 
-    async def __call__(self, call: Call, raw_output: bytes, leases: Sequence[Lease], trail: Trail) -> Answer:
-        """Check and clean a result.
+    async def __call__(
+        self, call: Call, raw_output: RawOutput, leases: Sequence[Lease], trail: Trail
+    ) -> Answer:
+        """Check and clean a result, and search the files that came with it.
 
         Raises:
             Failed: RESULT_INVALID or SECRET_IN_RESULT.
@@ -44,14 +55,33 @@ class Sanitizer:
         contract, redaction = call.contract, Redaction(leases) if leases else _NO_SECRETS
         has_secrets = any(lease.secrets for lease in leases)
         try:
-            cleaned = await off_loop(len(raw_output), lambda: _clean(contract, raw_output))
+            response = raw_output.response
+            cleaned = await off_loop(len(response), lambda: _clean(contract, response))
         except ContractError as error:
             raise await self._explain(call, error, redaction, trail) from error
         if has_secrets:
             result = await self._redact(call, cleaned, redaction, trail)
+            await self._search(call, raw_output.artefacts, redaction, trail)
         else:  # nothing was minted that could be in it
             result = _encode(contract, cleaned, is_changed=False)
-        return Answer(call.call_id, contract, result, make_labels(contract, call.version))
+        artefacts = [
+            await off_loop(len(file.content), lambda file=file: _describe(file))  # type: ignore[misc]
+            for file in raw_output.artefacts
+        ]
+        labels = make_labels(contract, call.version)
+        return Answer(call.call_id, contract, result, labels, artefacts=tuple(artefacts))
+
+    async def _search(
+        self, call: Call, files: Sequence[RawArtefact], redaction: Redaction, trail: Trail
+    ) -> None:
+        """See that no file holds a secret, in its content, its name or its media type."""
+        heads = "\n".join([*(file.name for file in files), *(file.media_type for file in files)])
+        found = await off_loop(len(heads), lambda: redaction.find(heads))
+        for file in files:
+            found |= await _search_content(file.content, redaction)
+        if found:
+            await self._alarm.sound(trail, Mark.SECRET_IN_RESULT, found)
+            raise _secret_in_file(call)
 
     async def _redact(self, call: Call, message: Message, redaction: Redaction, trail: Trail) -> bytes:
         """Take the secrets out of a result, in place, check what is left, and encode it."""
@@ -93,6 +123,29 @@ def _encode(contract: Contract, message: Message, *, is_changed: bool) -> bytes:
     if is_changed:
         contract.parse_result(result)
     return result
+
+
+async def _search_content(content: bytes, redaction: Redaction) -> Found:
+    """Search a file; a long one in pieces that overlap."""
+    overlap = max(_OVERLAP_BYTES, redaction.longest * _OVERLAP_SPELLINGS)
+    found: set[str] = set()
+    for begin in range(0, max(len(content) - overlap, 1), _PIECE_BYTES):
+        piece = content[begin : begin + _PIECE_BYTES + overlap]
+        found |= await off_loop(len(piece), lambda piece=piece: redaction.find_bytes(piece))  # type: ignore[misc]
+    return frozenset(found)
+
+
+def _describe(file: RawArtefact) -> Artefact:
+    digest = hashlib.sha256(file.content).hexdigest()
+    return Artefact(file.name, file.media_type, len(file.content), digest, file.content)
+
+
+def _secret_in_file(call: Call) -> Failed:
+    return Failed(
+        Reason.REASON_SECRET_IN_RESULT,
+        "a file that the tool gave back holds a secret minted for this call; both were thrown away",
+        details=_effect(call),
+    )
 
 
 def _secret_in_result(call: Call) -> Failed:

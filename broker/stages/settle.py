@@ -1,9 +1,9 @@
 """Stage 11, settle: the completion is durable before the answer leaves.
 
-But for a read without key and lease: nobody can be given its answer again, no secret can be in it, and that
-it may run is durable since its reservation. Its completion is written behind the answer, as long as the
-store's last beat shows that nobody has taken over (a process that was stopped and wakes must ask before it
-answers).
+But for a read without key, lease and artefacts: nobody can be given anything of it again, no secret can be
+in it, and that it may run is durable since its reservation. Its completion is written behind the answer, as
+long as the store's last beat shows that nobody has taken over (a process that was stopped and wakes must ask
+before it answers).
 """
 
 from __future__ import annotations
@@ -24,10 +24,15 @@ class Settler:
 
     async def __call__(self, answer: Answer, trail: Trail) -> None:
         """Record the answer, so that its key replays it from now on."""
-        trail.behind = self._may_follow(trail.call)
+        trail.behind = not answer.artefacts and self._may_follow(trail.call)
         if not trail.behind:
             await trail.see_sandboxes_end()
-        record = replace(trail.record(CallState.SUCCEEDED), result=answer.result, labels=answer.labels)
+        record = replace(
+            trail.record(CallState.SUCCEEDED),
+            result=answer.result,
+            labels=answer.labels,
+            artefacts=answer.artefacts,
+        )
         trail.completion = record
         if not trail.behind:
             await self._store.complete(record, trail.event("call.succeeded"))

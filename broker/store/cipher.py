@@ -1,7 +1,7 @@
 """Seals what a call holds of its tenant's data before the state sees it, and opens it when it is read.
 
 Rules:
-1. Request, result, artefacts and tool log are sealed; everything else of a record is what the broker itself must read.
+1. Request, result, artefacts and tool log are sealed; everything else of a record the broker must read.
 2. Each kept value says by its first byte whether it is clear or sealed: a state may hold both, from before a
    cipher was set and after. A sealed one is never taken for a clear one.
 3. What is sealed is bound to its tenant, its call and its field.
@@ -192,7 +192,9 @@ class Sealing:
         return KeptArtefact(sealed or b"", tuple(part or b"" for part in parts))
 
     async def _open_artefacts(self, call: CallRecord, kept: Sequence[KeptArtefact]) -> tuple[Artefact, ...]:
-        heads = [await self._open(call, f"artefact/{position}", one.head) for position, one in enumerate(kept)]
+        heads = [
+            await self._open(call, f"artefact/{position}", one.head) for position, one in enumerate(kept)
+        ]
         return tuple(Artefact(*json.loads(head)) for head in heads if head is not None)
 
     async def _seal_log(self, call: CallRecord) -> bytes:

@@ -237,8 +237,8 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         kept = self.state.calls.get(call_id)
         if kept is None or kept.call.tenant != tenant:
             return b""
-        parts = [part for one in kept.contents.artefacts[position : position + 1] for part in one.parts]
-        sealed = parts[part] if part < len(parts) else None
+        parts = [one.parts for one in kept.contents.artefacts[position : position + 1]]
+        sealed = parts[0][part] if parts and part < len(parts[0]) else None
         return (await self._sealing.open_part(kept.call, position, part, sealed))[begin:]
 
     async def list_calls(

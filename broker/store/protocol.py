@@ -8,8 +8,8 @@ Rules:
 3. Every change, a claim and a release too, checks in the same transaction that its epoch is the newest one;
    an older one raises `StaleEpoch`. Expiry only says when another process may begin the next.
 4. Audit records are chained in the transaction of the change that they record.
-5. A call's request, result, artefacts and tool log are sealed, where the store has a cipher, before a change begins.
-   What was erased reads as None, an erased log as "(erased)"; erased artefacts are not there.
+5. A call's request, result, artefacts and tool log are sealed, where the store has a cipher, before a change
+   begins. What was erased reads as None, an erased log as "(erased)"; erased artefacts are not there.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from broker.doctor.engine import _check_runtimes, check_engine
 from broker.doctor.isolation import check_isolation
 from broker.settings import Settings, read_settings
 from broker.store.inspection import StateView
+from sandboxes.cgroups import find_cgroups
 from sandboxes.engine import Engine, Folders, PrivateEngine, start_engine
 from sandboxes.images import build_base
 from sandboxes.reaper import Reaper, cgroup_parent
@@ -57,6 +58,29 @@ async def test_says_that_bubblewrap_is_weaker(tmp_path: Path) -> None:
     settings = write_settings(tmp_path, 'container = "bubblewrap"')
     found = of_class(await check_isolation(settings, None), "container")
     assert any("weaker" in one.text and one.level is Level.PROBLEM for one in found)
+
+
+def write_weak_settings(folder: Path, image_dir: Path) -> Settings:
+    """Settings of a broker that uses bubblewrap, with images there."""
+    more = f'container = "bubblewrap" }}\nimage_dir = "{image_dir}"\nallow_weak = true\n#'
+    return write_settings(folder, more)
+
+
+async def test_proves_bubblewrap_by_running_one_sandbox(bubblewrap_base: str, tmp_path: Path) -> None:
+    settings = write_weak_settings(tmp_path, STATE / "cache")
+    found = of_class(await check_isolation(settings, None), "container")
+    assert [one.level for one in found] == [Level.OK, Level.WARNING], found
+    assert "bubblewrap serves it: a sandbox was ready after" in found[0].text
+    assert "weaker" in found[1].text
+    assert [group for group in find_cgroups().find() if group.installation.startswith("doctor")] == []
+
+
+async def test_builds_no_image_to_prove_bubblewrap_with(bubblewrap_base: str, tmp_path: Path) -> None:
+    found = of_class(
+        await check_isolation(write_weak_settings(tmp_path, tmp_path / "none"), None), "container"
+    )
+    assert (found[0].level, "no base image" in found[0].text) == (Level.WARNING, True)
+    assert not (tmp_path / "none").exists()
 
 
 async def test_cannot_prove_a_driver_whose_engine_is_missing(tmp_path: Path) -> None:

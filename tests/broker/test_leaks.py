@@ -26,6 +26,7 @@ from broker.leaks import LeakAlarm
 from broker.model import Answer, CallRecord, CallState, Mark
 from broker.redaction import LONG_CHARACTERS, OFF_LOOP_CHARACTERS, off_loop
 from broker.request import Request
+from broker.stages.run import RawOutput
 from broker.stages.sanitize import Sanitizer
 from broker.store.protocol import AuditEvent, StoreError
 from broker.trail import Trail
@@ -310,7 +311,8 @@ async def sanitize(raw: bytes, secret: str = SECRET) -> tuple[Answer | Failed, T
     alarm = LeakAlarm(bench.store, Debts(FakeVault(), bench.store))
     lease = make_lease(UsernamePassword("v", Secret(secret)))
     try:
-        return await Sanitizer(alarm)(replace(call, contract=contract()), raw, [lease], trail), trail
+        output = RawOutput(raw)
+        return await Sanitizer(alarm)(replace(call, contract=contract()), output, [lease], trail), trail
     except Failed as error:
         return error, trail
 

@@ -46,6 +46,7 @@ class UnsandboxedProcess:
         self.made = datetime.now(UTC)
         self.gone: datetime | None = None
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._cancelled = False
 
     async def make(self, labels: dict[str, str]) -> None:
         """Fork the process; it waits for its Start frame."""
@@ -81,7 +82,10 @@ class UnsandboxedProcess:
         return RawOutcome(OutcomeKind.FAILURE, failure=frame.failure, detail=frame.failure.code)
 
     def cancel(self, reason: str) -> None:
-        """Tell the handler that it may stop early."""
+        """Tell the handler that it may stop early; only the first is sent."""
+        if self._cancelled:
+            return
+        self._cancelled = True
         if self._streams is not None and not self._streams[1].transport.is_closing():
             self._streams[1].write(cancel_bytes(reason))
 

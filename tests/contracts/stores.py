@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 import sqlite3
@@ -11,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Protocol
 
-from broker.model import Brake, BrakeKind, BudgetLimit, CallRecord, CallState, Charge, LeaseRecord
+from broker.model import Artefact, Brake, BrakeKind, BudgetLimit, CallRecord, CallState, Charge, LeaseRecord
 from broker.store.cipher import Cipher, KeyErased
 from broker.store.epochs import Restoration, Watch
 from broker.store.memory import MemoryStore
@@ -198,6 +199,11 @@ def make_lease(lease_id: str, **changes: Any) -> LeaseRecord:
     return replace(lease, **changes)
 
 
+def make_artefact(name: str = "report.csv", content: bytes = b"1,2") -> Artefact:
+    """Make a file that a call gives back."""
+    return Artefact(name, "text/csv", len(content), hashlib.sha256(content).hexdigest(), content)
+
+
 def make_brake(brake_id: str = "b1", **changes: Any) -> Brake:
     """Make a brake on an agent."""
     brake = Brake(brake_id, BrakeKind.AGENT, "acme", "desk", "its laptop was stolen", "spiffe://x/ops", START)
@@ -236,9 +242,10 @@ async def run(store: Store, call: CallRecord, *leases: LeaseRecord) -> CallRecor
     return replace(call, state=CallState.DISPATCHED, leases=tuple(leases))
 
 
-async def succeed(store: Store, call: CallRecord) -> CallRecord:
+async def succeed(store: Store, call: CallRecord, *artefacts: Artefact) -> CallRecord:
     """Reserve, dispatch and complete."""
-    ended = replace(await run(store, call), state=CallState.SUCCEEDED, result=b"\x01", ended=START)
+    ended = await run(store, call)
+    ended = replace(ended, state=CallState.SUCCEEDED, result=b"\x01", ended=START, artefacts=artefacts)
     await store.complete(ended, event_of(ended, "call.succeeded"))
     return ended
 

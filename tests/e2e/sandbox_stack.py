@@ -78,7 +78,11 @@ class SandboxStack(DevStack):
         source = compile_bundle(BUNDLE)
         version = load_version(source.descriptor_set, source.manifest_yaml, "sha256:" + "0" * 64)
         self._contracts = version.contracts
-        await self._grant()
+        try:
+            await self._grant()
+        except BaseException:
+            await super().__aexit__()
+            raise
         self._channel = self.profile("refund-desk").connect_async()
         return self
 

@@ -23,9 +23,9 @@ TOOLCRIB = Path(sys.executable).parent / "toolcrib"
 class Dev:
     """A `toolcrib dev` process."""
 
-    def __init__(self, folder: Path, engine: Engine) -> None:
+    def __init__(self, folder: Path, *more: str) -> None:
         self.state_dir, self.said = folder / "state", folder / "said"
-        options = ["--listen", "127.0.0.1:0", "--metrics", "", "--engine", engine.base_url]
+        options = ["--listen", "127.0.0.1:0", "--metrics", "", *more]
         with self.said.open("wb") as said:
             command = [str(TOOLCRIB), "dev", "--state-dir", str(self.state_dir), *options]
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=said, stderr=said)
@@ -60,7 +60,7 @@ def dev(tmp_path: Path, engine: Engine) -> Iterator[Dev]:
     for part in ("openbao", "postgres"):
         if without(part):
             pytest.skip(f"needs {part}")
-    dev = Dev(tmp_path, engine)
+    dev = Dev(tmp_path, "--engine", engine.base_url)
     yield dev
     if dev.process.poll() is None:
         dev.end()

@@ -38,6 +38,7 @@ REQUESTS: dict[str, Callable[[str], Any]] = {
     "Broker/ListTools": lambda text: broker_pb2.ListToolsRequest(page_token=text),
     "Broker/DescribeTool": lambda text: broker_pb2.DescribeToolRequest(name=text, version=text),
     "Broker/GetCall": lambda text: broker_pb2.GetCallRequest(call_id=text),
+    "Broker/GetArtefact": lambda text: broker_pb2.GetArtefactRequest(call_id=text, name=text, offset=-1),
     "Broker/ListCalls": lambda text: broker_pb2.ListCallsRequest(tool=text, page_token=text, state=BEYOND),
     "Broker/Invoke": lambda text: broker_pb2.InvokeRequest(tool=text, arguments_json=text, environment=text),
     "Registry/RegisterTool": lambda text: registry_pb2.RegisterToolRequest(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -181,6 +182,56 @@ def test_an_absolute_link_means_the_image_not_the_host(tmp_path):
     assert (tmp_path / "lib64/ld.so").read_bytes() == b"x"
 
 
-def test_refuses_a_link_that_leads_out(tmp_path):
+@pytest.mark.parametrize(
+    "tree",
+    [
+        {"a": Entry(target="../../etc/shadow")},
+        {"a/b": Entry(target="x/../../../etc/shadow")},
+        {"a": Entry(target="/etc/shadow")},
+        {"../a": Entry(b"x")},
+        {"/a": Entry(b"x")},
+        {"a/../../b": Entry(b"x")},
+        {"a": Entry(target="b"), "a/c": Entry(b"x"), "b/d": Entry(b"x")},
+        {"a": Entry(b"x"), "a/c": Entry(b"x")},
+    ],
+)
+def test_writes_nothing_that_leads_out_or_is_below_a_link(tmp_path, tree):
     with pytest.raises(ImageFailed, match="not safe to unpack"):
-        _write({"a": Entry(target="../../etc/shadow", mode=0o777)}, tmp_path / "in")
+        _write(tree, tmp_path / "in")
+    assert list(tmp_path.rglob("*shadow*")) == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"in"}
+
+
+def test_writes_through_no_link_that_is_there_before(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(FileExistsError):
+        _write({"a": Entry(b"x")}, tmp_path / "in")
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_writes_modes_whatever_the_umask_is(tmp_path):
+    before = os.umask(0o077)
+    try:
+        _write({"usr/bin/python3": Entry(b"x", mode=0o755)}, tmp_path / "in")
+    finally:
+        os.umask(before)
+    modes = [stat.S_IMODE((tmp_path / "in" / name).stat().st_mode) for name in ("usr", "usr/bin/python3")]
+    assert modes == [0o755, 0o755]
+
+
+def test_finds_the_base_of_this_version_and_builds_none(elsewhere, tmp_path):
+    folders, base = elsewhere
+    assert folders.find_base() == base
+    assert Folders(tmp_path, compile_folder).find_base() is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_says_that_an_image_is_damaged(elsewhere, bundle):
+    folders = elsewhere[0]
+    notes = folders.find(bundle).bundle.parents[2] / "image.json"
+    kept = notes.read_text()
+    notes.write_text("{")
+    with pytest.raises(ImageFailed, match="is damaged"):
+        folders.find(bundle)
+    notes.write_text(kept)

@@ -127,6 +127,30 @@ class GetCallResponse(_message.Message):
     result_json: str
     def __init__(self, call: _Optional[_Union[Call, _Mapping]] = ..., result_json: _Optional[str] = ...) -> None: ...
 
+class GetArtefactRequest(_message.Message):
+    __slots__ = ("call_id", "name", "offset")
+    CALL_ID_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    OFFSET_FIELD_NUMBER: _ClassVar[int]
+    call_id: str
+    name: str
+    offset: int
+    def __init__(self, call_id: _Optional[str] = ..., name: _Optional[str] = ..., offset: _Optional[int] = ...) -> None: ...
+
+class GetArtefactResponse(_message.Message):
+    __slots__ = ("content", "media_type", "sha256", "size_bytes", "next_offset")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_OFFSET_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    media_type: str
+    sha256: str
+    size_bytes: int
+    next_offset: int
+    def __init__(self, content: _Optional[bytes] = ..., media_type: _Optional[str] = ..., sha256: _Optional[str] = ..., size_bytes: _Optional[int] = ..., next_offset: _Optional[int] = ...) -> None: ...
+
 class ListCallsRequest(_message.Message):
     __slots__ = ("page_size", "page_token", "tool", "state")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
@@ -148,7 +172,7 @@ class ListCallsResponse(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks")
+    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks", "artefacts")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -170,6 +194,7 @@ class Call(_message.Message):
     LABELS_FIELD_NUMBER: _ClassVar[int]
     TOOL_LOG_FIELD_NUMBER: _ClassVar[int]
     MARKS_FIELD_NUMBER: _ClassVar[int]
+    ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     tenant: str
     environment: str
@@ -191,7 +216,20 @@ class Call(_message.Message):
     labels: _containers.RepeatedScalarFieldContainer[str]
     tool_log: str
     marks: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ...) -> None: ...
+    artefacts: _containers.RepeatedCompositeFieldContainer[Artefact]
+    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ...) -> None: ...
+
+class Artefact(_message.Message):
+    __slots__ = ("name", "media_type", "size_bytes", "sha256")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    MEDIA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SIZE_BYTES_FIELD_NUMBER: _ClassVar[int]
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    media_type: str
+    size_bytes: int
+    sha256: str
+    def __init__(self, name: _Optional[str] = ..., media_type: _Optional[str] = ..., size_bytes: _Optional[int] = ..., sha256: _Optional[str] = ...) -> None: ...
 
 class StageTime(_message.Message):
     __slots__ = ("stage", "start_micros", "duration_micros")

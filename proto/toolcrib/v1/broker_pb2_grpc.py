@@ -54,6 +54,11 @@ class BrokerStub(object):
                 request_serializer=toolcrib_dot_v1_dot_broker__pb2.GetCallRequest.SerializeToString,
                 response_deserializer=toolcrib_dot_v1_dot_broker__pb2.GetCallResponse.FromString,
                 _registered_method=True)
+        self.GetArtefact = channel.unary_unary(
+                '/toolcrib.v1.Broker/GetArtefact',
+                request_serializer=toolcrib_dot_v1_dot_broker__pb2.GetArtefactRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_broker__pb2.GetArtefactResponse.FromString,
+                _registered_method=True)
         self.ListCalls = channel.unary_unary(
                 '/toolcrib.v1.Broker/ListCalls',
                 request_serializer=toolcrib_dot_v1_dot_broker__pb2.ListCallsRequest.SerializeToString,
@@ -92,6 +97,13 @@ class BrokerServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetArtefact(self, request, context):
+        """Reads a file that a call gave back, a part at a time. Only for the agent that made the call.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListCalls(self, request, context):
         """Lists calls, newest first. Agents see their own calls, people those of their tenant.
         """
@@ -121,6 +133,11 @@ def add_BrokerServicer_to_server(servicer, server):
                     servicer.GetCall,
                     request_deserializer=toolcrib_dot_v1_dot_broker__pb2.GetCallRequest.FromString,
                     response_serializer=toolcrib_dot_v1_dot_broker__pb2.GetCallResponse.SerializeToString,
+            ),
+            'GetArtefact': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetArtefact,
+                    request_deserializer=toolcrib_dot_v1_dot_broker__pb2.GetArtefactRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_broker__pb2.GetArtefactResponse.SerializeToString,
             ),
             'ListCalls': grpc.unary_unary_rpc_method_handler(
                     servicer.ListCalls,
@@ -236,6 +253,33 @@ class Broker(object):
             '/toolcrib.v1.Broker/GetCall',
             toolcrib_dot_v1_dot_broker__pb2.GetCallRequest.SerializeToString,
             toolcrib_dot_v1_dot_broker__pb2.GetCallResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetArtefact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Broker/GetArtefact',
+            toolcrib_dot_v1_dot_broker__pb2.GetArtefactRequest.SerializeToString,
+            toolcrib_dot_v1_dot_broker__pb2.GetArtefactResponse.FromString,
             options,
             channel_credentials,
             insecure,

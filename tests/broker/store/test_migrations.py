@@ -19,7 +19,17 @@ from broker.store.options import StoreOptions
 from broker.store.protocol import Epoch
 from broker.store.schema import migrate, read_migrations
 from broker.store.sqlite import open_store, read_audit
-from tests.contracts.stores import AUDIT_KEY, event_of, make_brake, make_event, make_lease, read_events
+from tests.contracts.stores import (
+    AUDIT_KEY,
+    event_of,
+    make_artefact,
+    make_brake,
+    make_call,
+    make_event,
+    make_lease,
+    read_events,
+    succeed,
+)
 
 OPTIONS = StoreOptions(AUDIT_KEY, "k1")
 STEPS = read_migrations()
@@ -55,6 +65,8 @@ def make_old(path: Path, schema: int) -> None:
         old.execute(_CALL, ("c1", "FAILED", 5, clear + b"\x00\xff", log))
         old.execute(_CALL, ("c2", "DISPATCHED", 6, None, "" if schema == 1 else b""))
         old.execute(_CALL, ("c3", "REFUSED", 9, None, "" if schema == 1 else b""))
+        if schema >= 3:
+            old.execute("INSERT INTO grant_uses VALUES ('acme', 'prod', 'g', 'desk', 'm', 2, 6)")
         old.execute(_LEASE, (0, "l1", "a1", "v-l1", None))
         old.execute(_LEASE, (1, "l2", "a2", "v-l2", 8))
 
@@ -106,6 +118,17 @@ async def test_ends_a_call_that_the_earlier_release_left_with_new_leases(old_fil
     await store.close()
     assert found is not None
     assert (found.state, found.leases) == (CallState.FAILED, (lease,))
+
+
+async def test_takes_an_artefact(old_file: Path) -> None:
+    store = await open_store(old_file, OPTIONS)
+    given = make_artefact()
+    await succeed(store, make_call("c9"), given)
+    found = await store.get_call("acme", "c9")
+    assert found is not None
+    assert found.artefacts == (replace(given, content=None),)
+    assert await store.read_artefact("acme", "c9", 0, 0) == given.content
+    await store.close()
 
 
 async def test_takes_a_brake(old_file: Path) -> None:

@@ -13,6 +13,18 @@ from toolcrib.handler import Failure, Handler
 handler = Handler()
 
 
+FILES = {
+    "give": lambda _password: b"0123456789abcdef" * 100_000,
+    "give_secret": lambda password: b"\xff\x00" + base64.b64encode(f"x{password}".encode()),
+}
+
+
+def give(context, content):
+    with open(f"{context.artefact_folder}/report.bin", "wb") as file:
+        file.write(content)
+    context.give_artefact("report.bin", "application/x-report")
+
+
 @handler.tool("mischief.v1.Mischief/Read", mischief_pb2.ReadRequest)
 def read(request, context):
     password = context.credentials["effects"].password
@@ -27,6 +39,8 @@ def read(request, context):
         raise Failure(
             "LOGIN_FAILED", f"cannot log in as {context.credentials['effects'].username} {password}"
         )
+    if how in FILES:
+        give(context, FILES[how](password))
     if how == "log":
         print("to stdout\x1b[31m", flush=True)
         print(password, flush=True)
