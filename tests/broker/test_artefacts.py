@@ -1,4 +1,4 @@
-"""Files that a tool gives back: searched, recorded with the answer, replayed; one with a secret goes nowhere."""
+"""Files that a tool gives back: searched, recorded, replayed; one with a secret goes nowhere."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from broker.api.tools_door import trailers
 from broker.errors import CallError
 from broker.model import Answer, Artefact, CallState, Mark
 from broker.redaction import LONG_CHARACTERS
-from broker.store.memory import MemoryStore
 from sandboxes.outcome import RawArtefact
 from tests.broker import bench
 from tests.broker.disguises import DISGUISES
@@ -118,10 +117,3 @@ async def test_waits_until_the_files_of_a_bare_read_are_durable(monkeypatch: pyt
     answer: Answer = await shop.path.answer(shop.lookup())
     assert store.commits == ["reserve DISPATCHED", "complete"]
     assert (await shop.states(), len(answer.artefacts)) == ([CallState.SUCCEEDED], 1)
-
-
-async def test_opens_no_file_for_an_answer(shop: Workshop, monkeypatch: pytest.MonkeyPatch):
-    give(shop, REPORT)
-    await shop.path.answer(shop.draft())
-    monkeypatch.delattr(MemoryStore, "read_artefact")
-    assert (await shop.path.answer(shop.draft())).replayed

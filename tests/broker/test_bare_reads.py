@@ -14,6 +14,7 @@ from broker.errors import CallError, Failed
 from broker.model import CallState
 from broker.recovery import adopt_unfinished
 from broker.store.memory import MemoryStore
+from broker.store.protocol import Latest
 from sandboxes.outcome import RawOutcome, SandboxError
 from tests.broker import bench
 from tests.broker.workshop import EMPTY, MoodyStore, Workshop
@@ -37,8 +38,8 @@ class WatchedStore(MoodyStore):
         self.commits.append(f"reserve {call.state}")
         await super().reserve(call, *arguments)
 
-    async def complete(self, *arguments: Any, behind: bool = False, **options: Any) -> None:
-        self.commits.append("complete behind" if behind else "complete")
+    async def complete(self, *arguments: Any, behind: Latest | None = None, **options: Any) -> None:
+        self.commits.append("complete" if behind is None else "complete behind")
         await super().complete(*arguments, behind=behind, **options)
 
     async def amend(self, *arguments: Any) -> None:

@@ -48,21 +48,24 @@ class ProcessEngine:
     def _answer(self, connection: socket.socket) -> None:
         request = json.loads(_read_line(connection))
         if request["op"] == "create":
-            reply = self._create(connection, request["labels"])
-        elif request["op"] == "list":
-            reply = {"processes": {name: labels for name, (_, labels) in self._running.items()}}
+            self._create(connection, request["labels"])
+            return
+        if request["op"] == "list":
+            processes = {name: labels for name, (_, labels) in self._running.items()}
+            reply: dict[str, Any] = {"processes": processes}
         else:
             reply = {"ended": self._end(request["id"])}
         connection.sendall(json.dumps(reply).encode() + b"\n")
 
-    def _create(self, connection: socket.socket, labels: dict[str, str]) -> dict[str, Any]:
+    def _create(self, connection: socket.socket, labels: dict[str, str]) -> None:
         name = PREFIX + uuid.uuid4().hex
+        # First: from then on the handler may speak, and does.
+        connection.sendall(json.dumps({"id": name}).encode() + b"\n")
         pid = os.fork()
         if pid == 0:
             self._listener.close()
             _run(self._handler, connection.fileno())
         self._running[name] = (pid, labels)
-        return {"id": name}
 
     def _end(self, name: str) -> bool:
         """Kill a process and wait for it; whoever is not there has ended."""

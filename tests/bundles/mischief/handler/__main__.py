@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import time
+from pathlib import Path
 
 from mischief.v1 import mischief_pb2
 
@@ -20,8 +21,7 @@ FILES = {
 
 
 def give(context, content):
-    with open(f"{context.artefact_folder}/report.bin", "wb") as file:
-        file.write(content)
+    Path(context.artefact_folder, "report.bin").write_bytes(content)
     context.give_artefact("report.bin", "application/x-report")
 
 
