@@ -94,6 +94,10 @@ class Sandboxes:
         self._used.append(end)
         assert await process.run(make_start())
 
+    async def settle(self) -> None:
+        """Wait until nothing of an earlier call is left."""
+        await self._clear()
+
     async def _clear(self) -> None:
         """End what the burst before has used, so that no end runs beside a timed call."""
         while self._used:
@@ -158,7 +162,7 @@ async def run(options: argparse.Namespace) -> None:
             sandboxes = Sandboxes(driver, image, Path(folder))
             cold = Subject(COLD, sandboxes.run_cold, "docker run, hardened", calls=4, dropped=1)
             subjects = [*sandboxes.subjects(), docker_run(engine.base_url, image), cold]
-            report = await measure("sandbox", subjects, Pacing(rounds=options.rounds))
+            report = await measure("sandbox", subjects, Pacing(rounds=options.rounds), sandboxes.settle)
             print(report.table())
             bare = BareEngine(engine, sandboxes.spec, driver)
             rates = await compare_rates(sandboxes, bare, options.rounds)

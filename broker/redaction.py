@@ -35,6 +35,8 @@ _ROUNDS = 16
 _MIN_CUT = 6
 # Characters of base64 at both ends of what is searched for hold some bits of the secret as well.
 _MARGIN_CHARACTERS = 2
+# Bytes beyond ASCII as a control character, which is read like white space.
+_NOT_SEEN = bytes([*range(0x80), *[1] * 0x80])
 _BASE64 = frozenset(string.ascii_letters + string.digits + "+/=_-")
 
 Found = frozenset[str]
@@ -56,7 +58,7 @@ class Cleaned(NamedTuple):
 class Redaction:
     """The secrets of one call, in the spellings that are searched for."""
 
-    __slots__ = ("_binary", "_forms", "_names", "_spellings", "longest", "shortest")
+    __slots__ = ("_binary", "_forms", "_is_ascii", "_names", "_spellings", "longest", "shortest")
 
     def __init__(self, leases: Sequence[Lease]) -> None:
         """Prepare.
@@ -75,6 +77,7 @@ class Redaction:
             for spelling in spell(credential, secret):
                 self._spellings[spelling.kind].append(spelling)
         self._binary = [(name, raw) for name, secret in secrets for raw in spell_bytes(secret)]
+        self._is_ascii = all(secret.isascii() for _, secret in secrets)
         self._forms = any(" " in secret for _, secret in secrets)
         self._names = [lease.username for lease in leases if lease.username]
         lengths = [len(each.text) for group in self._spellings.values() for each in group]
@@ -92,7 +95,14 @@ class Redaction:
     def find_bytes(self, data: bytes) -> Found:
         """Name the credentials whose secrets bytes hold, as text or as the bytes of a key."""
         binary = {name for name, raw in self._binary if raw in data}
-        return self.find(data.decode(errors="replace")) | binary
+        return self.find(self._read_bytes(data)) | binary
+
+    def _read_bytes(self, data: bytes) -> str:
+        """Read bytes as text; in what is none, only ASCII can tell a secret that is ASCII."""
+        try:
+            return data.decode()
+        except UnicodeDecodeError:
+            return data.translate(_NOT_SEEN).decode() if self._is_ascii else data.decode(errors="replace")
 
     def clean(self, text: str) -> Cleaned:
         """Replace every secret and every minted user name."""

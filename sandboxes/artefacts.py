@@ -8,10 +8,16 @@ unpack to more than `MAX_RATIO` times its size, because somebody will unpack it.
 
 from __future__ import annotations
 
+import bz2
+import contextlib
+import gzip
 import io
+import lzma
 import re
+import struct
 import zipfile
 import zlib
+from typing import IO, cast
 
 from sandboxes.outcome import Limits, RawArtefact, SandboxError
 from toolcrib.handler.v1 import handler_pb2
@@ -19,13 +25,30 @@ from toolcrib.handler.v1 import handler_pb2
 MAX_RATIO = 100
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+-]{0,63}/[a-z0-9][a-z0-9.+-]{0,63}")
-_GZIP, _ZLIB_HEAD, _ZIP = b"\x1f\x8b", b"\x78", b"PK\x03\x04"
-_GZIP_WINDOW = 16 + zlib.MAX_WBITS
-_CHUNK = 256 * 1024
+_ZIP_ENTRY, _GZIP, _BZIP2, _XZ, _ZLIB_HEAD = b"PK\x01\x02", b"\x1f\x8b\x08", b"BZh", b"\xfd7zXZ\x00", b"\x78"
+_MAX_PARTS = 10_000  # entries of a zip, members of the others
+_XZ_MEMORY = 128 * 1024 * 1024
+_CHUNK = 64 * 1024
+_NO_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    ValueError,
+    OverflowError,
+    EOFError,
+    OSError,
+    RuntimeError,  # NotImplementedError is one
+)
+"""What the readers say of bytes that are no archive, or a broken one."""
 
 
 class ArtefactRefused(SandboxError):
     """A file of the handler's cannot be taken."""
+
+
+class _TooMany(Exception):
+    """An archive has too many parts."""
 
 
 class Basket:
@@ -67,35 +90,84 @@ class Basket:
         """
         for file in self.files:
             most = max(len(file.content), 1) * MAX_RATIO
-            if _unpacked_bytes(file.content, most) > most:
+            try:
+                size = _unpacked_bytes(file.content, most)
+            except _TooMany:
+                raise ArtefactRefused(f"{file.name}: has more than {_MAX_PARTS} files in it") from None
+            if size > most:
                 raise ArtefactRefused(f"{file.name}: unpacks to more than {MAX_RATIO} times its size")
 
 
 def _unpacked_bytes(content: bytes, most: int) -> int:
-    """Tell how much an archive unpacks to; counting stops beyond `most`. 0 for what is no archive."""
-    if content.startswith(_ZIP):
-        return _zip_bytes(content)
+    """Tell how much an archive unpacks to; counting stops beyond `most`. 0 for what is no archive.
+
+    Raises:
+        _TooMany: It has so many parts that reading its index alone would cost too much.
+    """
+    if any(content.count(mark) > _MAX_PARTS for mark in (_ZIP_ENTRY, _GZIP, _BZIP2, _XZ)):
+        raise _TooMany
+    if size := _zip_bytes(content, most):  # first: a zip may begin with anything, its index is at its end
+        return size
     if content.startswith(_GZIP):
-        return _deflated_bytes(content, most, _GZIP_WINDOW)
-    if content.startswith(_ZLIB_HEAD):
-        return _deflated_bytes(content, most, zlib.MAX_WBITS)
-    return 0
+        return _file_bytes(cast(IO[bytes], gzip.GzipFile(fileobj=io.BytesIO(content))), most)
+    if content.startswith(_BZIP2):
+        return _file_bytes(cast(IO[bytes], bz2.BZ2File(io.BytesIO(content))), most)
+    if content.startswith(_XZ):
+        return _xz_bytes(content, most)
+    return _zlib_bytes(content, most) if content.startswith(_ZLIB_HEAD) else 0
 
 
-def _zip_bytes(content: bytes) -> int:
+def _zip_bytes(content: bytes, most: int) -> int:
+    """Count what a zip's entries are, whatever it says that they are: other programs do not look at that."""
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            return sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError):
+            size, said = 0, sum(entry.file_size for entry in archive.infolist())
+            for entry in archive.infolist():
+                if max(size, said) > most:
+                    break
+                size += _entry_bytes(archive, entry, most)
+            return max(size, said)
+    except _NO_ARCHIVE:
         return 0
 
 
-def _deflated_bytes(content: bytes, most: int, window: int) -> int:
-    unpack, size, rest = zlib.decompressobj(window), 0, content
+def _entry_bytes(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, most: int) -> int:
+    entry.file_size = most + 2 * _CHUNK  # the reader would stop where the index says that the entry ends
+    try:
+        return _file_bytes(archive.open(entry), most)
+    except _NO_ARCHIVE:  # encrypted, or of a method that is not known here
+        return 0
+
+
+def _file_bytes(file: IO[bytes], most: int) -> int:
+    size = 0
+    with contextlib.suppress(*_NO_ARCHIVE), file:
+        while size <= most and (data := file.read(_CHUNK)):
+            size += len(data)
+    return size
+
+
+def _zlib_bytes(content: bytes, most: int) -> int:
+    unpack, size = zlib.decompressobj(), 0
+    with contextlib.suppress(zlib.error):
+        for place in range(0, len(content), _CHUNK):
+            rest = content[place : place + _CHUNK]
+            while rest and size <= most:
+                size += len(unpack.decompress(rest, _CHUNK))
+                rest = unpack.unconsumed_tail
+    return size
+
+
+def _xz_bytes(content: bytes, most: int) -> int:
+    """Count as the others do; one that wants much memory to be read, as much as it says, is too much."""
+    size, rest = 0, content
     try:
         while rest and size <= most:
+            unpack = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY)
             size += len(unpack.decompress(rest, _CHUNK))
-            rest = unpack.unconsumed_tail
-    except zlib.error:
-        return size
+            while not unpack.eof and not unpack.needs_input and size <= most:
+                size += len(unpack.decompress(b"", _CHUNK))
+            rest = unpack.unused_data if unpack.eof else b""
+    except lzma.LZMAError as error:
+        return most + 1 if "limit" in str(error) else size
     return size

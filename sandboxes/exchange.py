@@ -178,6 +178,7 @@ class Exchange:
             self._note_exit(*piece)
             if (frame := await self._dialogue.take(*piece)) is not None:
                 return frame
+            await asyncio.sleep(0)  # a flood of frames must not keep the loop from other calls
         return None
 
     def _note_exit(self, channel: int, data: bytes) -> None:

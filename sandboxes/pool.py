@@ -33,7 +33,7 @@ from sandboxes.outcome import SandboxSpec, SandboxUnavailable
 from sandboxes.pool_memory import Memory
 from sandboxes.pool_place import Place
 from sandboxes.pool_size import Mean, PoolTerms, find_stock, idle_mib, running_mib, share_out
-from sandboxes.pool_stock import Holder, Kind, Shelf, Ticket
+from sandboxes.pool_stock import Holder, Kind, NotLoaded, Shelf, Ticket
 from sandboxes.pool_watch import PoolWatch, Silence, Why
 from sandboxes.sandbox import Driver, Sandbox
 
@@ -43,8 +43,10 @@ MakeNest = Callable[[int], AbstractContextManager[Nest]]
 
 WARM_UP_SECONDS = 20.0
 FIRST_GUESS_SECONDS = 0.2
+LONGEST_MAKING_SECONDS = 1.0
+"""A maker waits no longer for a handler that loads: how long that takes is the tool's author's to say."""
 COLD_IDLE_SECONDS = 30.0
-"""A sandbox that is made for a call waits for it this long at least, whatever the pool's idle age."""
+"""A sandbox that is made for a call waits for it, and for its mint, this long at least."""
 QUIET_SECONDS = 0.05
 
 
@@ -122,16 +124,17 @@ class Pool:
 
     def enqueue(self, shelf: Shelf) -> Ticket:
         """Let a call wait for a sandbox that is made for it."""
-        ticket = Ticket()
+        ticket = Ticket(self.shelves.setdefault(shelf.kind, shelf).waiting)
         if self._closed:
             ticket.got.set_exception(SandboxUnavailable("the pool is closed"))
-            return ticket
-        self.shelves.setdefault(shelf.kind, shelf).waiting.append(ticket)
         self.schedule()
         return ticket
 
     def free(self, place: Place) -> None:
-        """Give back what a place took. For `Place.leave`."""
+        """Give back what a place took, once nothing of its sandbox takes memory. For `Place.leave`."""
+        if place.ending is not None and not place.ending.done():
+            place.ending.add_done_callback(lambda _: self.free(place))
+            return
         self._memory.give_back(place.tenant, place.charge_mib)
         self.schedule()
 
@@ -193,12 +196,13 @@ class Pool:
         kind = shelf.kind
         charge = self._charge(kind, running_mib)
         holder = self._take_idle(shelf)
-        if not self._make_room(kind.tenant, charge):
+        if not self._memory.admits(kind.tenant, charge, {one.tenant for one in self.shelves}):
             if holder is not None:
                 shelf.idle.appendleft(holder)
             raise NoPlace("sandboxes have all the memory that they may have", self._make.seconds)
         if holder is None:
             self._check_wait(shelf, patience_seconds)
+        self._make_room(kind.tenant, charge)  # only now: nothing gives way to a call that is refused
         self._memory.take(kind.tenant, charge)
         if holder is not None:
             holder.taken = True
@@ -217,8 +221,13 @@ class Pool:
             return  # one is on its way that nobody waits for
         makers, tenant = self.terms.makers, shelf.kind.tenant
         stock = {one.kind.tenant: 1 for one in self._find_short(self.wants()) if one.kind.tenant != tenant}
-        waiting = stock | count_waiting(self.shelves.values())
-        wait = find_wait(tenant, waiting, makers - self._making, makers, self._make.seconds)
+        wait = find_wait(
+            tenant,
+            stock | count_waiting(self.shelves.values()),
+            makers - self._making,
+            makers,
+            self._make.seconds,
+        )
         if wait > min(self.terms.max_wait_seconds, patience_seconds):
             raise NoPlace(f"a sandbox would be begun in {wait:.1f} s only", wait)
 
@@ -228,10 +237,8 @@ class Pool:
     def _idle_mib(self) -> int:
         return sum(shelf.stock * self._charge(kind, idle_mib) for kind, shelf in self.shelves.items())
 
-    def _make_room(self, tenant: str, mib: int) -> bool:
+    def _make_room(self, tenant: str, mib: int) -> None:
         """Make room for a sandbox with a call: what waits gives way, the tenant's own first."""
-        if not self._memory.admits(tenant, mib, {kind.tenant for kind in self.shelves}):
-            return False
         while self._idle_mib() > self._memory.free_mib - mib:
             first = min(
                 self._all_idle(),
@@ -241,7 +248,6 @@ class Pool:
             if first is None:
                 break  # what is being made is few, and is small
             self.end_idle(*first, Why.SURPLUS)
-        return True
 
     def _all_idle(self) -> Iterable[tuple[Shelf, Holder]]:
         return ((shelf, holder) for shelf in self.shelves.values() for holder in shelf.idle)
@@ -298,7 +304,6 @@ class Pool:
         shelf.making += 1
         self._making += 1
         self._holders.add(holder)
-        # One that is begun for a call has to wait as long as that call's mint may take.
         idle = max(self.terms.idle_seconds, COLD_IDLE_SECONDS if for_call else 0.0)
         holder.task = asyncio.create_task(self._hold(shelf, holder, idle), name=f"sandbox {holder.number}")
         holder.task.add_done_callback(lambda _: self._forget(shelf, holder))
@@ -310,12 +315,13 @@ class Pool:
             async with AsyncExitStack() as stack:
                 sandbox = await self._make_one(holder, stack, idle_seconds)
                 if not shelf.hand_over(holder) and self._may_wait(holder):
-                    await self._warm_up(shelf, sandbox)
+                    await self._warm_up(holder, sandbox)
                     self._offer(shelf, holder)
-                self._end_making(shelf, holder)
                 seconds = self.clock() - began
                 shelf.make.note(seconds)
-                self._make.note(seconds)
+                if holder.has_maker:  # else its author would say how long others have to wait
+                    self._make.note(seconds)
+                self._end_making(shelf, holder)
                 self.watch.made(shelf.kind, seconds, warm=not holder.taken)
                 self.schedule()
                 await holder.over.wait()
@@ -326,7 +332,16 @@ class Pool:
         if not holder.is_made:
             holder.is_made = True
             shelf.making -= 1
+            self._free_maker(holder)
+
+    def _free_maker(self, holder: Holder) -> None:
+        if holder.has_maker:
+            holder.has_maker = False
             self._making -= 1
+
+    def _go_on_without(self, holder: Holder) -> None:
+        self._free_maker(holder)
+        self.schedule()
 
     def _forget(self, shelf: Shelf, holder: Holder) -> None:
         """Note that none of a sandbox is left, also where its task was cancelled before its first step."""
@@ -336,7 +351,8 @@ class Pool:
 
     def _may_wait(self, holder: Holder) -> bool:
         """See whether stock of a kind may be there at all; if not, it ends."""
-        if self.terms.max_idle and self.is_wanted(holder.kind):
+        has_room = len(self.idle) < self.terms.max_idle and self._idle_mib() <= self._memory.free_mib
+        if has_room and self.is_wanted(holder.kind):
             return True
         holder.over.set()
         return False
@@ -355,22 +371,24 @@ class Pool:
             uid=uid,
             idle_seconds=idle_seconds,
         )
-        made = await stack.enter_async_context(driver.create(spec, f"warm-{holder.number}"))
-        holder.sandbox = made
+        holder.sandbox = made = await stack.enter_async_context(driver.create(spec, f"warm-{holder.number}"))
         return made
 
-    async def _warm_up(self, shelf: Shelf, sandbox: Sandbox) -> None:
+    async def _warm_up(self, holder: Holder, sandbox: Sandbox) -> None:
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(LONGEST_MAKING_SECONDS, self._go_on_without, holder)
         try:
             await sandbox.warm_up(WARM_UP_SECONDS)
         except SandboxUnavailable as error:
-            raise _NotLoaded(str(error)) from error
-        shelf.note_success()
+            raise NotLoaded(str(error)) from error
+        finally:
+            timer.cancel()
 
     def _offer(self, shelf: Shelf, holder: Holder) -> None:
         """Give a loaded sandbox to a call that came meanwhile, or let it wait."""
         now = holder.offered = self.clock()
         if not holder.is_fit:
-            raise _NotLoaded("it lost its way out" if holder.is_lost else "it ended as soon as it was loaded")
+            raise NotLoaded("it lost its way out" if holder.is_lost else "it ended as soon as it was loaded")
         if shelf.hand_over(holder) or not self._may_wait(holder):
             return
         assert holder.sandbox is not None, "only what was made is offered"
@@ -384,10 +402,5 @@ class Pool:
         shelf.note_failure(self.clock())
         self.watch.failed(shelf.kind, str(error))
         # Who waits while stock could not be loaded gets one that is made for it, and its own clear error.
-        told = not isinstance(error, _NotLoaded) and shelf.fail_first(error)
-        if not told:
+        if isinstance(error, NotLoaded) or not shelf.fail_first(error):
             log.warning("sandbox %s %d: not made: %s", shelf.kind.tool, holder.number, error)
-
-
-class _NotLoaded(Exception):
-    """A sandbox was made, and did not come to wait for a call."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 from sandboxes.nests import Nest
@@ -30,6 +31,11 @@ class Place:
         self._pool, self._shelf, self._holder = pool, shelf, holder
         self._ticket = None if holder else pool.enqueue(shelf)
         self._left = False
+
+    @property
+    def ending(self) -> asyncio.Task[None] | None:
+        """What lasts as long as its sandbox; None where it has none."""
+        return self._holder.task if self._holder is not None else None
 
     async def sandbox(self) -> tuple[Sandbox, Nest | None]:
         """Wait for the sandbox, and get its nest with it.

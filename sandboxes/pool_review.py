@@ -76,10 +76,13 @@ class PoolReview:
         if now - holder.offered >= pool.terms.idle_seconds * RETIRE_SHARE:
             return Why.RETIRED
         share = _find_cpu_share(holder, now)
+        if share is None:
+            return None
         if share > MOST_CPU:
             shelf.note_failure(now)
             pool.watch.flagged(shelf.kind, share)
             return Why.BUSY
+        shelf.note_success()  # it loaded, and then behaved: neither alone ends a rest
         return None
 
     def _shrink(self, shelf: Shelf, wanted: int) -> None:
@@ -93,11 +96,11 @@ class PoolReview:
             self._pool.end_idle(shelf, shelf.idle[0], Why.SURPLUS)
 
 
-def _find_cpu_share(holder: Holder, now: float) -> float:
-    """Tell which share of a processor one used since it was looked at; 0.0 while it is too early."""
+def _find_cpu_share(holder: Holder, now: float) -> float | None:
+    """Tell which share of a processor one used since it was looked at; None while it is too early."""
     since, before = holder.looked
     if now - since < LOOK_SECONDS or holder.sandbox is None:
-        return 0.0
+        return None
     used = holder.sandbox.cpu_seconds()
     holder.looked = (now, used)
     if used is None or before is None:

@@ -12,6 +12,7 @@ is the square root of the mean), and three deviations leave about one call in a 
 
 from __future__ import annotations
 
+import heapq
 import math
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -106,12 +107,19 @@ def share_out(wanted: Mapping[K, int], owner: Callable[[K], str], most: int) -> 
     if sum(wanted.values()) <= most:
         return dict(wanted)
     given = dict.fromkeys(wanted, 0)
-    held: dict[str, int] = {owner(kind): 0 for kind in wanted}
+    kinds: dict[str, list[tuple[int, int, K]]] = {}
+    for order, kind in enumerate(wanted):
+        if wanted[kind]:
+            kinds.setdefault(owner(kind), []).append((0, order, kind))  # a heap: it is in order
+    owners = [(0, order, name) for order, name in enumerate(kinds)]
     for _ in range(most):
-        short = [kind for kind in wanted if given[kind] < wanted[kind]]
-        kind = min(short, key=lambda one: (held[owner(one)], given[one]))
-        given[kind] += 1
-        held[owner(kind)] += 1
+        held, place, name = heapq.heappop(owners)
+        count, order, kind = heapq.heappop(kinds[name])
+        given[kind] = count + 1
+        if count + 1 < wanted[kind]:
+            heapq.heappush(kinds[name], (count + 1, order, kind))
+        if kinds[name]:
+            heapq.heappush(owners, (held + 1, place, name))
     return given
 
 

@@ -7,6 +7,7 @@ that time. It is handed to one call at most, and then never comes back.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -52,7 +53,8 @@ class Holder:
         taken: True once a call has it.
         offered: When it was ready for a call, on the pool's clock.
         looked: When its processor time was read last, and what it was.
-        is_made: True once no maker is busy with it any more; from then on `over` is waited for.
+        is_made: True once it is ready or was handed over; from then on `over` is waited for.
+        has_maker: Whether a maker is busy with it.
     """
 
     def __init__(self, kind: Kind, number: int) -> None:
@@ -64,7 +66,7 @@ class Holder:
         self.offered = 0.0
         self.looked: tuple[float, float | None] = (0.0, None)
         self.task: asyncio.Task[None] | None = None
-        self.is_made = False
+        self.is_made, self.has_maker = False, True
 
     def release(self) -> None:
         """Let it end; one that is not ready is broken off."""
@@ -85,17 +87,24 @@ class Holder:
         return self.nest is not None and self.nest.lost.is_set()
 
 
+class NotLoaded(Exception):
+    """A sandbox was made, and did not come to wait for a call."""
+
+
 class Ticket:
     """A call that waits for a sandbox of its kind."""
 
-    def __init__(self) -> None:
+    def __init__(self, queue: deque[Ticket]) -> None:
+        """Stand at the end of a queue."""
         self.got: asyncio.Future[Holder] = asyncio.get_running_loop().create_future()
+        self._queue = queue
+        queue.append(self)
 
     def drop(self) -> Holder | None:
         """Wait no longer; returns a sandbox that came meanwhile."""
-        if not self.got.done():
-            self.got.cancel()
-            return None
+        self.got.cancel()
+        with contextlib.suppress(ValueError):
+            self._queue.remove(self)  # nothing is made for who is gone
         if self.got.cancelled() or self.got.exception() is not None:
             return None
         return self.got.result()

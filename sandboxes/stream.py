@@ -24,6 +24,8 @@ MAX_PIECE_BYTES = 128 * 1024
 """Init makes pieces of at most half of that."""
 
 _MOST_UNREAD = 256 * 1024
+_PIECE_COST = 128
+"""Bytes of memory that a piece takes beside its own: a log of single letters must not fill ours."""
 _ENGINE_HEADER = struct.Struct(">BxxxI")
 _STDOUT = 1
 _HEAD_END = b"\r\n\r\n"
@@ -172,7 +174,7 @@ class Stream(asyncio.Protocol):
             finally:
                 self._reader = None
         piece = self._unread.popleft()
-        self._unread_bytes -= len(piece[1])
+        self._unread_bytes -= len(piece[1]) + _PIECE_COST
         if self._paused and self._unread_bytes < _MOST_UNREAD // 2:
             self._resume()
         return piece
@@ -228,7 +230,7 @@ class Stream(asyncio.Protocol):
         if not pieces:
             return
         self._unread.extend(pieces)
-        self._unread_bytes += sum(len(body) for _, body in pieces)
+        self._unread_bytes += sum(len(body) + _PIECE_COST for _, body in pieces)
         if self._unread_bytes > _MOST_UNREAD and not self._paused and self._transport is not None:
             self._paused = True
             self._transport.pause_reading()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import select
 from pathlib import Path
 
@@ -27,14 +28,17 @@ async def wait_for_end(process: int, patience_seconds: float) -> bool:
     if has_ended(process):
         return True
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
-    loop.add_reader(process, ended.set)
+    # A copy of our own: a loop knows one reader a descriptor, and another may wait too, or close it.
+    own = os.dup(process)
     try:
+        loop.add_reader(own, ended.set)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_seconds):
                 await ended.wait()
+        return has_ended(own)
     finally:
-        loop.remove_reader(process)
-    return has_ended(process)
+        loop.remove_reader(own)
+        os.close(own)
 
 
 def find_cpu_file(cgroups: str, root: Path = _CGROUPS) -> Path | None:

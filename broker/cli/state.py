@@ -101,7 +101,7 @@ def tenants() -> None:
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @profile_option
 def erase(tenant: str, yes: bool, profile: str | None) -> None:
-    """Destroy the key of what is kept of TENANT: requests, results and tool logs.
+    """Destroy the key of what is kept of TENANT: requests, results, files and tool logs.
 
     They cannot be read again by anybody, backups included once the tenant's key in Vault is deleted, too.
     The audit stays and still verifies. For operators, of their own tenant.

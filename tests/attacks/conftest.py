@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import os
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 import pytest
@@ -10,10 +11,27 @@ import pytest
 from sandboxes.bubblewrap_driver import BubblewrapDriver
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.runtimes import RUNTIMES as ENGINE_RUNTIMES
-from tests.attacks.arena import CONTROL, RUNTIMES, Ground
+from tests.attacks.arena import CONTROL, RUNTIMES, Ground, load_attacks
 from tests.parts import without
 from tests.parts.bubblewrap import BubblewrapTool
 from tests.parts.engine import Obedient
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep each attack on one runtime, the runtimes in turn; TOOLCRIB_ATTACKS=all keeps it on each."""
+    if os.environ.get("TOOLCRIB_ATTACKS") == "all":
+        return
+    places = {attack.name: place for place, attack in enumerate(load_attacks())}
+    items[:] = [item for item in items if _is_in_turn(item, places)]
+
+
+def _is_in_turn(item: pytest.Item, places: Mapping[str, int]) -> bool:
+    given = getattr(item, "callspec", None)
+    if given is None or not {"attack", "closed_ground"} <= given.params.keys():
+        return True
+    return bool(
+        given.params["closed_ground"] == RUNTIMES[places[given.params["attack"].name] % len(RUNTIMES)]
+    )
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -24,7 +42,7 @@ def closed_ground(request: pytest.FixtureRequest) -> Ground:
         folders, image = (request.getfixturevalue(f"bubblewrap_{part}") for part in ("folders", "image"))
         bubblewrap = BubblewrapDriver(folders, installation, 2)
         return Ground(name, BubblewrapTool(folders, image, installation, bubblewrap), bubblewrap)
-    if without(name):
+    if without(name.removeprefix("docker-")):
         pytest.skip(f"TOOLCRIB_WITHOUT names {name}")
     engine, image = request.getfixturevalue("engine"), request.getfixturevalue("obedient_image")
     driver = DockerDriver(engine, installation, 2, runtime=ENGINE_RUNTIMES[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import secrets
 from dataclasses import replace
@@ -81,9 +82,10 @@ async def test_throws_a_file_with_a_secret_away(shop: Workshop, name: str):
     assert await shop.store.read_artefact("shop", call.call_id, 0, 0) == b""
 
 
-@pytest.mark.parametrize("field", ["name", "media_type"])
-async def test_searches_what_a_file_is_called(shop: Workshop, field: str):
-    give(shop, replace(REPORT, **{field: f"x/{shop.vault.password}"}))
+@pytest.mark.parametrize("is_name", [True, False])
+async def test_searches_what_a_file_is_called(shop: Workshop, is_name: bool):
+    said = f"x/{shop.vault.password}"
+    give(shop, replace(REPORT, name=said) if is_name else replace(REPORT, media_type=said))
     assert (await refusal(shop, shop.lookup())).reason_name == "SECRET_IN_RESULT"
     assert shop.is_clean()
 
@@ -117,3 +119,14 @@ async def test_waits_until_the_files_of_a_bare_read_are_durable(monkeypatch: pyt
     answer: Answer = await shop.path.answer(shop.lookup())
     assert store.commits == ["reserve DISPATCHED", "complete"]
     assert (await shop.states(), len(answer.artefacts)) == ([CallState.SUCCEEDED], 1)
+
+
+async def test_goes_on_with_other_calls_while_a_long_file_is_searched(shop: Workshop):
+    give(shop, RawArtefact("long", "text/plain", b"%41\\u0041 " * 200_000))
+    answering_it = asyncio.create_task(shop.path.answer(shop.lookup()))
+    turns = 0
+    while not answering_it.done():
+        await asyncio.sleep(0.001)
+        turns += 1
+    assert (await answering_it).artefacts
+    assert turns > 10

@@ -22,6 +22,7 @@ from broker.model import Answer, BudgetLimit, Call, Caller, Grant, Reservation
 from broker.request import Peer, Request
 from broker.stages.approve import approve
 from broker.stages.gate import Concern
+from broker.stages.run import RawOutput
 from broker.trail import Recorder
 from credentials.lease import Lease
 from tests.broker.bench import METHOD, Bench
@@ -58,7 +59,7 @@ MAKES: dict[str, object] = {
     "gate": tuple[Concern, ...],
     "reserve": Reservation,
     "mint": Sequence[Lease],
-    "run": bytes,
+    "run": RawOutput,
     "sanitize": Answer,
 }
 RUN_THE_WRONG_WAY_ROUND = {"record", "claim", "approve"}

@@ -72,6 +72,15 @@ def test_finds_a_secret_among_any_bytes(before: bytes, after: bytes):
     assert make_redaction().find_bytes(before + SECRET.encode() + after)
 
 
+@pytest.mark.parametrize("secret", ["p4ss-w0rd/of+th1s", SECRET, "A%41\\u0042-%5c"])
+@pytest.mark.parametrize("name", [*DISGUISES, *STACKED])
+def test_finds_a_secret_in_bytes_that_are_no_text(secret: str, name: str):
+    hidden = (DISGUISES | STACKED)[name](secret).encode()
+    for before, after in ((b"\xff", b"\xfe"), (b"\x00\x80 a", b"\xc3%"), (b"", b"\\\xff")):
+        assert make_redaction(secret).find_bytes(before + hidden + after)
+    assert not make_redaction(secret).find_bytes(b"\xff" + hidden[:4] + b"\xff")
+
+
 def test_finds_a_secret_in_bytes_of_two_a_character():
     assert make_redaction("p4ss-w0rd/of+th1s").find_bytes("p4ss-w0rd/of+th1s".encode("utf-16-le"))
 

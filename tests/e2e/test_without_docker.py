@@ -22,7 +22,7 @@ from broker.model import CallRecord
 from sandboxes.cgroups import find_cgroups
 from sandboxes.folders import Folders
 from tests.e2e import grants
-from tests.e2e.stack import SHOP, Crib, CribThread
+from tests.e2e.stack import ROOT, SHOP, Crib, CribThread
 from tests.e2e.test_dev import Dev
 from tests.e2e.test_reasons import register, review
 from tests.parts import without
@@ -31,6 +31,7 @@ from toolcrib.v1 import registry_pb2
 from tools.source import compile_bundle
 
 LOOKUP, REFUND = "shop.v1.Orders/LookupOrder", "shop.v1.Orders/IssueRefund"
+DEMO_GRANTS = ROOT / "deploy" / "demo" / "grants"
 COLD = "[sandboxes.pool]\nmax_idle = 0\n"  # so that no sandbox of the pool is taken for a leftover
 
 
@@ -165,21 +166,26 @@ def dev(door: Door, tmp_path: Path) -> Iterator[Dev]:
         dev.end()
 
 
+def run_as(dev: Dev, client: str, *words: str) -> Result:
+    profile = dev.state_dir / "clients" / f"shop-{client}"
+    return CliRunner().invoke(main, [*words, "--profile", str(profile)])
+
+
 def find_installation(dev: Dev) -> str:
     with closing(sqlite3.connect(f"file:{dev.state_dir}/state.db?mode=ro", uri=True)) as connection:
         return str(connection.execute("SELECT id FROM installation").fetchone()[0])
 
 
 def test_the_command_starts_it_says_that_it_is_weaker_and_takes_everything_away(dev: Dev, door: Door):
-    profile = dev.wait_for(r"TOOLCRIB_PROFILE=\S+").partition("=")[2]
     dev.wait_for("Ctrl-C")
-    command = ["call", LOOKUP, json.dumps({"order_id": "A-1042"}), "--profile", profile]
-    assert "NOT_GRANTED" in CliRunner().invoke(main, command).output  # default deny, here as well
-    assert len(re.findall("WARNING: without Docker, .* WEAKER", dev.said.read_text(), re.DOTALL)) >= 1
-    assert dev.left_processes() != []
+    assert len(re.findall(r"WARNING: without Docker, [\w ,]+\. They are WEAKER", dev.said.read_text())) == 2
+    call = ["call", LOOKUP, json.dumps({"order_id": "A-1042"})]
+    assert "NOT_GRANTED" in run_as(dev, "agent-refund-desk", *call).output  # default deny, here as well
+    assert run_as(dev, "reviewer-rob", "grants", "apply", str(DEMO_GRANTS), "--yes").exit_code == 0
+    answers = [run_as(dev, "agent-refund-desk", *call) for _ in range(3)]  # cold, then warm
+    assert [answer.exit_code for answer in answers] == [0, 0, 0], answers[0].output
     installation = find_installation(dev)
-    assert dev.end() == 0
-    assert (dev.left_processes(), find_cgroups().find(installation)) == ([], [])
+    assert (dev.end(), dev.left_processes(), find_cgroups().find(installation)) == (0, [], [])
     assert not door.was_knocked_at()
 
 

@@ -1,7 +1,8 @@
 """Fixtures for the real Docker Engine: engine, base image, a driver, and a tool that does what it is told.
 
 The engine is the one at DOCKER_HOST or at the usual socket; where there is none and we are root, a private
-one is started for the session. Its images stay in .toolcrib/tests and the downloaded parts in
+one is started for the session. Its images stay in .toolcrib/tests (or another folder that
+TOOLCRIB_TESTS_ENGINE names) and the downloaded parts in
 .toolcrib/cache, so that only the first run downloads. Every `driver` has an installation of its own, and its
 teardown fails when a container is left over.
 """
@@ -25,6 +26,9 @@ from tests.parts import REAL_PARTS, without
 from toolcrib.handler.v1 import handler_pb2
 
 STATE = Path(__file__).parents[2] / ".toolcrib"
+ENGINE = os.environ.get("TOOLCRIB_TESTS_ENGINE", "tests")
+"""Name of the private engine's folder: two runs side by side have one each."""
+
 COMMAND = ("python3", "-m", "handler")
 
 # A tool that runs the program in its request and answers with what that put into `answer`.
@@ -66,7 +70,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
         pytest.skip("TOOLCRIB_WITHOUT names the engine")
     try:
         found = find_engine(
-            tmp_path_factory.mktemp("engine"), os.environ.get("DOCKER_HOST") or None, STATE / "tests"
+            tmp_path_factory.mktemp("engine"), os.environ.get("DOCKER_HOST") or None, STATE / ENGINE
         )
     except EngineMissing as error:
         pytest.fail(

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import bz2
+import contextlib
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sandboxes.artefacts import MAX_RATIO, ArtefactRefused, Basket
 from sandboxes.docker_driver import DockerDriver
@@ -69,6 +75,57 @@ def test_refuses_what_unpacks_to_too_much(pack: object) -> None:
     basket = Basket(replace(LIMITS, artefact_kib=1024))
     basket.take(Artefact(name="bomb", content=pack(ZEROS)))
     with pytest.raises(ArtefactRefused, match=f"{MAX_RATIO} times"):
+        basket.check_ratios()
+
+
+def _second_member(content: bytes) -> bytes:
+    return gzip.compress(b"") + gzip.compress(content)
+
+
+def _behind_a_letter(content: bytes) -> bytes:
+    return b"x" + _zip(content)
+
+
+def _zip_that_lies(content: bytes) -> bytes:
+    data = bytearray(_zip(content))
+    place = data.rindex(b"PK\x01\x02") + 24  # the size of the entry unpacked
+    data[place : place + 4] = (5).to_bytes(4, "little")
+    return bytes(data)
+
+
+def _xz_of_much_memory(content: bytes) -> bytes:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 512 << 20}]
+    return lzma.compress(content[:1], filters=filters)
+
+
+@pytest.mark.parametrize(
+    "pack",
+    [_second_member, _behind_a_letter, _zip_that_lies, bz2.compress, lzma.compress, _xz_of_much_memory],
+)
+def test_refuses_a_bomb_that_hides(pack: Callable[[bytes], bytes]) -> None:
+    basket = Basket(replace(LIMITS, artefact_kib=1024))
+    basket.take(Artefact(name="bomb", content=pack(ZEROS)))
+    with pytest.raises(ArtefactRefused, match=f"{MAX_RATIO} times"):
+        basket.check_ratios()
+
+
+def test_refuses_an_archive_whose_index_alone_would_fill_the_memory() -> None:
+    basket = Basket(replace(LIMITS, artefact_kib=1024))
+    basket.take(Artefact(name="bomb", content=(b"PK\x01\x02" + bytes(42)) * 10_001))
+    with pytest.raises(ArtefactRefused, match="10000 files"):
+        basket.check_ratios()
+
+
+@given(st.sampled_from([_zip, gzip.compress, bz2.compress, lzma.compress, zlib.compress]), st.data())
+def test_has_no_error_of_its_own_for_a_broken_archive(
+    pack: Callable[[bytes], bytes], data: st.DataObject
+) -> None:
+    content = bytearray(pack(b"a" * 300))
+    place = data.draw(st.integers(0, len(content) - 1))
+    content[place : place + 8] = data.draw(st.binary(max_size=8))
+    basket = Basket(LIMITS)
+    basket.take(Artefact(name="a", content=bytes(content)))
+    with contextlib.suppress(ArtefactRefused):
         basket.check_ratios()
 
 
