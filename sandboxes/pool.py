@@ -371,7 +371,8 @@ class Pool:
             uid=uid,
             idle_seconds=idle_seconds,
         )
-        holder.sandbox = made = await stack.enter_async_context(driver.create(spec, f"warm-{holder.number}"))
+        made = await stack.enter_async_context(driver.create(spec, f"warm-{holder.number}"))
+        holder.sandbox = made
         return made
 
     async def _warm_up(self, holder: Holder, sandbox: Sandbox) -> None:

@@ -65,6 +65,7 @@ class Runner:
         self._egress = egress
         self._store = store
         self._alarm = alarm
+        self._ending: set[asyncio.Task[None]] = set()
 
     async def __call__(
         self, call: Call, reservation: Reservation, leases: Sequence[Lease], place: Place, trail: Trail
@@ -122,7 +123,9 @@ class Runner:
                 outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
                 if egress is None and runs_at_once(call) and outcome.kind is OutcomeKind.RESULT:
                     # Nothing is revoked after it: the kernel's milliseconds are not the caller's.
-                    trail.ending = asyncio.create_task(stack.pop_all().aclose(), name="end of a sandbox")
+                    trail.ending = asyncio.create_task(_end_beside(stack.pop_all(), call), name="end")
+                    self._ending.add(trail.ending)  # nobody else may hold it
+                    trail.ending.add_done_callback(self._ending.discard)
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
             cause = Redaction(leases).clean(str(error)).text
@@ -166,6 +169,14 @@ async def _end(sandbox: Sandbox, call: Call) -> None:
     """End a sandbox and wait until that is confirmed, whoever goes away meanwhile."""
     if sandbox.gone is None and not await outlast(sandbox.end()):
         log.warning("end of the sandbox is not confirmed", extra={"call_id": call.call_id})
+
+
+async def _end_beside(ends: AsyncExitStack, call: Call) -> None:
+    """End what a call had while its answer goes on; what goes wrong there does not change the answer."""
+    try:
+        await ends.aclose()
+    except (SandboxError, EgressError) as error:
+        log.warning("end of the sandbox", extra={"call_id": call.call_id, "cause": str(error)})
 
 
 def _records(made: Sequence[Sandbox]) -> list[SandboxRecord]:
