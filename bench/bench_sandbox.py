@@ -164,7 +164,7 @@ async def run(options: argparse.Namespace) -> None:
             subjects = [*sandboxes.subjects(), docker_run(engine.base_url, image), cold]
             report = await measure("sandbox", subjects, Pacing(rounds=options.rounds), sandboxes.settle)
             print(report.table())
-            bare = BareEngine(engine, sandboxes.spec, driver)
+            bare = BareEngine(engine, sandboxes.spec, driver, Path(folder))
             rates = await compare_rates(sandboxes, bare, options.rounds)
             await bare.close()
     print(f"fresh containers a second, {CALLERS} callers: {json.dumps(rates)}")

@@ -1,6 +1,6 @@
 """The floor of fresh containers: the bare engine, asked for the very same container and nothing else.
 
-Create, attach, start, one call, remove: five requests of a client that checks nothing. What the driver adds
+Create, start, one call, remove: three requests of a client that checks nothing. What the driver adds
 (finding the processes, the ends confirmed by the kernel, the caps) is what is measured against it.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import aiohttp
 
@@ -27,8 +28,10 @@ _CAP = 1 << 20
 class BareEngine:
     """Makes containers by the engine's own interface."""
 
-    def __init__(self, engine: Engine, make_spec: Callable[[], SandboxSpec], driver: DockerDriver) -> None:
-        self._socket_path, self._make_spec = engine.socket_path, make_spec
+    def __init__(
+        self, engine: Engine, make_spec: Callable[[], SandboxSpec], driver: DockerDriver, doors: Path
+    ) -> None:
+        self._socket_path, self._make_spec, self._doors = engine.socket_path, make_spec, doors
         self._runtime = driver.runtime
         self._session: aiohttp.ClientSession | None = None
 

@@ -51,7 +51,8 @@ def make_driver(name: DriverName, settings: Settings, epoch: Epoch) -> Driver:
     """
     if name in RUNTIMES:
         engine = Engine(settings.engine.url)
-        return DockerDriver(engine, epoch.installation, epoch.number, runtime=RUNTIMES[name])
+        doors = settings.run_dir / f"{epoch.installation}-{epoch.number}" / f"doors-{name}"
+        return DockerDriver(engine, epoch.installation, epoch.number, runtime=RUNTIMES[name], doors=doors)
     try:  # only where it is asked for: nothing of it is needed elsewhere
         driver = importlib.import_module("sandboxes.bubblewrap_driver").BubblewrapDriver
         compiler = importlib.import_module("sandboxes.bubblewrap_compiler").compile_folder

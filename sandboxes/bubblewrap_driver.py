@@ -149,7 +149,7 @@ class BubblewrapDriver:
         return _CONTAINER_ID.fullmatch(container_id) is not None
 
     async def reap(self) -> list[str]:
-        """End what other epochs of this installation left, and what could not be ended before.
+        """End what earlier epochs of this installation left, and what could not be ended before.
 
         Returns:
             The ids of what is gone now.
@@ -157,7 +157,7 @@ class BubblewrapDriver:
         owed = list(self._owed)
         gone = [name for name in owed if await self._end(self._live[name])]
         for group in await self._do(self._groups):
-            if group.epoch != self._epoch and await self._do(group.end):
+            if group.epoch < self._epoch and await self._do(group.end):
                 gone.append(group.name)
         await self._do(self._cgroups().remove_empty, self._installation)
         return gone

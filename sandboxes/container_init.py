@@ -10,7 +10,8 @@ Rules:
       call is here before the call is;
     * it ends at the deadline, when stdin closes, when no call comes within the idle age, when the handler
       ends, and when the handler says more than its output cap;
-    * stdin and stdout are never given to the handler, which gets pipes: 3 to read frames, 4 to write them.
+    * its stdin and stdout are the broker's: the socket at /run/init, or what it was started with. They are
+      never given to the handler, which gets pipes: 3 to read frames, 4 to write them.
       Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
     * it writes without blocking: a reader that stops reading cannot hold up the deadline;
     * how the handler ended is told as good or not: an exit code or a signal of its choice would be a message
@@ -28,6 +29,7 @@ code, closed its frames or was killed by a signal.
 
 from __future__ import annotations
 
+import _socket  # socket itself costs 5 ms at start
 import ctypes
 import os
 import select
@@ -54,6 +56,7 @@ FLAG_FILTER = 1
 """Apply the system call filter here: the runtime has none of its own."""
 
 BIRTH_SECONDS = 30.0
+DOOR = "/run/init/s"
 FILTER_FILE = "/opt/toolcrib/seccomp.bpf"
 
 _IDLE_TICK_SECONDS = 60.0
@@ -351,6 +354,7 @@ def main(command: list[str]) -> int:
         The exit code, see the module's list.
     """
     _protect()
+    _take_door()
     try:
         idle_until, output_cap, log_cap, flags = _read_birth(time.monotonic() + BIRTH_SECONDS)
     except End as end:
@@ -374,6 +378,18 @@ def _protect() -> None:
         os._exit(EXIT_NOT_STARTED)
     # A signal of the own namespace reaches PID 1 only where a handler is set; Python sets one for SIGINT.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _take_door() -> None:
+    """Take the broker's socket for stdin and stdout where there is one; nobody else can after that."""
+    door = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+    try:
+        door.connect(DOOR)
+    except FileNotFoundError:
+        return  # stdin and stdout are the broker's already
+    os.dup2(door.fileno(), 0)
+    os.dup2(door.fileno(), 1)
+    door.close()
 
 
 def _wake_on_ended_children() -> int:

@@ -18,12 +18,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from sandboxes.docker_sandbox import DockerSandbox
+from sandboxes.doorway import Doorway
 from sandboxes.engine import Engine, EngineInfo, EngineMissing
 from sandboxes.engine_api import EngineApi, EngineNotFound
 from sandboxes.hardening import LABEL_EPOCH, LABEL_INSTALLATION, MEASURES, Measure, container_config
@@ -31,7 +35,6 @@ from sandboxes.outcome import EngineUnfit, SandboxSpec, SandboxUnavailable
 from sandboxes.processes import kill_processes
 from sandboxes.reaper import Reaper, cgroup_parent
 from sandboxes.runtimes import RUNC, Runtime
-from sandboxes.stream import StreamBroken
 from sandboxes.uids import allocate_uid
 
 __all__ = ["DockerDriver", "DockerSandbox"]
@@ -61,6 +64,7 @@ class DockerDriver:
         *,
         runtime: Runtime = RUNC,
         measures: Sequence[Measure] = MEASURES,
+        doors: Path | None = None,
         clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Prepare a driver; nothing is sent yet.
@@ -71,6 +75,7 @@ class DockerDriver:
             epoch: Grows with each start of the broker.
             runtime: What runs them.
             measures: All; fewer only in tests that show what a measure is good for.
+            doors: Where the sockets are through which inits come; taken away with `close`.
             clock: UTC.
         """
         self._engine, self._installation, self._epoch = engine, installation, epoch
@@ -81,6 +86,7 @@ class DockerDriver:
         self._removing: set[asyncio.Task[None]] = set()
         self._undertakers = asyncio.Semaphore(_UNDERTAKERS)
         self._cgroup_parent = ""
+        self._doors = doors
         self._reaper = Reaper(installation, epoch)
 
     @property
@@ -125,7 +131,12 @@ class DockerDriver:
         for sandbox in list(self._live.values()):
             await self._end(sandbox)
         await self._settle()
+        for removing in self._removing:  # an engine that stalls: the next epoch removes them
+            removing.cancel()
+        await asyncio.gather(*self._removing, return_exceptions=True)
         await self._api.close()
+        if self._doors is not None:
+            shutil.rmtree(self._doors, ignore_errors=True)
         await asyncio.to_thread(self._reaper.remove_own)
 
     def allocate_uid(self) -> int:
@@ -148,23 +159,43 @@ class DockerDriver:
         self._live[name] = sandbox
         labels = {LABEL_INSTALLATION: self._installation, LABEL_EPOCH: str(self._epoch)}
         try:
-            config = container_config(spec, labels, self._measures, self.runtime, self._cgroup_parent)
-            try:
-                await sandbox.make(config, self._engine.socket_path, self.runtime.birth_flags)
-            except StreamBroken as error:
-                raise SandboxUnavailable(str(error)) from error
+            with self._open_door(sandbox) as door:
+                config = container_config(
+                    spec, labels, self._measures, self.runtime, self._cgroup_parent, door.folder
+                )
+                await sandbox.make(config, door, self.runtime.birth_flags)
             yield sandbox
         finally:
             await _finish(self._end(sandbox))
+
+    @contextmanager
+    def _open_door(self, sandbox: DockerSandbox) -> Iterator[Doorway]:
+        """Hold the socket through which init comes.
+
+        Raises:
+            SandboxUnavailable: It cannot be made.
+        """
+        try:
+            if self._doors is None:
+                self._doors = Path(tempfile.mkdtemp(prefix="toolcrib-doors-"))
+            self._doors.mkdir(mode=0o700, parents=True, exist_ok=True)
+            door = Doorway(self._doors, sandbox.name, sandbox.uid)
+        except OSError as error:
+            raise SandboxUnavailable(f"no socket can be made for a sandbox: {error.strerror}") from error
+        try:
+            yield door
+        finally:
+            door.close()
 
     def knows(self, container_id: str) -> bool:
         """Tell whether an id has the shape of those that the engine gives."""
         return _CONTAINER_ID.fullmatch(container_id) is not None
 
     async def reap(self) -> list[str]:
-        """End what other epochs of this installation left, and what is owed.
+        """End what earlier epochs of this installation left, and what is owed.
 
-        By label, and by cgroup: an engine that was killed may have forgotten what still runs.
+        By cgroup, and by label: an engine that was killed may have forgotten what still runs. A later epoch's
+        is left alone: a broker that was stopped for a while may wake up behind the one that took over.
 
         Returns:
             The ids of the containers that are gone now.
@@ -172,12 +203,14 @@ class DockerDriver:
         Raises:
             SandboxUnavailable: The engine does not answer.
         """
+        gone = await asyncio.to_thread(self._reaper.reap)  # first: no engine can hold that up
         for name in list(self._owed):
             self._owed.discard(name)
-            await self._end(self._live[name])
-        gone = await asyncio.to_thread(self._reaper.reap)
+            if (sandbox := self._live.get(name)) is not None:  # else it was removed meanwhile
+                await self._end(sandbox)
         for found in await self._api.list([f"{LABEL_INSTALLATION}={self._installation}"]):
-            if found["Labels"].get(LABEL_EPOCH) == str(self._epoch):
+            epoch = found["Labels"].get(LABEL_EPOCH, "")
+            if epoch.isdecimal() and int(epoch) >= self._epoch:
                 continue
             await self._api.remove(found["Id"])
             gone.append(str(found["Id"]))
@@ -232,6 +265,7 @@ class DockerDriver:
             removed = await sandbox.remove()
         if removed:
             self._live.pop(sandbox.name, None)
+            self._owed.discard(sandbox.name)
         else:
             logger.warning("sandbox %s: it is dead, its removal is owed", sandbox.name)
             self._owed.add(sandbox.name)

@@ -11,13 +11,15 @@ import asyncio
 import contextlib
 import os
 import signal
+import socket
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from sandboxes.conversation import OnProgress
-from sandboxes.engine_api import EngineApi, EngineNotFound, EngineStalled
+from sandboxes.doorway import Doorway
+from sandboxes.engine_api import EngineApi, EngineAway, EngineNotFound, EngineStalled
 from sandboxes.exchange import Exchange
 from sandboxes.outcome import (
     AnswerSign,
@@ -33,6 +35,7 @@ from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, w
 from toolcrib.handler.v1 import handler_pb2
 
 _END_SECONDS = 2.0  # for the engine to say how a sandbox ended
+_MEET_SECONDS, _LOOK_SECONDS = 10.0, 0.25
 _KILL_SECONDS = 0.5  # for the kernel to end what was killed; without the right to kill, the engine does it
 
 
@@ -57,26 +60,28 @@ class DockerSandbox:
         self._exchange: Exchange | None = None
         self._process: int | None = None
         self._cpu_file: Path | None = None
-        self._uncertain = False
+        self._asked = self._uncertain = False
         self._one_end = asyncio.Lock()  # call, pool and driver may all want its end, of one descriptor
 
-    async def make(self, config: dict[str, Any], socket_path: Path, birth_flags: int) -> None:
-        """Create, attach and start the container. Called by the driver.
+    async def make(self, config: dict[str, Any], door: Doorway, birth_flags: int) -> None:
+        """Create and start the container, and wait for init. Called by the driver.
 
         Raises:
-            SandboxUnavailable: The engine is missing, stalls or refuses.
-            StreamBroken: The engine gives no stream.
+            SandboxUnavailable: The engine is missing, stalls or refuses, or init does not come.
         """
+        self._asked = True
         try:
             self.container_id = created = await self._api.create(config, self.name)
-        except EngineStalled:
-            self._uncertain = True
+        except (EngineStalled, asyncio.CancelledError) as error:
+            fault = error.__cause__ if isinstance(error, asyncio.CancelledError) else error
+            self._asked = not isinstance(fault, EngineAway)
+            self._uncertain = self._asked and isinstance(fault, EngineStalled)
             raise
-        self._stream = await Stream.attach(socket_path, created)
-        self._exchange = Exchange(self._stream, self._spec, self._why_ended)
-        self._exchange.be_born(birth_flags)
         await self._api.start(created)
         await self._find_process()
+        self._stream = await Stream.over(await self._meet(door))
+        self._exchange = Exchange(self._stream, self._spec, self._why_ended)
+        self._exchange.be_born(birth_flags)
 
     @property
     def is_alive(self) -> bool:
@@ -143,6 +148,9 @@ class DockerSandbox:
             return await self._remove()
 
     async def _remove(self) -> bool:
+        if not self._asked:  # there is nothing of it, and maybe no engine to say so
+            self._note_gone()
+            return True
         try:
             await self._api.remove(self.container_id or self.name)
         except SandboxUnavailable:
@@ -186,6 +194,25 @@ class DockerSandbox:
         if state["OOMKilled"]:
             return f"out of memory: the limit is {self._spec.limits.memory_mib} MiB"
         return ""
+
+    async def _meet(self, door: Doorway) -> socket.socket:
+        """Wait for init at its door, as long as it lives."""
+        coming = asyncio.create_task(door.accept())
+        try:
+            async with asyncio.timeout(_MEET_SECONDS):
+                while not coming.done():
+                    await asyncio.wait((coming,), timeout=_LOOK_SECONDS)
+                    if not coming.done() and self._process is not None and has_ended(self._process):
+                        raise SandboxUnavailable(f"the sandbox ended at once: {await self._why_ended()}")
+            return coming.result()
+        except TimeoutError as error:
+            raise SandboxUnavailable("the sandbox does not start: its init did not come") from error
+        except BaseException:
+            if coming.done() and not coming.cancelled() and coming.exception() is None:
+                coming.result().close()
+            raise
+        finally:
+            coming.cancel()
 
     async def _find_process(self) -> None:
         """Hold on to init by a descriptor: its end is known even when the engine is not there to ask."""

@@ -5,6 +5,7 @@ stays for what an operator or a set-up does (`engine`, `images`). ADR 0013.
 
     EngineNotFound       the engine knows no such container
     EngineStalled        the engine did not answer in time, or is gone: what was asked may still happen
+    EngineAway           nobody listens on its socket: what was asked does not happen
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ class EngineNotFound(SandboxUnavailable):
 
 class EngineStalled(SandboxUnavailable):
     """The engine did not answer in time, or is gone; what was asked may still happen."""
+
+
+class EngineAway(EngineStalled):
+    """Nobody listens on the engine's socket: what was asked does not happen."""
 
 
 class EngineApi:
@@ -106,8 +111,9 @@ class EngineApi:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             await asyncio.wait([work])
-            if not work.cancelled():
-                work.exception()
+            # What was cancelled has to know whether the effect is unknown.
+            if not work.cancelled() and isinstance(fault := work.exception(), EngineStalled):
+                raise asyncio.CancelledError from fault
             raise
 
     async def _ask(
@@ -126,6 +132,8 @@ class EngineApi:
         try:
             async with self._open().request(method, url, json=body, params=query) as answer:
                 text = await answer.text()
+        except aiohttp.ClientConnectorError as error:
+            raise EngineAway(f"the engine does not answer: {error.strerror}") from error
         except (TimeoutError, aiohttp.ClientError, OSError) as error:
             raise EngineStalled(f"the engine does not answer: {type(error).__name__}") from error
         if answer.status < _FIRST_ERROR:

@@ -18,6 +18,7 @@ from sandboxes.runtimes import RUNC, Runtime
 LABEL_INSTALLATION = "toolcrib.installation"
 LABEL_EPOCH = "toolcrib.epoch"
 SOCKET_FOLDER = "/run/toolcrib"
+DOOR_FOLDER = "/run/init"
 # What an engine hides or protects by itself differs by version, so both lists are said.
 MASKED_PATHS = (
     "/proc/acpi",
@@ -111,7 +112,12 @@ MEASURES: tuple[Measure, ...] = (
     Measure("no-environment", "Env", _always([]), "reading what the engine or the host keeps in variables"),
     Measure("hostname", "Hostname", _always("sandbox"), "learning the host's or the container's name"),
     Measure("no-terminal", "Tty", _always(False), "pushing input into a terminal (TIOCSTI)"),
-    Measure("stdin-once", "StdinOnce", _always(True), "outliving a broker that died: stdin closes with it"),
+    Measure(
+        "no-stdin",
+        "OpenStdin",
+        _always(False),
+        "being spoken to, or kept alive, by another than init's broker",
+    ),
     Measure(
         "read-only-root",
         "HostConfig.ReadonlyRootfs",
@@ -186,6 +192,7 @@ def container_config(
     measures: Iterable[Measure] = MEASURES,
     runtime: Runtime = RUNC,
     cgroup_parent: str = "",
+    door: Path | None = None,
 ) -> dict[str, Any]:
     """Make the engine's request for one sandbox.
 
@@ -195,6 +202,7 @@ def container_config(
         measures: All of them; fewer only in tests that show what a measure is good for.
         runtime: What runs it.
         cgroup_parent: Where its cgroups are; says installation and epoch. Empty for the engine's own place.
+        door: The host's folder of init's socket.
     """
     config: dict[str, Any] = {
         "Image": spec.image_id,
@@ -202,12 +210,8 @@ def container_config(
         "Cmd": list(spec.command),
         "WorkingDir": "/opt/bundle",
         "Labels": dict(labels),
-        "OpenStdin": True,
-        "AttachStdin": True,
-        "AttachStdout": True,
-        "AttachStderr": True,
         "HostConfig": {
-            "Mounts": _mounts(spec),
+            "Mounts": [*_mount(spec.socket_dir, SOCKET_FOLDER), *_mount(door, DOOR_FOLDER)],
             "Runtime": runtime.runtime,
             "CgroupParent": cgroup_parent,
         },
@@ -230,15 +234,15 @@ def _allow_for(runtime: Runtime, host_config: dict[str, Any]) -> None:
             host_config[name] += more
 
 
-def _mounts(spec: SandboxSpec) -> list[dict[str, Any]]:
-    """The one mount there can be: read-only, and nothing mounted later on the host shows up in it."""
-    if spec.socket_dir is None:
+def _mount(source: Path | None, target: str) -> list[dict[str, Any]]:
+    """The only mounts there can be: read-only, and nothing mounted later on the host shows up in them."""
+    if source is None:
         return []
     return [
         {
             "Type": "bind",
-            "Source": str(spec.socket_dir),
-            "Target": SOCKET_FOLDER,
+            "Source": str(source),
+            "Target": target,
             "ReadOnly": True,
             "BindOptions": {"Propagation": "rprivate", "NonRecursive": True},
         }

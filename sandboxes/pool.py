@@ -221,13 +221,8 @@ class Pool:
             return  # one is on its way that nobody waits for
         makers, tenant = self.terms.makers, shelf.kind.tenant
         stock = {one.kind.tenant: 1 for one in self._find_short(self.wants()) if one.kind.tenant != tenant}
-        wait = find_wait(
-            tenant,
-            stock | count_waiting(self.shelves.values()),
-            makers - self._making,
-            makers,
-            self._make.seconds,
-        )
+        waiting = stock | count_waiting(self.shelves.values())
+        wait = find_wait(tenant, waiting, makers - self._making, makers, self._make.seconds)
         if wait > min(self.terms.max_wait_seconds, patience_seconds):
             raise NoPlace(f"a sandbox would be begun in {wait:.1f} s only", wait)
 
@@ -323,7 +318,6 @@ class Pool:
                     self._make.note(seconds)
                 self._end_making(shelf, holder)
                 self.watch.made(shelf.kind, seconds, warm=not holder.taken)
-                self.schedule()
                 await holder.over.wait()
         except Exception as error:
             self._note_failure(shelf, holder, error)
@@ -338,10 +332,7 @@ class Pool:
         if holder.has_maker:
             holder.has_maker = False
             self._making -= 1
-
-    def _go_on_without(self, holder: Holder) -> None:
-        self._free_maker(holder)
-        self.schedule()
+            self.schedule()
 
     def _forget(self, shelf: Shelf, holder: Holder) -> None:
         """Note that none of a sandbox is left, also where its task was cancelled before its first step."""
@@ -377,7 +368,7 @@ class Pool:
 
     async def _warm_up(self, holder: Holder, sandbox: Sandbox) -> None:
         loop = asyncio.get_running_loop()
-        timer = loop.call_later(LONGEST_MAKING_SECONDS, self._go_on_without, holder)
+        timer = loop.call_later(LONGEST_MAKING_SECONDS, self._free_maker, holder)
         try:
             await sandbox.warm_up(WARM_UP_SECONDS)
         except SandboxUnavailable as error:

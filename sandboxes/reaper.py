@@ -10,7 +10,8 @@ group is still in that folder. All of it runs in a thread, nothing in here waits
 Rules:
     * the installation stands there as the first 32 digits of its SHA-256: ids may be long or odd, and systemd
       takes a hyphen for a folder;
-    * only folders of this installation are looked at, and of those the live epoch's is left alone;
+    * only folders of this installation are looked at, and of those the live epoch's and later ones are left
+      alone: a broker that was stopped for a while may wake up behind the one that took over;
     * a group is frozen before it is killed (v1), or killed by the kernel at once (v2): what forks all the
       time could otherwise outrun a list of its processes;
     * what cannot be confirmed is not said to be gone; the next round tries again.
@@ -166,7 +167,7 @@ class Reaper:
 
         Args:
             installation: Whose leftovers; nothing of another is touched.
-            epoch: The live one, which is left alone; 0 when none lives.
+            epoch: The live one, which is left alone, and later ones; 0 when none lives.
             hierarchies: Where the control groups are; None to find them.
         """
         self._name = re.compile(rf"{_PREFIX}_{_encode(installation)}_(?P<epoch>\d+)(?:\.slice)?")
@@ -174,8 +175,8 @@ class Reaper:
         self._roots = find_hierarchies() if hierarchies is None else hierarchies
 
     def find_dead(self) -> list[Epoch]:
-        """List the epochs that are not live and have a folder, the oldest first."""
-        return [epoch for epoch in self._find() if epoch.number != self._epoch]
+        """List the epochs that are over and have a folder, the oldest first."""
+        return [epoch for epoch in self._find() if not self._epoch or epoch.number < self._epoch]
 
     def reap(self) -> list[str]:
         """End what dead epochs left, and take their folders away.

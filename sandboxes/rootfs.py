@@ -60,7 +60,7 @@ _OWN_FILES = {
     # Puts a bundle's dependencies last on Python's path, after the SDK and Python's own library.
     f"usr/local/lib/python{PYTHON}/dist-packages/toolcrib.pth": f"/{BUNDLE_FOLDER}/{LIBRARY_FOLDER}\n",
 }
-_FOLDERS = ("dev", "opt/toolcrib", "proc", "run/toolcrib", "sys", BUNDLE_FOLDER)
+_FOLDERS = ("dev", "opt/toolcrib", "proc", "run/init", "run/toolcrib", "sys", BUNDLE_FOLDER)
 _BUILD_SECONDS = 600
 
 

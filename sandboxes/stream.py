@@ -1,52 +1,33 @@
 """The bytes between broker and init, both ways, over one socket.
 
 It is read by asyncio itself, so that a tool that floods its output costs no thread, and it can be closed at
-any moment: an engine whose reader stops draining hangs on kill and inspect for over 20 seconds.
+any moment.
 
-    StreamBroken         the stream could not be had, or is lost
+    StreamBroken         what came is not from init
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-import struct
 from collections import deque
-from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
-from sandboxes.container_init import LOG, PIECE
+from sandboxes.container_init import PIECE
 from sandboxes.outcome import SandboxError
 
-OPEN_SECONDS = 10.0
 MAX_PIECE_BYTES = 128 * 1024
 """Init makes pieces of at most half of that."""
 
 _MOST_UNREAD = 256 * 1024
 _PIECE_COST = 128
 """Bytes of memory that a piece takes beside its own: a log of single letters must not fill ours."""
-_ENGINE_HEADER = struct.Struct(">BxxxI")
-_STDOUT = 1
-_HEAD_END = b"\r\n\r\n"
-_MAX_HEAD = 16_384
 
 Piece = tuple[int, bytes]
 
 
 class StreamBroken(SandboxError):
-    """The stream of a sandbox could not be had, or is lost."""
-
-
-class Unpack(Protocol):
-    """Makes init's pieces of the bytes of a transport."""
-
-    def __call__(self, data: bytes) -> list[Piece]:
-        """Take bytes; give what is complete now.
-
-        Raises:
-            StreamBroken: These are no pieces.
-        """
+    """What came is not from init."""
 
 
 class Pieces:
@@ -72,35 +53,11 @@ class Pieces:
         return found
 
 
-class EnginePieces:
-    """Init's stdout and stderr as the Docker Engine packs them; stderr is what init itself died of."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._pieces = Pieces()
-
-    def __call__(self, data: bytes) -> list[Piece]:
-        """Take bytes; give the pieces that are complete now."""
-        self._buffer += data
-        found, place, size = [], 0, len(self._buffer)
-        while size - place >= _ENGINE_HEADER.size:
-            channel, length = _ENGINE_HEADER.unpack_from(self._buffer, place)
-            end = place + _ENGINE_HEADER.size + length
-            if end > size:
-                break
-            body = bytes(self._buffer[place + _ENGINE_HEADER.size : end])
-            found += self._pieces(body) if channel == _STDOUT else [(LOG, body)]
-            place = end
-        del self._buffer[:place]
-        return found
-
-
 class Stream(asyncio.Protocol):
     """One sandbox's stdin and stdout."""
 
-    def __init__(self, unpack: Unpack) -> None:
-        self._unpack = unpack
-        self._take: Callable[[bytes], None] = self._take_pieces
+    def __init__(self) -> None:
+        self._unpack = Pieces()
         self._transport: asyncio.Transport | None = None
         self._unread: deque[Piece] = deque()
         self._unread_bytes = 0
@@ -109,34 +66,12 @@ class Stream(asyncio.Protocol):
         self._reader: asyncio.Future[None] | None = None
         self._writable = asyncio.Event()
         self._writable.set()
-        self._head = bytearray()
         self._paused = False
 
     @classmethod
-    async def attach(cls, socket_path: Path, container: str) -> Stream:
-        """Attach to a container of the Docker Engine that was created and not started yet.
-
-        Raises:
-            StreamBroken: The engine is not there, stalls, or refuses.
-        """
-        stream = cls(EnginePieces())
-        stream._take = stream._take_head
-        try:
-            async with asyncio.timeout(OPEN_SECONDS):
-                await asyncio.get_running_loop().create_unix_connection(lambda: stream, str(socket_path))
-                await stream._upgrade(container)
-        except OSError as error:
-            stream.close()
-            raise StreamBroken(f"the engine gives no stream: {error or type(error).__name__}") from error
-        except BaseException:
-            stream.close()
-            raise
-        return stream
-
-    @classmethod
     async def over(cls, connected: socket.socket) -> Stream:
-        """Use our end of a socketpair whose other end is init's stdin and stdout."""
-        stream = cls(Pieces())
+        """Use our end of a connection whose other end is init's stdin and stdout."""
+        stream = cls()
         await asyncio.get_running_loop().create_unix_connection(lambda: stream, sock=connected)
         return stream
 
@@ -199,7 +134,7 @@ class Stream(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Called by the loop."""
-        self._take(data)
+        self._take_pieces(data)
 
     def eof_received(self) -> bool:
         """Called by the loop: the other end will write no more."""
@@ -248,32 +183,3 @@ class Stream(asyncio.Protocol):
     def _wake(self) -> None:
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
-
-    def _take_head(self, data: bytes) -> None:
-        self._head += data
-        end = self._head.find(_HEAD_END)
-        if end >= 0:
-            rest = bytes(self._head[end + len(_HEAD_END) :])
-            del self._head[end:]
-            self._take = self._take_pieces
-            self._wake()
-            if rest:
-                self._take_pieces(rest)
-        elif len(self._head) > _MAX_HEAD:
-            self._fault = StreamBroken("the engine's answer has no end")
-            self._wake()
-
-    async def _upgrade(self, container: str) -> None:
-        request = (
-            f"POST /containers/{container}/attach?stream=1&stdin=1&stdout=1&stderr=1 HTTP/1.1\r\n"
-            "Host: engine\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: 0\r\n\r\n"
-        )
-        self.push(request.encode())
-        while self._take == self._take_head:
-            if self._fault is not None or self._ended:
-                raise self._fault or StreamBroken("the engine gives no stream: it hung up")
-            self._reader = asyncio.get_running_loop().create_future()
-            await self._reader
-        status = bytes(self._head).decode("latin-1").splitlines()[0]
-        if " 101 " not in status + " ":
-            raise StreamBroken(f"the engine refused the stream: {status}")

@@ -123,9 +123,7 @@ class Runner:
                 outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
                 if egress is None and runs_at_once(call) and outcome.kind is OutcomeKind.RESULT:
                     # Nothing is revoked after it: the kernel's milliseconds are not the caller's.
-                    trail.ending = asyncio.create_task(_end_beside(stack.pop_all(), call), name="end")
-                    self._ending.add(trail.ending)  # nobody else may hold it
-                    trail.ending.add_done_callback(self._ending.discard)
+                    trail.ending = self._end_beside(stack.pop_all(), call)
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
             cause = Redaction(leases).clean(str(error)).text
@@ -135,6 +133,12 @@ class Runner:
         finally:
             trail.tell = None
         return outcome
+
+    def _end_beside(self, ends: AsyncExitStack, call: Call) -> asyncio.Task[None]:
+        task = asyncio.create_task(_end_all(ends, call), name=f"end of {call.call_id}'s sandbox")
+        self._ending.add(task)  # nobody else may hold it
+        task.add_done_callback(self._ending.discard)
+        return task
 
     async def _open_way_out(
         self, call: Call, sandbox: Sandbox, nest: Nest | None, stack: AsyncExitStack
@@ -171,7 +175,7 @@ async def _end(sandbox: Sandbox, call: Call) -> None:
         log.warning("end of the sandbox is not confirmed", extra={"call_id": call.call_id})
 
 
-async def _end_beside(ends: AsyncExitStack, call: Call) -> None:
+async def _end_all(ends: AsyncExitStack, call: Call) -> None:
     """End what a call had while its answer goes on; what goes wrong there does not change the answer."""
     try:
         await ends.aclose()

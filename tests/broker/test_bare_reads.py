@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
@@ -153,3 +154,17 @@ async def test_tells_after_a_crash_that_a_read_may_have_been_answered(
     (adopted,) = await adopt_unfinished(newer, Brakes())
     assert adopted.state is CallState.FAILED
     assert "may have been answered" in adopted.message
+
+
+async def test_says_no_more_than_a_warning_when_the_end_beside_an_answer_fails(
+    shop: Workshop, caplog: pytest.LogCaptureFixture
+) -> None:
+    loose: list[object] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: loose.append(context))
+    shop.engine.ending = SandboxError("no engine")
+    await shop.path.answer(shop.lookup())
+    await until(shop, CallState.SUCCEEDED)
+    await asyncio.sleep(0.01)
+    gc.collect()
+    assert not loose
+    assert "end of the sandbox" in caplog.text

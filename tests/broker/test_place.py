@@ -63,14 +63,15 @@ async def test_refuses_before_anything_is_reserved_or_minted(shop: Workshop):
 
 async def test_gives_the_key_of_a_refused_call_back(shop: Workshop):
     make_scarce(shop)
-    shop.engine.creating = stall
+    engine = asyncio.Event()
+    shop.engine.creating = engine.wait
     first, _ = await shop.begin(shop.draft("k1"), lambda trail: bool(trail.leases))
     with pytest.raises(Refused):
         await shop.path.answer(shop.draft("k2"))
     first.cancel()
     while shop.path.running:
         await asyncio.sleep(0)
-    shop.engine.creating = None
+    engine.set()
     await shop.path.answer(shop.draft("k2"))
     assert shop.runs == 1
 

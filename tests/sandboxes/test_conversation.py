@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
-from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,7 +19,7 @@ from sandboxes.conversation import (
     frame_bytes,
 )
 from sandboxes.outcome import refuse_to_sign
-from sandboxes.stream import EnginePieces, Pieces, Stream, StreamBroken
+from sandboxes.stream import Pieces, StreamBroken
 from toolcrib.handler.v1 import handler_pb2
 
 
@@ -81,29 +80,14 @@ def test_ignores_other_channels() -> None:
 @given(st.lists(st.tuples(st.sampled_from([FRAMES, LOG, EXIT]), st.binary(max_size=60))), st.integers(1, 40))
 def test_finds_the_same_pieces_however_they_are_cut(pieces: list[tuple[int, bytes]], size: int) -> None:
     data = b"".join(PIECE.pack(channel, len(body)) + body for channel, body in pieces)
-    packed = b"".join(_pack(1, data[at : at + 7]) for at in range(0, len(data), 7))
-    for unpack, stream in ((Pieces(), data), (EnginePieces(), packed)):
-        found = [unpack(stream[at : at + size]) for at in range(0, len(stream), size)]
-        assert [piece for some in found for piece in some] == pieces
-
-
-def test_takes_what_init_died_of_as_a_log() -> None:
-    assert EnginePieces()(_pack(2, b"Traceback")) == [(LOG, b"Traceback")]
+    unpack = Pieces()
+    found = [unpack(data[at : at + size]) for at in range(0, len(data), size)]
+    assert [piece for some in found for piece in some] == pieces
 
 
 def test_refuses_a_piece_that_init_would_not_make() -> None:
     with pytest.raises(StreamBroken, match="not from init"):
         Pieces()(PIECE.pack(FRAMES, 1 << 30))
-
-
-def _pack(channel: int, data: bytes) -> bytes:
-    """Pack as the Docker Engine does."""
-    return bytes([channel, 0, 0, 0]) + len(data).to_bytes(4, "big") + data
-
-
-async def test_is_broken_where_no_engine_listens(tmp_path: Path) -> None:
-    with pytest.raises(StreamBroken):
-        await Stream.attach(tmp_path / "no.sock", "c" * 64)
 
 
 # --- signatures on the way -------------------------------------------------------------------------------

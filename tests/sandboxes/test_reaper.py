@@ -67,11 +67,12 @@ def fake_tree(root: Path, *names: str) -> None:
 
 @pytest.mark.parametrize("form", ["cgroupfs", "systemd"])
 def test_finds_dead_epochs_of_its_own_installation_only(tmp_path: Path, form: str) -> None:
-    for installation, epoch in (("a", 1), ("a", 2), ("a", 10), ("b", 1), ("a_1", 1)):
+    for installation, epoch in (("a", 1), ("a", 2), ("a", 3), ("a", 10), ("b", 1), ("a_1", 1)):
         fake_tree(tmp_path, container_cgroup(cgroup_parent(installation, epoch, form), ID).lstrip("/"))
     fake_tree(tmp_path, "toolcrib_a_1", "docker", "toolcrib-a-1")
-    dead = Reaper("a", 2, {"": tmp_path}).find_dead()
-    assert [epoch.number for epoch in dead] == [1, 10]
+    dead = Reaper("a", 3, {"": tmp_path}).find_dead()
+    assert [epoch.number for epoch in dead] == [1, 2]
+    assert [epoch.number for epoch in Reaper("a", 0, {"": tmp_path}).find_dead()] == [1, 2, 3, 10]
     assert all(epoch.container_ids() == {ID} for epoch in dead)
 
 

@@ -55,6 +55,12 @@ def test_lets_an_interpreter_work():
     assert run(program).stdout == "hello\n"
 
 
+def test_lets_a_file_be_copied_with_its_attributes(tmp_path):
+    (tmp_path / "a").write_text("hello")
+    program = f"import shutil; print(open(shutil.copy2('{tmp_path}/a', '{tmp_path}/b')).read())"
+    assert run(program).stdout == "hello\n"
+
+
 @pytest.mark.parametrize("family", ["AF_UNIX", "AF_INET", "AF_INET6"])
 def test_allows_sockets_of_families_that_a_tool_needs(family):
     assert run(f"socket.socket(socket.{family}).close(); print('made')").stdout == "made\n"

@@ -77,7 +77,7 @@ class OperationsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EraseTenant(self, request, context):
-        """Destroys the key of the tenant's stored arguments, results and tool logs. They cannot be read again by
+        """Destroys the key of the tenant's stored arguments, results, files and tool logs. They cannot be read again by
         anybody; the audit still verifies.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -1,0 +1,131 @@
+"""The driver on an engine that is away, stalls, or refuses: what it then knows, owes and forgets."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from sandboxes.docker_driver import DockerDriver, DockerSandbox
+from sandboxes.engine import Engine
+from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from tests.parts.engine import COMMAND, TestLimits
+
+
+class StrangeEngine:
+    """Answers each request by a status, and never those that it stalls on.
+
+    Attributes:
+        stalls: Requests that get no answer, by a part of their first line.
+        asked: The first lines of all requests.
+    """
+
+    def __init__(self) -> None:
+        self.stalls: set[str] = set()
+        self.asked: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                length = re.search(r"(?i)content-length: (\d+)", head)
+                await reader.readexactly(int(length[1]) if length else 0)
+                self.asked.append(head.splitlines()[0])
+                if any(part in self.asked[-1] for part in self.stalls):
+                    await reader.read()
+                    break
+                body = b"[]" if "/containers/json" in self.asked[-1] else b"{}"
+                status = b"200 OK" if body == b"[]" else b"404 Not Found"
+                writer.write(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\n%s" % (status, body))
+        writer.close()
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: a unix socket's is limited."""
+    with tempfile.TemporaryDirectory(prefix="tc-") as name:
+        yield Path(name)
+
+
+@pytest.fixture
+async def strange(folder: Path) -> AsyncIterator[StrangeEngine]:
+    strange = StrangeEngine()
+    server = await asyncio.start_unix_server(strange.serve, folder / "d.sock")
+    yield strange
+    server.close()
+
+
+@pytest.fixture
+async def driver(folder: Path) -> AsyncIterator[DockerDriver]:
+    engine = Engine(f"unix://{folder}/d.sock", timeout_seconds=0.3)
+    driver = DockerDriver(engine, "test", 2)
+    yield driver
+    await driver.close()
+    engine.close()
+
+
+async def make(driver: DockerDriver) -> None:
+    spec = SandboxSpec("sha256:0", COMMAND, TestLimits(), None, driver.allocate_uid())
+    async with driver.create(spec, "call"):
+        pytest.fail("made a container of nothing")
+
+
+async def test_remembers_nothing_of_what_no_engine_was_asked_for(driver: DockerDriver) -> None:
+    """A broker whose engine is away for hours would otherwise grow with each call."""
+    for _ in range(3):
+        with pytest.raises(SandboxUnavailable, match="does not answer"):
+            await make(driver)
+    await driver._settle()
+    assert not driver._owed
+    assert not driver._live
+
+
+async def test_looks_again_for_what_an_engine_may_make_after_a_cancelled_call(
+    driver: DockerDriver, strange: StrangeEngine
+) -> None:
+    strange.stalls.add("/create")
+    call = asyncio.create_task(make(driver))
+    await asyncio.sleep(0.1)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    assert len(driver._owed) == 1
+    before = len([line for line in strange.asked if line.startswith("DELETE")])
+    await driver.reap()
+    await driver._settle()
+    assert len([line for line in strange.asked if line.startswith("DELETE")]) > before
+    assert not driver._live
+
+
+async def test_forgets_what_an_engine_refused_to_make(driver: DockerDriver, strange: StrangeEngine) -> None:
+    with pytest.raises(SandboxUnavailable):
+        await make(driver)
+    await driver._settle()
+    assert not driver._live
+    assert any(line.startswith("DELETE") for line in strange.asked)
+
+
+async def test_reaps_although_something_owed_is_gone_already(
+    driver: DockerDriver, strange: StrangeEngine
+) -> None:
+    driver._owed.add("toolcrib-removed-meanwhile")
+    assert await driver.reap() == []
+    assert not driver._owed
+
+
+async def test_leaves_no_task_behind_when_an_engine_stalls_on_removal(
+    driver: DockerDriver, strange: StrangeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sandboxes.docker_driver._REMOVE_SECONDS", 0.05)
+    strange.stalls.add("DELETE")
+    spec = SandboxSpec("sha256:0", COMMAND, TestLimits(), None, driver.allocate_uid())
+    dead = driver._live["dead"] = DockerSandbox(driver._api, spec, "dead", lambda: datetime.now(UTC))
+    dead._asked, dead.gone = True, dead.made
+    await driver.close()
+    assert [task for task in asyncio.all_tasks() if task.get_name().startswith("remove")] == []
