@@ -37,6 +37,7 @@ _NO_ARCHIVE = (
     ValueError,
     OverflowError,
     EOFError,
+    LookupError,
     OSError,
     RuntimeError,  # NotImplementedError is one
 )

@@ -127,7 +127,12 @@ class Sink:
 
 
 class Source:
-    """One of the handler's two ways out: frames or log."""
+    """One of the handler's two ways out: frames or log.
+
+    Attributes:
+        before: What has to come before this. It is drained between reading and passing on, so that what was
+            logged before a frame comes before it.
+    """
 
     def __init__(self, descriptor: int, channel: int, sink: Sink, cap: int) -> None:
         """Prepare a source.
@@ -139,6 +144,7 @@ class Source:
             cap: The most bytes that may pass in all.
         """
         self.descriptor, self.channel, self.sink, self.left = descriptor, channel, sink, cap
+        self.before: Source | None = None
         self.open = True
         os.set_blocking(descriptor, False)
 
@@ -155,6 +161,8 @@ class Source:
             data = os.read(self.descriptor, _CHUNK)
         except BlockingIOError:
             return False
+        if self.before is not None:
+            self.before.drain()
         if not data:
             self.open = False
             return False
@@ -298,10 +306,10 @@ class Supervisor:
             self.orders.pass_on()
         elif ready.get(0, 0) & (select.POLLHUP | select.POLLERR):
             raise End(EXIT_STDIN_CLOSED)
-        if self.frames.descriptor in ready or self.log.descriptor in ready:
-            self.log.drain()  # first: what was logged before a frame comes before it
         if self.frames.descriptor in ready and not self.out.is_full:
             self.frames.pass_on()
+        if self.log.descriptor in ready:
+            self.log.drain()
 
     def _reap(self) -> None:
         """Collect every process that ended: orphans of the handler become children of PID 1."""
@@ -323,8 +331,8 @@ class Supervisor:
 
     def _drain(self) -> None:
         """Pass on what the handler had said before it ended, while somebody reads it."""
-        self.log.drain()
         self.frames.drain()
+        self.log.drain()
         while self.out.pending:
             self._step()
 
@@ -365,6 +373,7 @@ def main(command: list[str]) -> int:
         os.close(descriptor)
     out = Sink(1)
     frames, said = Source(from_handler[0], FRAMES, out, output_cap), Source(log[0], LOG, out, log_cap)
+    frames.before = said
     code = Supervisor(child, idle_until, Orders(Sink(to_handler[1])), frames, said).run()
     _kill_everything()
     out.write(PIECE.pack(EXIT, 1) + bytes([code]))

@@ -20,7 +20,7 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -65,7 +65,6 @@ class DockerDriver:
         runtime: Runtime = RUNC,
         measures: Sequence[Measure] = MEASURES,
         doors: Path | None = None,
-        clock: Callable[[], datetime] = _utc_now,
     ) -> None:
         """Prepare a driver; nothing is sent yet.
 
@@ -76,10 +75,9 @@ class DockerDriver:
             runtime: What runs them.
             measures: All; fewer only in tests that show what a measure is good for.
             doors: Where the sockets are through which inits come; taken away with `close`.
-            clock: UTC.
         """
         self._engine, self._installation, self._epoch = engine, installation, epoch
-        self.runtime, self._measures, self._clock = runtime, tuple(measures), clock
+        self.runtime, self._measures = runtime, tuple(measures)
         self._api = EngineApi(engine)
         self._live: dict[str, DockerSandbox] = {}
         self._owed: set[str] = set()
@@ -155,7 +153,7 @@ class DockerDriver:
             SandboxUnavailable: It could not be made; no handler ran.
         """
         name = f"toolcrib-{_NOT_IN_NAMES.sub('-', call_id)[:64]}-{spec.uid}"
-        sandbox = DockerSandbox(self._api, spec, name, self._clock)
+        sandbox = DockerSandbox(self._api, spec, name, _utc_now)
         self._live[name] = sandbox
         labels = {LABEL_INSTALLATION: self._installation, LABEL_EPOCH: str(self._epoch)}
         try:

@@ -213,6 +213,7 @@ class DockerSandbox:
             raise
         finally:
             coming.cancel()
+            await asyncio.wait((coming,))  # before the door is closed: the loop still watches its descriptor
 
     async def _find_process(self) -> None:
         """Hold on to init by a descriptor: its end is known even when the engine is not there to ask."""

@@ -112,12 +112,7 @@ MEASURES: tuple[Measure, ...] = (
     Measure("no-environment", "Env", _always([]), "reading what the engine or the host keeps in variables"),
     Measure("hostname", "Hostname", _always("sandbox"), "learning the host's or the container's name"),
     Measure("no-terminal", "Tty", _always(False), "pushing input into a terminal (TIOCSTI)"),
-    Measure(
-        "no-stdin",
-        "OpenStdin",
-        _always(False),
-        "being spoken to, or kept alive, by another than init's broker",
-    ),
+    Measure("no-stdin", "OpenStdin", _always(False), "being spoken to by whoever else can use the engine"),
     Measure(
         "read-only-root",
         "HostConfig.ReadonlyRootfs",

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import lzma
 import re
 import shutil
 import stat
@@ -40,6 +41,17 @@ MAX_LIBRARY_FILES = 10_000
 _VERSION = "2"  # raise it when the way of unpacking changes
 _FETCH_SECONDS = 600
 _LEFT_OUT = ("scripts", "headers")
+# What the reader raises for an archive that is broken, by chance or not.
+_BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+)
 _STARTS_BY_ITSELF = ("sitecustomize", "usercustomize")
 # pip may not fill the disk with one file; run with -I, it imports nothing from where it is started.
 _LIMITED_PIP = (
@@ -212,7 +224,7 @@ def unpack(wheel: Path, max_bytes: int = MAX_LIBRARY_BYTES) -> dict[str, bytes]:
                 if max_bytes < 0 or len(files) >= MAX_LIBRARY_FILES:
                     raise ImageFailed(f"{wheel.name}: is too large: {MAX_LIBRARY_BYTES} bytes are the most")
                 files[member.filename] = data
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
+    except _BROKEN as error:
         raise ImageFailed(f"{wheel.name}: cannot be unpacked: {error}") from error
     return files
 

@@ -41,7 +41,8 @@ log = logging.getLogger(__name__)
 
 MAX_GROUP = 128
 READERS = 2
-# Changes that nobody waits for are written when nothing else came for so long, or when they are so many.
+# Changes that nobody waits for are written when nothing else came for so long, or when they, or the commits
+# that came before them, are so many.
 LULL_SECONDS = 0.004
 MAX_LATE = 16
 # The log is copied into the file in a pause, after so many commits: not in the middle of somebody's change.
@@ -163,6 +164,7 @@ class Database:
         self._broken = ""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._late: deque[_Job] = deque()  # the writer's own
+        self._passed = 0  # commits that came before what is late
         self._commits = 0  # since the log was copied
         self._late_count = 0  # the event loop's own: those that are not done
         self._thread = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
@@ -277,7 +279,8 @@ class Database:
                     return None
                 self._jobs.put(None)  # the end, after this group
                 return [*self._take_late(), *group]
-        must = len(self._late) >= MAX_LATE or any(job.turn is Turn.NEXT for job in group)
+        self._passed += bool(self._late)
+        must = max(len(self._late), self._passed) >= MAX_LATE or any(job.turn is Turn.NEXT for job in group)
         return [*self._take_late(), *group] if must else group
 
     def _find_patience(self) -> float | None:
@@ -304,6 +307,7 @@ class Database:
     def _take_late(self) -> Sequence[_Job]:
         late = list(self._late)
         self._late.clear()
+        self._passed = 0
         return late
 
     def _commit(self, group: Sequence[_Job]) -> Sequence[Any]:

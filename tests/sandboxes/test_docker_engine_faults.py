@@ -13,21 +13,24 @@ from pathlib import Path
 import pytest
 
 from sandboxes.docker_driver import DockerDriver, DockerSandbox
+from sandboxes.doorway import Doorway
 from sandboxes.engine import Engine
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
 from tests.parts.engine import COMMAND, TestLimits
 
 
 class StrangeEngine:
-    """Answers each request by a status, and never those that it stalls on.
+    """Knows of nothing but what it is told, and never answers what it stalls on.
 
     Attributes:
         stalls: Requests that get no answer, by a part of their first line.
+        knows: Answers, by a part of the request's first line; 404 to all others.
         asked: The first lines of all requests.
     """
 
     def __init__(self) -> None:
         self.stalls: set[str] = set()
+        self.knows = {"/containers/json": b"[]"}
         self.asked: list[str] = []
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -40,9 +43,9 @@ class StrangeEngine:
                 if any(part in self.asked[-1] for part in self.stalls):
                     await reader.read()
                     break
-                body = b"[]" if "/containers/json" in self.asked[-1] else b"{}"
-                status = b"200 OK" if body == b"[]" else b"404 Not Found"
-                writer.write(b"HTTP/1.1 %s\r\nContent-Length: 2\r\n\r\n%s" % (status, body))
+                body = next((body for part, body in self.knows.items() if part in self.asked[-1]), b"")
+                status = b"200 OK" if body else b"404 Not Found"
+                writer.write(b"HTTP/1.1 %s\r\nContent-Length: %d\r\n\r\n%s" % (status, len(body), body))
         writer.close()
 
 
@@ -129,3 +132,24 @@ async def test_leaves_no_task_behind_when_an_engine_stalls_on_removal(
     dead._asked, dead.gone = True, dead.made
     await driver.close()
     assert [task for task in asyncio.all_tasks() if task.get_name().startswith("remove")] == []
+
+
+async def test_watches_no_door_once_it_waits_no_longer(driver: DockerDriver, folder: Path) -> None:
+    """A loop that still watches a closed descriptor fails whoever has its number next."""
+    spec = SandboxSpec("sha256:0", COMMAND, TestLimits(), None, driver.allocate_uid())
+    sandbox = DockerSandbox(driver._api, spec, "call", lambda: datetime.now(UTC))
+    door, watched = Doorway(folder, "call", spec.uid), []
+
+    async def meet() -> None:
+        try:
+            await sandbox._meet(door)
+        finally:
+            watched.append(asyncio.get_running_loop().remove_reader(door._listener))
+
+    call = asyncio.create_task(meet())
+    await asyncio.sleep(0.05)
+    call.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await call
+    door.close()
+    assert watched == [False]

@@ -120,3 +120,41 @@ def test_asks_for_each_request_where_a_forbid_has_conditions(desk: Desk) -> None
     text = write_permit("mine") + write_forbid("much", f"{HAS} && {UNITS} > 150", ONE_TOOL)
     slices = desk.compile(text)._slices
     assert [slices.evaluate(ask(desk, amount)).allowed for amount in (100, 200)] == [True, False]
+
+
+SCOPED = st.builds(
+    lambda kind, method, agent, environment: (
+        write_permit("ID", method=method, agent=agent)
+        if kind == "permit"
+        else write_forbid("ID", "", f'principal == Agent::"{agent}", action == Action::"{method}", {environment}')
+    ),
+    st.sampled_from(["permit", "permit", "forbid"]),
+    st.sampled_from(METHODS),
+    st.sampled_from(AGENTS),
+    st.sampled_from(["resource", 'resource == Environment::"dev"', 'resource == Environment::"prod"']),
+)
+ASKED = st.fixed_dictionaries(
+    {
+        "agent": st.sampled_from([*AGENTS, "stranger"]),
+        "environment": st.sampled_from(["dev", "prod"]),
+        "subject": st.text(max_size=5),
+        "workflow": st.text(max_size=5),
+        "tool_version": st.sampled_from(["1.0.0", "1.1.0"]),
+    }
+)
+UNITS_ASKED = st.one_of(st.integers(0, 3000), st.sampled_from([2**63 - 1, -(2**63)]))
+
+
+@given(
+    st.lists(st.one_of(SCOPED, SCOPED, POLICIES), max_size=4),
+    st.lists(st.tuples(ASKED, UNITS_ASKED), min_size=1, max_size=8),
+)
+def test_says_the_same_however_often_it_was_asked_before(
+    desk: Desk, written: list[str], asked: list[tuple[dict[str, str], int]]
+) -> None:
+    grants = desk.compile("".join(policy.replace('"ID"', f'"p{n}"') for n, policy in enumerate(written)))
+    slices = grants._slices
+    for changes, units in asked:
+        question = replace(ask(desk, units), **changes)  # type: ignore[arg-type]
+        fresh = PolicySlices(grants.policies, grants._schema).evaluate(question)
+        assert slices.evaluate(question) == fresh

@@ -83,6 +83,14 @@ async def test_writes_what_is_late_although_others_never_stop_coming(bench: Benc
     assert (await bench.notes()).count("first") < MAX_LATE
 
 
+async def test_writes_one_that_is_late_although_others_never_stop_coming(bench: Bench) -> None:
+    late = bench.begin("late", Turn.LAST)
+    async with asyncio.timeout(5):
+        while not late.done():
+            await asyncio.gather(*(bench.note("first", Turn.FIRST) for _ in range(3)))
+    assert (await bench.notes()).count("first") <= 3 * (MAX_LATE + 3)
+
+
 async def test_writes_what_is_late_before_it_closes(bench: Bench, tmp_path: Path) -> None:
     task = bench.begin("late", Turn.LAST)
     await asyncio.sleep(0)
