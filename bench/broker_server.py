@@ -4,7 +4,8 @@
 
 Registered are the shop (whose tools log in at PostgreSQL) and `bench/bundles/echo` (which wants nothing), for
 two tenants. SETTINGS are more lines of toolcrib.toml. For each line on stdin it waits until nothing of an
-earlier call is left and prints what the pool holds.
+earlier call is left and prints what the pool holds. "hold" stops the making of sandboxes before, "go" lets
+it go on.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -53,7 +55,11 @@ async def serve(state_dir: Path, cache_dir: Path, settings: str) -> None:
             )
         }
         print(json.dumps({"profiles": folders, "engine": stack.engine.base_url}), flush=True)
-        while await asyncio.to_thread(sys.stdin.readline):
+        pool = stack.broker.pool
+        terms = {"hold": replace(pool.terms, makers=0), "go": pool.terms}
+        while line := await asyncio.to_thread(sys.stdin.readline):
+            pool.terms = terms.get(line.strip(), pool.terms)
+            pool.schedule()
             await stack.broker.fleet.leftovers()  # waits until the engine has removed what is dead
             print(json.dumps({"idle": _count_idle(stack), "taken": _count_taken(stack)}), flush=True)
 

@@ -48,18 +48,20 @@ class BrokerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
-    async def ask(self) -> dict[str, dict[str, float]]:
+    async def ask(self, order: str = "?") -> dict[str, dict[str, float]]:
         """What waits ("idle", by tenant and bundle), and what calls got ("taken": "warm", "cold")."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(b"?\n")
+        self._process.stdin.write(f"{order}\n".encode())
         counts: dict[str, dict[str, float]] = json.loads(await self._process.stdout.readline())
         return counts
 
     async def wait_for_stock(self, name: str, count: int) -> None:
-        """Wait until so many of a tenant's bundle wait."""
+        """Have so many of a tenant's bundle wait, and then make no more: a burst is timed without refills."""
+        await self.ask("go")
         async with asyncio.timeout(STOCK_SECONDS):
             while (await self.ask())["idle"].get(name, 0) < count:  # noqa: ASYNC110 - in another process
                 await asyncio.sleep(0.2)
+        await self.ask("hold")
 
 
 @asynccontextmanager

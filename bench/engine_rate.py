@@ -16,8 +16,9 @@ from bench.bare_process import make_start
 from sandboxes.container_init import BIRTH, BIRTH_MAGIC, CALL, CALL_MAGIC, FRAMES
 from sandboxes.conversation import frame_bytes
 from sandboxes.docker_driver import DockerDriver
+from sandboxes.doorway import Doorway
 from sandboxes.engine import API_VERSION, Engine
-from sandboxes.hardening import LABEL_INSTALLATION, container_config
+from sandboxes.hardening import container_config
 from sandboxes.outcome import SandboxSpec
 from sandboxes.stream import Stream
 from toolcrib.handler.v1 import handler_pb2
@@ -37,12 +38,12 @@ class BareEngine:
 
     async def run(self) -> None:
         """One container, one call."""
-        config = container_config(
-            self._make_spec(), {LABEL_INSTALLATION: "bench-floor"}, runtime=self._runtime
-        )
+        spec, labels = self._make_spec(), {LABEL_INSTALLATION: "bench-floor"}
+        door = Doorway(self._doors, f"door-{spec.uid}", spec.uid)
+        config = container_config(spec, labels, runtime=self._runtime, door=door.folder)
         container = (await self._ask("POST", "/containers/create", config))["Id"]
-        stream = await Stream.attach(self._socket_path, container)
         await self._ask("POST", f"/containers/{container}/start")
+        stream = await Stream.over(await door.accept())
         start = frame_bytes(handler_pb2.BrokerFrame(start=make_start()))
         birth = BIRTH.pack(BIRTH_MAGIC, 30_000, _CAP, _CAP, self._runtime.birth_flags)
         await stream.send(birth + CALL.pack(CALL_MAGIC, 20_000) + start)

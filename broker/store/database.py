@@ -41,8 +41,7 @@ log = logging.getLogger(__name__)
 
 MAX_GROUP = 128
 READERS = 2
-# Changes that nobody waits for are written when nothing else came for so long, or when they, or the commits
-# that came before them, are so many.
+# What nobody waits for is written after so long a lull, or when so many wait, or so many commits came first.
 LULL_SECONDS = 0.004
 MAX_LATE = 16
 # The log is copied into the file in a pause, after so many commits: not in the middle of somebody's change.
@@ -160,12 +159,10 @@ class Database:
         self._path = path
         self._connection = writer
         self._epoch = epoch
-        self._closed = False
-        self._broken = ""
+        self._closed, self._broken = False, ""
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._late: deque[_Job] = deque()  # the writer's own
-        self._passed = 0  # commits that came before what is late
-        self._commits = 0  # since the log was copied
+        self._commits = self._passed = 0  # since the log was copied; before what is late
         self._late_count = 0  # the event loop's own: those that are not done
         self._thread = threading.Thread(target=self._write_for_ever, name="store-writer", daemon=True)
         self._thread.start()
@@ -305,9 +302,8 @@ class Database:
         return job is not None
 
     def _take_late(self) -> Sequence[_Job]:
-        late = list(self._late)
+        late, self._passed = list(self._late), 0
         self._late.clear()
-        self._passed = 0
         return late
 
     def _commit(self, group: Sequence[_Job]) -> Sequence[Any]:

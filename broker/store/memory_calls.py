@@ -134,6 +134,8 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         kept = await self._sealing.seal_end(call)
         self._begun.discard(call.call_id)
         await self._begin_write()
+        if behind is not None:
+            kept = replace(kept, call=replace(kept.call, sandboxes=tuple(behind())))
         stored = self._stored(call.call_id)
         check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
         self._end(replace(kept, call=end_call(stored, kept.call, ENDS)), audit)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from broker.model import CallRecord, CallState
+from broker.model import CallRecord, CallState, SandboxRecord
 from broker.store.protocol import Store, StoreError
 from tests.contracts.stores import (
     START,
@@ -74,6 +74,15 @@ async def test_shows_an_end_that_nobody_waits_for_to_whoever_reads_later(store: 
     await asyncio.sleep(0)
     assert await store.get_call("acme", "c1") == end(call)
     await task
+
+
+async def test_records_what_is_known_of_the_sandboxes_when_it_is_written(store: Store) -> None:
+    call = await reserve(store, make_read())
+    sandboxes = (SandboxRecord("c", "image", START, gone=START),)
+    await store.complete(end(call), event_of(call), behind=lambda: sandboxes)
+    found = await store.get_call("acme", "c1")
+    assert found is not None
+    assert found.sandboxes == sandboxes
 
 
 async def test_records_an_end_that_nobody_waits_for_before_it_closes(place: StorePlace) -> None:

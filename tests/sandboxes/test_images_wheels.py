@@ -114,6 +114,26 @@ def test_stops_at_its_budget_whatever_the_wheel_says_of_itself(tmp_path: Path) -
         unpack(write_wheel(tmp_path / "x.whl", {"a.py": b"x" * 700, "b.py": b"x" * 400}), max_bytes=1000)
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+def test_says_that_a_wheel_is_broken(tmp_path: Path, method: int) -> None:
+    wheel = tmp_path / "six-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w", method) as archive:
+        archive.writestr("six.py", b"hello" * 500)
+    data = bytearray(wheel.read_bytes())
+    data[45:60] = bytes([255] * 15)
+    wheel.write_bytes(data)
+    with pytest.raises(ImageFailed, match="cannot be unpacked"):
+        unpack(wheel)
+
+
+@pytest.mark.parametrize("name", [b"\xff\xff.py", b"\0\0\0\0\0"])
+def test_says_that_a_name_in_a_wheel_is_broken(tmp_path: Path, name: bytes) -> None:
+    wheel = write_wheel(tmp_path / "six-1-py3-none-any.whl", {"\u00e9.py": b"x"})
+    wheel.write_bytes(wheel.read_bytes().replace("\u00e9.py".encode(), name))
+    with pytest.raises(ImageFailed, match="cannot be unpacked"):
+        unpack(wheel)
+
+
 def test_refuses_a_name_that_stands_twice(tmp_path: Path) -> None:
     with pytest.warns(UserWarning, match="Duplicate"):
         wheel = write_wheel(

@@ -14,7 +14,7 @@ from sandboxes import pool as pool_module
 from sandboxes.admission import NoPlace
 from sandboxes.outcome import SandboxUnavailable
 from sandboxes.pool_place import Place
-from sandboxes.pool_size import share_out
+from sandboxes.pool_size import idle_mib, share_out
 from sandboxes.pool_stock import Kind
 from tests.parts.engine import TestLimits
 from tests.sandboxes.yard import LOOKUP, RIVAL, TERMS, Yard, opened, settle, yard
@@ -39,7 +39,7 @@ async def test_ends_nothing_that_waits_for_a_call_that_is_refused():
         await yard.pass_time(1.0)
         waiting, ends = yard.idle(RIVAL), len(yard.notes.ends)
         yard.driver.gate.clear()
-        places = []
+        places: list[Place] = []
         with pytest.raises(NoPlace, match="would be begun"):
             places.extend(yard.take(kind_of(number)) for number in range(9))
         assert (waiting >= 4, len(yard.notes.ends) - ends, len(places)) == (True, 0, 1)
@@ -166,37 +166,51 @@ class Life:
         self.waits: list[asyncio.Task[object]] = []
 
     async def do(self, step: str, number: int) -> None:
-        pool, driver = self.yard.pool, self.yard.driver
-        if step == "take":
-            limits = TestLimits(memory_mib=64 + 32 * (number % 3))
-            kind = replace(kind_of(number, "ab"[number % 2]), limits=limits, has_nest=number > 3)
-            with contextlib.suppress(NoPlace):
-                self.places.append(self.yard.take(kind))
-        elif step in ("leave", "wait") and self.places:
-            place = self.places[number % len(self.places)]
-            place.leave() if step == "leave" else self.waits.append(asyncio.ensure_future(place.sandbox()))
-        elif step == "hang up" and self.waits:
-            self.waits[number % len(self.waits)].cancel()
-        elif step == "fail":
-            driver.make_failures, driver.load_failures = number % 2, number // 2
-        elif step == "gate":
-            driver.gate.set() if number % 2 else driver.gate.clear()
-        elif step == "time":
-            await self.yard.pass_time(number * 3.0)
-        elif step == "kill":
-            for sandbox in list(driver.live)[:number]:
-                sandbox.is_alive = False
-        elif step == "lose":
-            for nest in self.yard.nests[:number]:
-                nest.lost.set()
+        getattr(self, step.replace(" ", "_"))(number)
         if number % 2:
             await settle()
-        idle = pool._idle_mib() - sum(
-            max(0, shelf.making - len(shelf.waiting)) * 36 for shelf in pool.shelves.values()
-        )
+        pool = self.yard.pool
+        # What is being made was begun while there was room, and is few.
+        made = sum(len(shelf.idle) * pool._charge(kind, idle_mib) for kind, shelf in pool.shelves.items())
         assert 0 <= pool._memory.running_mib <= pool.terms.memory_mib
-        assert idle + pool._memory.running_mib <= pool.terms.memory_mib
+        assert made + pool._memory.running_mib <= pool.terms.memory_mib
         assert len(pool.idle) <= pool.terms.max_idle
+
+    def take(self, number: int) -> None:
+        limits = TestLimits(memory_mib=64 + 32 * (number % 3))
+        kind = replace(kind_of(number, "ab"[number % 2]), limits=limits, has_nest=number > 3)
+        with contextlib.suppress(NoPlace):
+            self.places.append(self.yard.take(kind))
+
+    def leave(self, number: int) -> None:
+        for place in self.places[number : number + 1]:
+            place.leave()
+
+    def wait(self, number: int) -> None:
+        for place in self.places[number : number + 1]:
+            self.waits.append(asyncio.ensure_future(place.sandbox()))
+
+    def hang_up(self, number: int) -> None:
+        for wait in self.waits[number : number + 1]:
+            wait.cancel()
+
+    def fail(self, number: int) -> None:
+        self.yard.driver.make_failures, self.yard.driver.load_failures = number % 2, number // 2
+
+    def gate(self, number: int) -> None:
+        (self.yard.driver.gate.set if number % 2 else self.yard.driver.gate.clear)()
+
+    def time(self, number: int) -> None:
+        self.yard.now += number * 3.0
+        self.yard._review.review()
+
+    def kill(self, number: int) -> None:
+        for sandbox in list(self.yard.driver.live)[:number]:
+            sandbox.is_alive = False
+
+    def lose(self, number: int) -> None:
+        for nest in self.yard.nests[:number]:
+            nest.lost.set()
 
 
 async def live(steps: list[tuple[str, int]]) -> None:

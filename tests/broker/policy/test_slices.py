@@ -126,7 +126,7 @@ SCOPED = st.builds(
     lambda kind, method, agent, environment: (
         write_permit("ID", method=method, agent=agent)
         if kind == "permit"
-        else write_forbid("ID", "", f'principal == Agent::"{agent}", action == Action::"{method}", {environment}')
+        else f'@id("ID") forbid (principal == Agent::"{agent}", action == Action::"{method}", {environment});'
     ),
     st.sampled_from(["permit", "permit", "forbid"]),
     st.sampled_from(METHODS),
@@ -142,12 +142,11 @@ ASKED = st.fixed_dictionaries(
         "tool_version": st.sampled_from(["1.0.0", "1.1.0"]),
     }
 )
-UNITS_ASKED = st.one_of(st.integers(0, 3000), st.sampled_from([2**63 - 1, -(2**63)]))
 
 
 @given(
     st.lists(st.one_of(SCOPED, SCOPED, POLICIES), max_size=4),
-    st.lists(st.tuples(ASKED, UNITS_ASKED), min_size=1, max_size=8),
+    st.lists(st.tuples(ASKED, st.integers(0, 3000)), min_size=1, max_size=8),
 )
 def test_says_the_same_however_often_it_was_asked_before(
     desk: Desk, written: list[str], asked: list[tuple[dict[str, str], int]]
