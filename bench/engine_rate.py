@@ -18,7 +18,7 @@ from sandboxes.conversation import frame_bytes
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.doorway import Doorway
 from sandboxes.engine import API_VERSION, Engine
-from sandboxes.hardening import container_config
+from sandboxes.hardening import LABEL_INSTALLATION, container_config
 from sandboxes.outcome import SandboxSpec
 from sandboxes.stream import Stream
 from toolcrib.handler.v1 import handler_pb2

@@ -17,7 +17,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import signal
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from pathlib import Path
 from typing import Literal
 
 from sandboxes.outcome import SandboxError
+from sandboxes.processes import kill_in_group
 
 Version = Literal[1, 2]
 
@@ -36,6 +36,7 @@ _PERIOD_MICROS = 100_000
 _LEAST_QUOTA_MICROS = 1_000  # the kernel takes no less
 _PATIENCE_SECONDS = 2.0
 _PAUSE_SECONDS = 0.005
+_TRIES = 20
 _REMEDY = "start the broker as root on a host with memory, pids and cpu groups, or use the Docker Engine"
 
 
@@ -146,8 +147,7 @@ class Group:
                 (self.folders["pids"] / "cgroup.kill").write_text("1")
                 return
         for pid in found:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, signal.SIGKILL)
+            kill_in_group(pid, self.name)
 
     def _remove(self, until: float) -> None:
         """Remove the folders; the kernel may be busy with the last process for a moment."""
@@ -180,11 +180,7 @@ class Cgroups:
         group = self._group(installation, epoch, name)
         try:
             for folder in set(group.folders.values()):
-                folder.parent.mkdir(exist_ok=True)
-                if self.version == 2:
-                    _switch_on(folder.parent.parent)
-                    _switch_on(folder.parent)
-                folder.mkdir()
+                _make_folder(folder, self.version)
             group.limit(ceilings)
         except OSError as error:
             group.end()
@@ -292,6 +288,23 @@ def _settings_v2(ceilings: Ceilings) -> Iterator[tuple[str, str, str]]:
 
 def _quota_micros(cpus: float) -> int:
     return max(_LEAST_QUOTA_MICROS, int(cpus * _PERIOD_MICROS))
+
+
+def _make_folder(folder: Path, version: Version) -> None:
+    """Make a group and the one above it, which whoever ends the last in it takes away at any moment."""
+    for tries_left in reversed(range(_TRIES)):
+        try:
+            with contextlib.suppress(FileExistsError):  # not exist_ok, which looks once more and may miss it
+                folder.parent.mkdir()
+            if version == 2:
+                _switch_on(folder.parent.parent)
+                _switch_on(folder.parent)
+            folder.mkdir()
+        except FileNotFoundError:
+            if not tries_left:
+                raise
+        else:
+            return
 
 
 def _switch_on(folder: Path) -> None:

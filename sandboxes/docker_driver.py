@@ -10,7 +10,7 @@
 
 The labels of a container are its installation and the epoch of the broker that made it, nothing about the
 call; its cgroups say the same, for an engine that forgot its containers. The reaper ends what carries this
-installation and another epoch, nothing else.
+installation and an earlier epoch, nothing else.
 """
 
 from __future__ import annotations

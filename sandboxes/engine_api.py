@@ -11,6 +11,7 @@ stays for what an operator or a set-up does (`engine`, `images`). ADR 0013.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from typing import Any
 
@@ -110,7 +111,9 @@ class EngineApi:
         try:
             return await asyncio.shield(work)
         except asyncio.CancelledError:
-            await asyncio.wait([work])
+            while not work.done():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.wait([work])
             # What was cancelled has to know whether the effect is unknown.
             if not work.cancelled() and isinstance(fault := work.exception(), EngineStalled):
                 raise asyncio.CancelledError from fault

@@ -9,6 +9,7 @@ outcome = await exchange.run(start, 2.0, answer_sign)
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 
 from sandboxes.artefacts import ArtefactRefused, Basket
@@ -26,6 +27,7 @@ from sandboxes.container_init import (
     EXIT_OUTPUT_TOO_LARGE,
     EXIT_STDIN_CLOSED,
     FRAMES,
+    LOG,
 )
 from sandboxes.conversation import (
     Dialogue,
@@ -151,6 +153,7 @@ class Exchange:
             return self._outcome(OutcomeKind.CRASHED, str(error))
         except OSError:
             frame = None
+            await self._read_last_words()
         return await self._explain_end() if frame is None else self._conclude(frame)
 
     def cancel(self, reason: str) -> None:
@@ -180,6 +183,14 @@ class Exchange:
                 return frame
             await asyncio.sleep(0)  # a flood of frames must not keep the loop from other calls
         return None
+
+    async def _read_last_words(self) -> None:
+        """Read log and exit code of a sandbox that had ended before anything could be sent to it."""
+        with contextlib.suppress(StreamBroken):
+            while not self._stream.is_open and (piece := await self._stream.read()) is not None:
+                self._note_exit(*piece)
+                if piece[0] == LOG:
+                    list(self._transcript.feed(*piece))
 
     def _note_exit(self, channel: int, data: bytes) -> None:
         if channel == EXIT and data:

@@ -150,7 +150,8 @@ class Pool:
         """Say how many of each kind should wait now, within the bounds of all."""
         now, terms = self.clock(), self.terms
         rates = {kind: shelf.demand.rate(now) for kind, shelf in self.shelves.items()}
-        busy = sum(rate * self.shelves[kind].make.seconds for kind, rate in rates.items()) / terms.makers
+        asked = sum(rate * self.shelves[kind].make.seconds for kind, rate in rates.items())
+        busy = asked / max(terms.makers, 1)
         wanted = {
             kind: max(terms.least_idle, find_stock(rates[kind], shelf.make.seconds, busy))
             for kind, shelf in self.shelves.items()
@@ -205,7 +206,7 @@ class Pool:
         self._make_room(kind.tenant, charge)  # only now: nothing gives way to a call that is refused
         self._memory.take(kind.tenant, charge)
         if holder is not None:
-            holder.taken = True
+            holder.taken, shelf.failures = True, 0
         self.watch.taken(kind, now - holder.offered if holder else None)
         return Place(self, shelf, holder, charge)
 

@@ -42,11 +42,31 @@ def kill_processes(container_id: str) -> bool:
     until = time.monotonic() + _PATIENCE_SECONDS
     while found := find_processes(container_id):
         for pid in found:
-            _kill(pid)
+            kill_in_group(pid, container_id)
         if time.monotonic() > until:
             return False
         time.sleep(0.02)
     return True
+
+
+def kill_in_group(pid: int, group: str) -> None:
+    """Kill a process if it is in a control group; since it was listed, its id may have become another's.
+
+    Args:
+        pid: Its id.
+        group: What the path of its group contains.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return
+    try:
+        if group in _cgroups(Path(f"/proc/{pid}")):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+    finally:
+        os.close(descriptor)
 
 
 def is_program(pid: int, name: str, argument: str = "") -> bool:
@@ -85,13 +105,6 @@ def _cgroups(entry: Path) -> str:
         return (entry / "cgroup").read_text()
     except OSError:
         return ""
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
 
 
 def _has_ended(descriptor: int, patience_seconds: float) -> bool:

@@ -27,12 +27,13 @@ import hashlib
 import logging
 import os
 import re
-import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+from sandboxes.processes import kill_in_group
 
 CgroupDriver = Literal["cgroupfs", "systemd"]
 
@@ -153,8 +154,7 @@ class Epoch:
         _set_freezers(self.folders, "FROZEN")
         try:
             for pid in self.processes():
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, signal.SIGKILL)
+                kill_in_group(pid, self.folders[0].name)
         finally:
             _set_freezers(self.folders, "THAWED")  # a frozen process dies when it thaws
 

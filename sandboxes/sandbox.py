@@ -7,7 +7,7 @@ Of a driver:
     D1  `create` gives a sandbox that is running, or raises SandboxUnavailable and leaves nothing.
     D2  On leaving `create`, by whatever path, none of its processes is left.
     D3  No two sandboxes have the same user id, container id, or processes of each other in sight.
-    D4  `reap` ends what other epochs of this installation left, and nothing of another installation.
+    D4  `reap` ends what earlier epochs of this installation left, and nothing of another installation.
     D5  `leftovers` lists what is there of this installation, whatever its epoch.
     D6  `end_container` ends by id what any epoch of this installation made, true only when nothing is left;
         what is another installation's it refuses.
@@ -133,7 +133,7 @@ class Driver(Protocol):
         """Tell whether an id has the shape of those that this driver gives."""
 
     async def reap(self) -> Sequence[str]:
-        """End what other epochs of this installation left; returns what is gone."""
+        """End what earlier epochs of this installation left; returns what is gone."""
 
     async def leftovers(self) -> Sequence[str]:
         """List what is there of this installation, whatever its epoch."""

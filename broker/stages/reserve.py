@@ -15,17 +15,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 
 from broker.brakes import refused_by, stopped_by
 from broker.doubts import Doubts
 from broker.errors import CallError, Failed, Refused
-from broker.model import BudgetLimit, Call, CallState, Charge, Grant, Reservation
+from broker.model import BudgetLimit, Call, CallRecord, CallState, Charge, Grant, Reservation, SandboxRecord
 from broker.outlast import outlast
 from broker.stages.claim import Claimed
-from broker.store.protocol import BudgetExhausted, StaleEpoch, Store, StoreError
+from broker.store.protocol import AuditEvent, BudgetExhausted, StaleEpoch, Store, StoreError
 from broker.trail import Trail
 from toolcrib.v1.reasons_pb2 import Reason
 
@@ -112,15 +113,23 @@ class Reserver:
     def _complete_behind(self, trail: Trail) -> None:
         """Write the end of a call whose answer may leave before it is durable."""
         assert trail.completion is not None, "what is settled has a completion"
-        event = trail.event("call.succeeded")
-        end = partial(self._store.complete, trail.completion, event, behind=trail.sandboxes_now)
-        task = asyncio.create_task(self._record_behind(end, trail), name=f"end of {trail.call_id}")
+        work = self._record_behind(trail.completion, trail.event("call.succeeded"), trail)
+        task = asyncio.create_task(work, name=f"end of {trail.call_id}")
         self._behind.add(task)
         task.add_done_callback(self._behind.discard)
 
-    async def _record_behind(self, end: End, trail: Trail) -> None:
+    async def _record_behind(self, completion: CallRecord, event: AuditEvent, trail: Trail) -> None:
+        told: list[SandboxRecord] = []
+
+        def tell() -> Sequence[SandboxRecord]:
+            told[:] = trail.sandboxes_now()
+            return told
+
         try:
-            await self._record(end, trail)
+            await self._record(partial(self._store.complete, completion, event, behind=tell), trail)
+            await trail.see_sandboxes_end()
+            if told != (known := list(trail.sandboxes_now())):  # the end of a sandbox came later still
+                await self._store.amend(replace(completion, sandboxes=tuple(known)))
         except StoreError as error:
             log.warning("end not recorded", extra={"call_id": trail.call_id, "cause": str(error)})
 

@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 MAX_GROUP = 128
 READERS = 2
 # What nobody waits for is written after so long a lull, or when so many wait, or so many commits came first.
-LULL_SECONDS = 0.004
+LULL_SECONDS = 0.025
 MAX_LATE = 16
 # The log is copied into the file in a pause, after so many commits: not in the middle of somebody's change.
 PAUSE_SECONDS = 0.005

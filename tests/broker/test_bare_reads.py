@@ -18,7 +18,7 @@ from broker.store.memory import MemoryStore
 from broker.store.protocol import Latest
 from sandboxes.outcome import RawOutcome, SandboxError
 from tests.broker import bench
-from tests.broker.workshop import EMPTY, MoodyStore, Workshop
+from tests.broker.workshop import EMPTY, FakeSandbox, MoodyStore, Workshop
 
 WANTS = "{credentials: [orders_read], targets: [orders-db], deadline_seconds: 10}"
 
@@ -168,3 +168,23 @@ async def test_says_no_more_than_a_warning_when_the_end_beside_an_answer_fails(
     gc.collect()
     assert not loose
     assert "end of the sandbox" in caplog.text
+
+
+async def test_records_the_end_of_a_sandbox_that_comes_after_the_completion(
+    shop: Workshop, store: WatchedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dead = asyncio.Event()
+    end = FakeSandbox.end
+
+    async def end_late(sandbox: FakeSandbox) -> bool:
+        await dead.wait()
+        return await end(sandbox)
+
+    monkeypatch.setattr(FakeSandbox, "end", end_late)
+    await shop.path.answer(shop.lookup())
+    await until(shop, CallState.SUCCEEDED)
+    dead.set()
+    async with asyncio.timeout(5):
+        while (await shop.calls())[0].sandboxes[0].gone is None:
+            await asyncio.sleep(0.01)
+    assert store.commits == ["reserve DISPATCHED", "complete behind", "amend"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,17 @@ def test_leaves_no_folder(cgroups, installation):
     folders = set(group.folders.values())
     assert group.end()
     assert not any(folder.exists() or folder.parent.exists() for folder in folders)
+
+
+def test_makes_one_while_the_last_one_is_taken_away(cgroups, installation):
+    """One call's sandbox ends while the next one's is made: both have the same folder above them."""
+
+    def make_and_end(number):
+        for turn in range(150):
+            cgroups.make(installation, 1, f"group-{number}-{turn}", Ceilings(pids=4)).end()
+
+    with ThreadPoolExecutor(3) as threads:
+        assert list(threads.map(make_and_end, range(3))) == [None] * 3
 
 
 def test_ending_a_group_that_is_gone_is_well(cgroups, installation):

@@ -8,8 +8,9 @@ import pytest
 
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.engine import Engine
-from sandboxes.hardening import LABEL_EPOCH, LABEL_INSTALLATION
+from sandboxes.hardening import LABEL_EPOCH, LABEL_INSTALLATION, MEASURES, container_config
 from sandboxes.outcome import OutcomeKind, SandboxSpec, SandboxUnavailable
+from sandboxes.runtimes import RUNC, RUNSC, Runtime
 from tests.parts.engine import COMMAND, Obedient, TestLimits, answer_of
 from toolcrib.handler.v1 import handler_pb2
 
@@ -267,3 +268,27 @@ async def test_marks_a_log_that_was_cut(obedient: Obedient) -> None:
     outcome = await obedient.within(log_kib=1).run("print('x' * 3000)")
     assert outcome.log_truncated
     assert outcome.log == "x" * 1024 + "\n[the rest was dropped]"
+
+
+@pytest.mark.parametrize("runtime", [RUNC, RUNSC], ids=lambda runtime: runtime.name)
+async def test_has_every_setting_as_the_engine_understood_it(
+    obedient: Obedient, engine: Engine, installation: str, runtime: Runtime
+) -> None:
+    """An engine ignores a key that it does not know, without a word."""
+    driver = DockerDriver(engine, installation, epoch=2, runtime=runtime)
+    if runtime.runtime not in engine.info().runtimes:
+        pytest.skip(f"the engine has no {runtime.runtime}")
+    spec = obedient.spec(driver)
+    async with driver.create(spec, "call") as sandbox:
+        found = await asyncio.to_thread(engine.client.inspect_container, sandbox.container_id)
+    await driver.close()
+    wanted = container_config(spec, {}, runtime=runtime)
+    for measure in MEASURES:
+        if measure.name in runtime.dropped:
+            continue
+        there, asked = ({**found["Config"], "HostConfig": found["HostConfig"]}, wanted)
+        for key in measure.setting.split("."):
+            there, asked = there[key], asked[key]
+        if isinstance(asked, dict):
+            there = {key: there.get(key) for key in asked}
+        assert (there or asked.__class__()) == asked, measure.name

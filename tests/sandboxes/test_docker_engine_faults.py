@@ -89,13 +89,16 @@ async def test_remembers_nothing_of_what_no_engine_was_asked_for(driver: DockerD
     assert not driver._live
 
 
+@pytest.mark.parametrize("times", [1, 3])
 async def test_looks_again_for_what_an_engine_may_make_after_a_cancelled_call(
-    driver: DockerDriver, strange: StrangeEngine
+    driver: DockerDriver, strange: StrangeEngine, times: int
 ) -> None:
     strange.stalls.add("/create")
     call = asyncio.create_task(make(driver))
     await asyncio.sleep(0.1)
-    call.cancel()
+    for _ in range(times):
+        call.cancel()
+        await asyncio.sleep(0.02)
     with pytest.raises(asyncio.CancelledError):
         await call
     assert len(driver._owed) == 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from sandboxes.processes import find_processes
+from sandboxes.processes import find_processes, kill_in_group
 from tests.parts.engine import Obedient
 
 ID = "0123456789abcdef" * 4
@@ -41,3 +43,13 @@ async def test_finds_init_of_a_real_container(obedient: Obedient) -> None:
     async with obedient.driver.create(obedient.spec(), "call") as sandbox:
         assert find_processes(sandbox.container_id)  # init, and the handler that it started
     assert find_processes(sandbox.container_id) == []
+
+
+def test_kills_only_what_is_in_the_group_that_it_was_found_in() -> None:
+    """Since it was listed, a process may have ended and its id may be that of anybody on the host."""
+    process = subprocess.Popen(["sleep", "60"])
+    kill_in_group(process.pid, "f" * 64)
+    assert process.poll() is None
+    kill_in_group(process.pid, Path(f"/proc/{process.pid}/cgroup").read_text().splitlines()[0])
+    assert process.wait(10) == -signal.SIGKILL
+    kill_in_group(process.pid, "f" * 64)

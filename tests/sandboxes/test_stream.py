@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sandboxes.container_init import FRAMES, LOG, PIECE
+from sandboxes.container_init import EXIT, EXIT_NOT_STARTED, FRAMES, LOG, PIECE
 from sandboxes.conversation import frame_bytes
 from sandboxes.exchange import Exchange
 from sandboxes.outcome import OutcomeKind, SandboxSpec, refuse_to_sign
@@ -71,6 +71,18 @@ async def test_lets_others_run_while_frames_flood(both: tuple[Stream, socket.soc
         turns += 1
     assert (await call).kind is OutcomeKind.RESULT
     assert turns > 50
+
+
+async def test_says_why_a_sandbox_ended_before_its_call(both: tuple[Stream, socket.socket]) -> None:
+    stream, theirs = both
+    spec = SandboxSpec("", (), TestLimits(), None, 1)
+    for channel, said in ((LOG, b"no such program"), (EXIT, bytes([EXIT_NOT_STARTED]))):
+        theirs.sendall(PIECE.pack(channel, len(said)) + said)
+    theirs.close()
+    await asyncio.sleep(0.1)
+    outcome = await Exchange(stream, spec, _say_nothing).run(handler_pb2.Start(), 10, refuse_to_sign)
+    assert "could not be started" in outcome.detail
+    assert outcome.log == "no such program"
 
 
 async def _say_nothing() -> str:
