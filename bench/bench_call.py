@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
+from bench import plot
 from bench.brokered import WHOLE, open_broker
 from bench.docker_run import docker_run
 from bench.echo import open_mutual_echo, open_plain_echo
@@ -79,7 +80,8 @@ async def run(options: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory(prefix="tc-bench-") as folder:
         report = await measure_all(Path(folder), options)
     print(report.table())
-    print(f"written: {report.write()}")
+    written = report.write()
+    print(f"written: {written}, {plot.write(written).name}")
 
 
 def main() -> int:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import uvloop
 
+from bench import plot
 from bench.bare_process import ECHO_HANDLER, BareProcess, make_start
 from bench.docker_run import Limits, docker_run
 from bench.engine_rate import BareEngine
@@ -168,7 +169,8 @@ async def run(options: argparse.Namespace) -> None:
             rates = await compare_rates(sandboxes, bare, options.rounds)
             await bare.close()
     print(f"fresh containers a second, {CALLERS} callers: {json.dumps(rates)}")
-    print(f"written: {report.write()}")
+    written = report.write()
+    print(f"written: {written}, {plot.write(written).name}")
 
 
 def main() -> int:

@@ -101,14 +101,17 @@ class Reserver:
                 raise  # the answer is durable; what went wrong after it changes nothing of that
             failure = _as_failure(error, call, trail)
             trail.failure = failure if trail.completion is None else None
-            await outlast(trail.see_sandboxes_end())
-            await outlast(self._record(self._make_end(failure, call, trail), trail))
+            await outlast(self._record_failure(failure, call, trail))
             if isinstance(error, Exception) and trail.completion is None:
                 raise failure from error
             raise
         finally:
             if trail.settled and trail.behind:
                 self._complete_behind(trail)
+
+    async def _record_failure(self, failure: CallError, call: Call, trail: Trail) -> None:
+        await trail.see_sandboxes_end()
+        await self._record(self._make_end(failure, call, trail), trail)
 
     def _complete_behind(self, trail: Trail) -> None:
         """Write the end of a call whose answer may leave before it is durable."""

@@ -9,6 +9,7 @@ import pytest
 
 from broker.model import CallState
 from broker.request import Request
+from sandboxes.outcome import OutcomeKind, RawOutcome
 from sandboxes.pool_size import PoolTerms
 from tests.broker import bench
 from tests.broker.workshop import EMPTY, Workshop
@@ -83,3 +84,28 @@ async def test_keeps_nothing_of_a_write_whose_caller_hangs_up() -> None:
     assert shop.runs == sum(state in (CallState.SUCCEEDED, CallState.IN_DOUBT) for state in states)
     await shop.pool.close()
     assert not shop.pool._holders
+
+
+@pytest.mark.parametrize("wants", [WANTS, "{deadline_seconds: 10}"])
+async def test_records_the_end_of_a_call_whose_caller_hangs_up_as_it_fails(
+    wants: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = bench.shop_source()
+    source = replace(source, manifest_yaml=source.manifest_yaml.replace(WANTS, wants))
+    monkeypatch.setattr(bench, "shop_source", lambda: source)
+    for steps in range(8):
+        shop = await Workshop.open()
+        shop.tool = crash
+        task, _ = await shop.begin(shop.lookup(), lambda trail: trail.failure is not None)
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        while shop.path.running:
+            await asyncio.sleep(0.001)
+        assert await shop.states() == [CallState.FAILED]
+        await shop.pool.close()
+
+
+async def crash(_start: object) -> RawOutcome:
+    return RawOutcome(OutcomeKind.CRASHED)
