@@ -10,6 +10,7 @@ itself: what no driver serves does not run. One driver may serve several classes
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 from sandboxes.outcome import SandboxUnavailable
@@ -18,6 +19,8 @@ from sandboxes.pool_review import PoolReview
 from sandboxes.pool_size import PoolTerms
 from sandboxes.pool_watch import PoolWatch
 from sandboxes.sandbox import Driver
+
+_LOOKS, _LOOK_SECONDS = 100, 0.05
 
 
 class Fleet:
@@ -86,11 +89,15 @@ class Fleet:
 
     async def leftovers(self) -> list[str]:
         """List what is there of this installation and does not wait in the pool, whatever its epoch."""
-        found: list[str] = []
-        for driver in self._distinct:
-            found += await driver.leftovers()
-        waiting = set(self.pool.idle) if hasattr(self, "pool") else set()
-        return [one for one in dict.fromkeys(found) if one not in waiting]
+        for _ in range(_LOOKS):
+            found = [one for driver in self._distinct for one in await driver.leftovers()]
+            shelves = list(self.pool.shelves.values()) if hasattr(self, "pool") else []
+            waiting = set(self.pool.idle) if shelves else set()
+            left = [one for one in dict.fromkeys(found) if one not in waiting]
+            if not left or not any(shelf.making for shelf in shelves):
+                break
+            await asyncio.sleep(_LOOK_SECONDS)  # it may be one that is being made, to wait
+        return left
 
     async def end_container(self, container_id: str) -> bool:
         """End what a record names, whichever epoch made it; True when nothing of it is left.

@@ -116,6 +116,17 @@ async def test_counts_what_a_call_has(two: Two):
     place.leave()
 
 
+async def test_takes_what_is_being_made_to_wait_for_no_leftover(two: Two, monkeypatch: pytest.MonkeyPatch):
+    loaded = asyncio.Event()
+    monkeypatch.setattr(two.weak, "loading", loaded.wait)
+    two.pool.take(LOOKUP, PATIENCE).leave()
+    await settle()
+    assert await two.weak.leftovers()
+    assert not two.pool.idle
+    asyncio.get_running_loop().call_later(0.02, loaded.set)
+    assert await two.fleet.leftovers() == ["strong-1"]
+
+
 async def test_starts_and_closes_a_driver_of_two_classes_once():
     driver = StrongDriver()
     fleet = Fleet({"container": driver, "strong": driver})
