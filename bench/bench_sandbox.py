@@ -27,6 +27,7 @@ from bench.bare_process import ECHO_HANDLER, BareProcess, make_start
 from bench.docker_run import Limits, docker_run
 from bench.engine_rate import BareEngine
 from bench.measure import Pacing, Subject, measure
+from bench.stillness import wait_for_stillness
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.docker_sandbox import DockerSandbox
 from sandboxes.engine import Engine, EngineMissing, find_engine
@@ -74,6 +75,7 @@ class Sandboxes:
             self._stock.append((stack, sandbox))
         for _, sandbox in self._stock:
             await sandbox.warm_up(20)
+        await wait_for_stillness()
 
     async def _run_warm(self) -> None:
         stack, sandbox = self._stock.pop()
@@ -85,6 +87,7 @@ class Sandboxes:
         self._bare = [BareProcess(self._folder) for _ in range(count)]
         for process in self._bare:
             await process.warm_up()
+        await wait_for_stillness()
 
     async def _run_bare(self) -> None:
         process = self._bare.pop()
@@ -98,6 +101,7 @@ class Sandboxes:
     async def settle(self) -> None:
         """Wait until nothing of an earlier call is left."""
         await self._clear()
+        await wait_for_stillness()
 
     async def _clear(self) -> None:
         """End what the burst before has used, so that no end runs beside a timed call."""
@@ -162,15 +166,20 @@ async def run(options: argparse.Namespace) -> None:
         async with open_driver(Path(folder), options.runtime) as (engine, driver, image):
             sandboxes = Sandboxes(driver, image, Path(folder))
             cold = Subject(COLD, sandboxes.run_cold, "docker run, hardened", calls=4, dropped=1)
-            subjects = [*sandboxes.subjects(), docker_run(engine.base_url, image), cold]
-            report = await measure("sandbox", subjects, Pacing(rounds=options.rounds), sandboxes.settle)
-            print(report.table())
+            pacing = Pacing(rounds=options.rounds)
+            # Used ones are ended between bursts: in a burst there is nothing to settle.
+            warm = await measure("sandbox-warm", sandboxes.subjects(), pacing)
+            made = [docker_run(engine.base_url, image), cold]
+            reports = [warm, await measure("sandbox-cold", made, pacing, sandboxes.settle)]
+            for report in reports:
+                print(report.table())
             bare = BareEngine(engine, sandboxes.spec, driver, Path(folder))
             rates = await compare_rates(sandboxes, bare, options.rounds)
             await bare.close()
     print(f"fresh containers a second, {CALLERS} callers: {json.dumps(rates)}")
-    written = report.write()
-    print(f"written: {written}, {plot.write(written).name}")
+    for report in reports:
+        written = report.write()
+        print(f"written: {written}, {plot.write(written).name}")
 
 
 def main() -> int:

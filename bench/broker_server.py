@@ -19,6 +19,7 @@ from pathlib import Path
 import uvloop
 
 from broker.dev import SAMPLE_BUNDLES, DevOptions, DevStack
+from broker.heap import settle_heap
 from toolcrib.v1 import grants_pb2, grants_pb2_grpc
 
 ECHO = Path(__file__).parent / "bundles" / "echo"
@@ -54,6 +55,7 @@ async def serve(state_dir: Path, cache_dir: Path, settings: str) -> None:
                 ("olga", "olga", "operator", "shop"),
             )
         }
+        settle_heap()  # as `serve` does
         print(json.dumps({"profiles": folders, "engine": stack.engine.base_url}), flush=True)
         pool = stack.broker.pool
         terms = {"hold": replace(pool.terms, makers=0), "go": pool.terms}

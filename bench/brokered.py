@@ -17,6 +17,7 @@ from bench.broker_server import ECHO
 from bench.docker_run import NAME as DOCKER_RUN
 from bench.echo import MUTUAL
 from bench.measure import Stages, Subject
+from bench.stillness import wait_for_stillness
 from broker.client import read_profile
 from toolcrib.v1 import broker_pb2, broker_pb2_grpc
 from tools.catalogue import load_version
@@ -129,6 +130,7 @@ class Callers:
     async def settle(self) -> None:
         """Wait until nothing of an earlier call is left."""
         await self.broker.ask()
+        await wait_for_stillness()
 
     async def say(self, name: str = "bench") -> None:
         """Call the tool that wants nothing."""

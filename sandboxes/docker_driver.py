@@ -16,6 +16,7 @@ installation and an earlier epoch, nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import shutil
@@ -135,6 +136,8 @@ class DockerDriver:
         await self._api.close()
         if self._doors is not None:
             shutil.rmtree(self._doors, ignore_errors=True)
+            with contextlib.suppress(OSError):  # others have theirs in it
+                self._doors.parent.rmdir()
         await asyncio.to_thread(self._reaper.remove_own)
 
     def allocate_uid(self) -> int:
@@ -177,7 +180,8 @@ class DockerDriver:
             if self._doors is None:
                 self._doors = Path(tempfile.mkdtemp(prefix="toolcrib-doors-"))
             self._doors.mkdir(mode=0o700, parents=True, exist_ok=True)
-            door = Doorway(self._doors, sandbox.name, sandbox.uid)
+            has_identity = any(measure.name == "identity" for measure in self._measures)
+            door = Doorway(self._doors, sandbox.name, sandbox.uid if has_identity else 0)
         except OSError as error:
             raise SandboxUnavailable(f"no socket can be made for a sandbox: {error.strerror}") from error
         try:

@@ -35,6 +35,7 @@ from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, w
 from toolcrib.handler.v1 import handler_pb2
 
 _END_SECONDS = 2.0  # for the engine to say how a sandbox ended
+_NOT_MET = "its init could not reach the broker's socket; gVisor needs --host-uds=open (docs/runtimes.md)"
 _MEET_SECONDS, _LOOK_SECONDS = 10.0, 0.25
 _KILL_SECONDS = 0.5  # for the kernel to end what was killed; without the right to kill, the engine does it
 
@@ -203,7 +204,8 @@ class DockerSandbox:
                 while not coming.done():
                     await asyncio.wait((coming,), timeout=_LOOK_SECONDS)
                     if not coming.done() and self._process is not None and has_ended(self._process):
-                        raise SandboxUnavailable(f"the sandbox ended at once: {await self._why_ended()}")
+                        why = await self._why_ended() or _NOT_MET
+                        raise SandboxUnavailable(f"the sandbox ended at once: {why}")
             return coming.result()
         except TimeoutError as error:
             raise SandboxUnavailable("the sandbox does not start: its init did not come") from error

@@ -22,6 +22,9 @@ class GivesPlaces(Protocol):
     def free(self, place: Place) -> None:
         """Give back what a place took."""
 
+    async def let_calls_pass(self, sandbox: Sandbox) -> None:
+        """Hold back for a moment the end of a sandbox that has nothing to act by."""
+
 
 class Place:
     """What one call has of the pool: a sandbox, or the right to one that is made for it."""
@@ -54,6 +57,12 @@ class Place:
             holder.release()
             self._holder, self._ticket = None, self._pool.enqueue(self._shelf)
         raise SandboxUnavailable("three sandboxes in a row ended before they were used")
+
+    async def let_calls_pass(self, sandbox: Sandbox) -> None:
+        """Wait for a lull between calls, not long; leaving the place does not end the sandbox before."""
+        if self._holder is not None:
+            self._holder.may_linger = True
+        await self._pool.let_calls_pass(sandbox)
 
     def leave(self) -> None:
         """Let the sandbox end. It does so behind the caller's back; a used one is ended by then."""

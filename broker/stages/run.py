@@ -4,7 +4,8 @@ Rules:
 1. Sandbox and egress are there first, without effect; then DISPATCHED is committed; then the tool starts.
 2. What is committed names the sandbox, so that whoever takes over can end it.
 3. The sandbox has ended when the block ends, confirmed; then its egress is closed; then leases are revoked.
-   Where there is neither egress nor lease, the end goes on beside the answer.
+   Where there is neither egress nor lease, the end goes on beside the answer, up to 0.1 s later while calls
+   follow each other: there is nothing left that the tool could act by.
 4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran.
 5. Log and errors leave without the secrets of this call. How a handler's process ended is told as one of few
    kinds: an exit code of its choice would be a message.
@@ -15,10 +16,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from broker.errors import CallError, Failed
 from broker.leaks import LeakAlarm
@@ -123,7 +125,8 @@ class Runner:
                 outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
                 if egress is None and runs_at_once(call) and outcome.kind is OutcomeKind.RESULT:
                     # Nothing is revoked after it: the kernel's milliseconds are not the caller's.
-                    trail.ending = self._end_beside(stack.pop_all(), call)
+                    lull = None if call.key else place.let_calls_pass(sandbox)
+                    trail.ending = self._end_beside(stack.pop_all(), call, lull)
         except (SandboxError, EgressError) as error:
             # What goes wrong at the ends does not change what the tool said.
             cause = Redaction(leases).clean(str(error)).text
@@ -134,8 +137,10 @@ class Runner:
             trail.tell = None
         return outcome
 
-    def _end_beside(self, ends: AsyncExitStack, call: Call) -> asyncio.Task[None]:
-        task = asyncio.create_task(_end_all(ends, call), name=f"end of {call.call_id}'s sandbox")
+    def _end_beside(
+        self, ends: AsyncExitStack, call: Call, lull: Coroutine[Any, Any, None] | None
+    ) -> asyncio.Task[None]:
+        task = asyncio.create_task(_end_all(ends, call, lull), name=f"end of {call.call_id}'s sandbox")
         self._ending.add(task)  # nobody else may hold it
         task.add_done_callback(self._ending.discard)
         return task
@@ -175,9 +180,11 @@ async def _end(sandbox: Sandbox, call: Call) -> None:
         log.warning("end of the sandbox is not confirmed", extra={"call_id": call.call_id})
 
 
-async def _end_all(ends: AsyncExitStack, call: Call) -> None:
+async def _end_all(ends: AsyncExitStack, call: Call, lull: Coroutine[Any, Any, None] | None) -> None:
     """End what a call had while its answer goes on; what goes wrong there does not change the answer."""
     try:
+        if lull is not None:
+            await lull
         await ends.aclose()
     except (SandboxError, EgressError) as error:
         log.warning("end of the sandbox", extra={"call_id": call.call_id, "cause": str(error)})

@@ -58,7 +58,7 @@ async def _measure(attack: Attack, ground: Ground) -> Verdict:
     return Verdict(share > 0.5, f"{share:.2f} processors", share < 0.4)
 
 
-FREE_PROCESSES = Control(without=("pids", "memory", "no-swap"))
+FREE_PROCESSES = Control(without=("pids", "processes-inside", "memory", "no-swap"))
 FEW_PROCESSES = {
     "": "the limit of processes",
     "docker-runsc": "a limit of what gVisor takes of the host for them, past which the sandbox ends",
