@@ -55,6 +55,7 @@ class Holder:
         looked: When its processor time was read last, and what it was.
         is_made: True once it is ready or was handed over; from then on `over` is waited for.
         has_maker: Whether a maker is busy with it.
+        may_linger: True once its call has said that its end may wait for a lull.
     """
 
     def __init__(self, kind: Kind, number: int) -> None:
@@ -66,7 +67,7 @@ class Holder:
         self.offered = 0.0
         self.looked: tuple[float, float | None] = (0.0, None)
         self.task: asyncio.Task[None] | None = None
-        self.is_made, self.has_maker = False, True
+        self.is_made, self.has_maker, self.may_linger = False, True, False
 
     def release(self) -> None:
         """Let it end; one that is not ready is broken off."""
