@@ -38,7 +38,7 @@ STATE = Path(__file__).parents[1] / ".toolcrib"
 SETTINGS = """
 [sandboxes.pool]
 max_idle = 48
-max_wait_seconds = 0.25
+max_wait_seconds = 0.05
 """
 CALLERS = (1, 2, 8, 32)
 
