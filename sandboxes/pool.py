@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager, AsyncExitStack
 from sandboxes.admission import NoPlace, Turns, count_waiting, find_wait
 from sandboxes.nests import Nest
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
+from sandboxes.pool_lull import Lull
 from sandboxes.pool_memory import Memory
 from sandboxes.pool_place import Place
 from sandboxes.pool_size import Mean, PoolTerms, find_stock, idle_mib, running_mib, share_out
@@ -48,8 +49,6 @@ LONGEST_MAKING_SECONDS = 1.0
 COLD_IDLE_SECONDS = 30.0
 """A sandbox that is made for a call waits for it, and for its mint, this long at least."""
 QUIET_SECONDS = 0.05
-LULL_SECONDS, LINGER_SECONDS = 0.01, 0.1
-"""A sandbox that was left ends when no call has come for the first, after the second at the latest."""
 
 
 class Pool:
@@ -79,6 +78,7 @@ class Pool:
         self.is_wanted: Callable[[Kind], bool] = lambda _kind: True
         self.terms, self.watch, self.clock = terms, watch or Silence(), clock
         self.shelves: dict[Kind, Shelf] = {}
+        self.lull = Lull()
         self._drivers, self._make_nest = drivers, make_nest
         self._holders: set[Holder] = set()
         self._making = 0
@@ -88,7 +88,6 @@ class Pool:
         self._turns = Turns()
         self._closed = False
         self._last_taken = -math.inf
-        self._last_call = -math.inf  # on the loop's clock
         self._alarm: asyncio.TimerHandle | None = None
 
     @property
@@ -115,7 +114,7 @@ class Pool:
         if self._closed:
             raise SandboxUnavailable("the pool is closed")
         now = self._last_taken = self.clock()
-        self._last_call = asyncio.get_running_loop().time()
+        self.lull.note_call()
         shelf = self._shelf(kind)
         shelf.demand.note(now)
         try:
@@ -180,7 +179,7 @@ class Pool:
 
     async def close(self) -> None:
         """End every sandbox, and wait until none is left; calls that wait are told."""
-        self._closed = True
+        self._closed = self.lull.over = True
         if self._alarm is not None:
             self._alarm.cancel()
         for shelf in self.shelves.values():
@@ -325,22 +324,9 @@ class Pool:
                 self.watch.made(shelf.kind, seconds, warm=not holder.taken)
                 await holder.over.wait()
                 if holder.may_linger:
-                    await self.let_calls_pass(sandbox)
+                    await self.lull.wait(sandbox)
         except Exception as error:
             self._note_failure(shelf, holder, error)
-
-    async def let_calls_pass(self, sandbox: Sandbox) -> None:
-        """Hold back for a moment the end of a sandbox that has nothing to act by, while calls come in a row.
-
-        To end a container costs ten times as much processor time as a call. Whoever has a way out or a
-        credential in one ends it at once, and does not come here.
-        """
-        loop = asyncio.get_running_loop()
-        until = loop.time() + LINGER_SECONDS
-        while not self._closed and sandbox.gone is None and loop.time() < until:
-            if loop.time() - self._last_call >= LULL_SECONDS:
-                return
-            await asyncio.sleep(LULL_SECONDS)
 
     def _end_making(self, shelf: Shelf, holder: Holder) -> None:
         if not holder.is_made:

@@ -7,6 +7,7 @@ from typing import Protocol
 
 from sandboxes.nests import Nest
 from sandboxes.outcome import SandboxUnavailable
+from sandboxes.pool_lull import Lull
 from sandboxes.pool_stock import Holder, Shelf, Ticket
 from sandboxes.sandbox import Sandbox
 
@@ -16,14 +17,13 @@ _ATTEMPTS = 3  # a sandbox may die between the moment at which it is taken and t
 class GivesPlaces(Protocol):
     """What a place needs of its pool."""
 
+    lull: Lull
+
     def enqueue(self, shelf: Shelf) -> Ticket:
         """Let a call wait for a sandbox that is made for it."""
 
     def free(self, place: Place) -> None:
         """Give back what a place took."""
-
-    async def let_calls_pass(self, sandbox: Sandbox) -> None:
-        """Hold back for a moment the end of a sandbox that has nothing to act by."""
 
 
 class Place:
@@ -62,7 +62,7 @@ class Place:
         """Wait for a lull between calls, not long; leaving the place does not end the sandbox before."""
         if self._holder is not None:
             self._holder.may_linger = True
-        await self._pool.let_calls_pass(sandbox)
+        await self._pool.lull.wait(sandbox)
 
     def leave(self) -> None:
         """Let the sandbox end. It does so behind the caller's back; a used one is ended by then."""
