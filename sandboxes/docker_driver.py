@@ -44,6 +44,7 @@ _NOT_IN_NAMES = re.compile(r"[^a-zA-Z0-9_.-]")
 _CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _BASE_OVERHEAD_MIB = 12  # the shim; init counts within the limit
 _REMOVE_SECONDS = 20.0
+_WATCH_SECONDS = 1.0
 _UNDERTAKERS = 2
 """Containers that are removed at once: the dead must not take the processors from the living."""
 
@@ -86,6 +87,7 @@ class DockerDriver:
         self._undertakers = asyncio.Semaphore(_UNDERTAKERS)
         self._cgroup_parent = ""
         self._doors = doors
+        self._watching: asyncio.Task[None] | None = None
         self._reaper = Reaper(installation, epoch)
 
     @property
@@ -112,6 +114,7 @@ class DockerDriver:
             self._cgroup_parent = cgroup_parent(self._installation, self._epoch, info.cgroup_driver)
         except ValueError as error:
             raise EngineUnfit(str(error)) from error
+        self._watching = asyncio.create_task(self._watch_engine(), name=f"watch of {self.name}")
         return info
 
     async def ping(self) -> EngineInfo:
@@ -127,6 +130,9 @@ class DockerDriver:
 
     async def close(self) -> None:
         """End every sandbox that is left, and let the connections go."""
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait((self._watching,))
         for sandbox in list(self._live.values()):
             await self._end(sandbox)
         await self._settle()
@@ -248,6 +254,20 @@ class DockerDriver:
         except EngineNotFound:
             logger.debug("container %s is not known to the engine any more", container_id[:12])
         return await asyncio.to_thread(kill_processes, container_id)
+
+    async def _watch_engine(self) -> None:
+        """End what waits for a call when the engine is dead: its next one would not know of it.
+
+        What serves a call goes on to its end: we speak with it and end it without the engine.
+        """
+        while True:
+            await asyncio.sleep(_WATCH_SECONDS)
+            try:
+                _, writer = await asyncio.open_unix_connection(str(self._engine.socket_path))
+                writer.close()
+            except OSError:
+                for sandbox in [one for one in self._live.values() if one.is_alive]:
+                    await sandbox.end()
 
     async def _end(self, sandbox: DockerSandbox) -> None:
         """End a sandbox; one whose end is not confirmed stays known and is ended again by `reap`.

@@ -105,9 +105,9 @@ async def test_leaves_no_idle_sandbox_when_both_were_killed(tmp_path: Path, runt
         async with SandboxStack(tmp_path / "state", CACHE_DIR, engine.base_url, settings) as stack:
             async with _plain_container(stack) as plain:
                 traces = await _fill_pool(stack)
+                assert find_alive(*traces)
                 engine.kill()
                 stack.kill_broker()
-                assert find_alive(*traces)
                 took = await asyncio.to_thread(wait_until_gone, IDLE_SECONDS + MARGIN_SECONDS, *traces)
                 assert find_alive(plain), "the control ended as well: something else ends them"
     print(f"idle sandboxes: gone {took:.2f} s after broker and engine were killed")

@@ -14,9 +14,12 @@ import pytest
 
 from sandboxes.docker_driver import DockerDriver, DockerSandbox
 from sandboxes.doorway import Doorway
-from sandboxes.engine import Engine
+from sandboxes.engine import Engine, Folders, start_engine
+from sandboxes.images import build_base, build_bundle
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
-from tests.parts.engine import COMMAND, TestLimits
+from sandboxes.processes import find_processes
+from tests.parts import without
+from tests.parts.engine import COMMAND, OBEDIENT_HANDLER, STATE, Obedient, TestLimits
 
 
 class StrangeEngine:
@@ -156,3 +159,24 @@ async def test_watches_no_door_once_it_waits_no_longer(driver: DockerDriver, fol
         await call
     door.close()
     assert watched == [False]
+
+
+async def test_ends_what_waits_when_its_engine_was_killed() -> None:
+    if without("engine"):
+        pytest.skip("TOOLCRIB_WITHOUT names the engine")
+    with tempfile.TemporaryDirectory(prefix="tc-") as name:
+        engine = start_engine(Folders(Path(name) / "run", Path(name) / "state"))
+        image = build_bundle(
+            engine, build_base(engine, STATE / "cache"), "b", {"handler.py": OBEDIENT_HANDLER}
+        )
+        driver = DockerDriver(engine, "test", 1)
+        await driver.start()
+        async with driver.create(Obedient(engine, image, "test", driver).spec(), "warm") as sandbox:
+            await sandbox.warm_up(20)
+            engine._process.kill()
+            async with asyncio.timeout(10):
+                while sandbox.is_alive:
+                    await asyncio.sleep(0.1)
+            assert find_processes(sandbox.container_id) == []
+        await driver.close()
+        engine.stop()

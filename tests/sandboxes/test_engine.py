@@ -166,7 +166,7 @@ class TestPrivateEngine:
         assert find_processes(made) == []
         assert _processes_about(folder) == []
 
-    async def test_ends_a_sandbox_though_its_engine_was_killed(self, folder: Path) -> None:
+    async def test_serves_a_call_to_its_end_though_its_engine_was_killed(self, folder: Path) -> None:
         engine = start_engine(Folders(folder / "run", folder / "state"))
         image = build_bundle(
             engine, build_base(engine, STATE / "cache"), "b", {"handler.py": OBEDIENT_HANDLER}
@@ -174,13 +174,13 @@ class TestPrivateEngine:
         driver = DockerDriver(engine, "test", 1)
         obedient = Obedient(engine, image, "test", driver)
         async with driver.create(obedient.spec(), "call") as sandbox:
-            call = asyncio.create_task(sandbox.run(obedient.start("import time; time.sleep(60)"), 30))
+            call = asyncio.create_task(sandbox.run(obedient.start("import time; time.sleep(1)"), 30))
             await asyncio.sleep(0.3)
             engine._process.kill()
             outcome = await call
         await driver.close()
         engine.stop()
-        assert (outcome.kind, outcome.detail) == ("crashed", "the engine lost the sandbox during the call")
+        assert outcome.kind == "result"
         assert sandbox.gone is not None
         assert find_processes(sandbox.container_id) == []
         assert _processes_about(folder) == []
