@@ -22,6 +22,7 @@ SHOP = Path(__file__).parents[3] / "tools" / "bundles" / "shop"
 SERVICE = "shop.v1.Orders"
 LOGINS = {"orders_read": "read", "orders_draft": "draft", "orders_refund": "refund"}
 PASSWORD = secrets.token_hex(8)
+LOADED = b"\0\0\0\2" + handler_pb2.HandlerFrame(loaded=handler_pb2.Loaded()).SerializeToString()
 # The init's part: the frames on 3 and 4, no stdin, the program's stdout is its log.
 AS_INIT = ("/bin/sh", "-c", 'exec "$@" 3<&0 4>&1 0</dev/null 1>&2', "init")
 
@@ -98,8 +99,11 @@ class Shop:
             stdout=asyncio.subprocess.PIPE,
         )
         output, _ = await process.communicate(struct.pack(">I", len(body)) + body)
-        assert struct.unpack(">I", output[:4])[0] == len(output) - 4
-        return handler_pb2.HandlerFrame.FromString(output[4:])
+        assert output.startswith(LOADED)
+        (length,) = struct.unpack(">I", output[len(LOADED) :][:4])
+        last = output[len(LOADED) + 4 :]
+        assert length == len(last)
+        return handler_pb2.HandlerFrame.FromString(last)
 
     async def ask(self, name: str, request: Mapping[str, Any], key: str = "key") -> dict[str, Any]:
         """Serve one call that goes well; its response as a dictionary."""
