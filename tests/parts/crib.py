@@ -73,7 +73,7 @@ def switchboard() -> Switchboard:
     return SWITCHBOARD
 
 
-def wait_until_clean(crib: Crib, seconds: float = 5.0) -> dict[str, object]:
+def wait_until_clean(crib: Crib, seconds: float = 15.0) -> dict[str, object]:
     """Give what ends after the answer its two seconds, and some for a busy machine."""
     deadline = time.monotonic() + seconds
     while (found := crib.leftovers()) and time.monotonic() < deadline:
