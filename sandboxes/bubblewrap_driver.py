@@ -17,11 +17,11 @@ import asyncio
 import logging
 import re
 import uuid
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from concurrent.futures import BrokenExecutor
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
-from typing import Any, TypeVar, TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
 from sandboxes.bubblewrap_check import BubblewrapInfo, check_bubblewrap
 from sandboxes.bubblewrap_launch import Launched, Order, launch
@@ -29,6 +29,7 @@ from sandboxes.bubblewrap_measures import MEASURES, Measure, settings_for
 from sandboxes.bubblewrap_sandbox import BubblewrapSandbox
 from sandboxes.bubblewrap_stage import staged_threads, try_stage
 from sandboxes.cgroups import Cgroups, Group, find_cgroups
+from sandboxes.finish import finish
 from sandboxes.folders import Folders
 from sandboxes.hardening import ENTRYPOINT, SOCKET_FOLDER
 from sandboxes.image_content import BUNDLE_FOLDER
@@ -142,7 +143,7 @@ class BubblewrapDriver:
             await sandbox.make(lambda: self._launch(spec, container_id))
             yield sandbox
         finally:
-            await _finish(self._end(sandbox))
+            await finish(self._end(sandbox))
 
     def knows(self, container_id: str) -> bool:
         """Tell whether an id has the shape of those that this driver gives."""
@@ -226,17 +227,3 @@ class BubblewrapDriver:
 
     async def _do(self, work: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
-
-
-async def _finish(work: Coroutine[Any, Any, Any]) -> None:
-    """Do something to its end, even while cancelled; the cancellation goes on afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

@@ -17,19 +17,17 @@ from datetime import datetime
 
 from sandboxes.bubblewrap_launch import Launched
 from sandboxes.cgroups import Group
-from sandboxes.conversation import OnProgress
-from sandboxes.exchange import Exchange
-from sandboxes.outcome import AnswerSign, RawOutcome, SandboxSpec, SandboxUnavailable, refuse_to_sign
+from sandboxes.exchange import Conversing, Exchange
+from sandboxes.outcome import SandboxSpec, SandboxUnavailable
 from sandboxes.stream import Stream
 from sandboxes.watched_process import has_ended, wait_for_end
-from toolcrib.handler.v1 import handler_pb2
 
 _END_SECONDS = 2.0
 
 Launch = Callable[[], tuple[Launched, Group]]
 
 
-class BubblewrapSandbox:
+class BubblewrapSandbox(Conversing):
     """A sandbox made by bwrap.
 
     Attributes:
@@ -87,31 +85,6 @@ class BubblewrapSandbox:
         if self._group is not None and self.gone is None:
             self._cpu_seconds = self._group.cpu_seconds()
         return self._cpu_seconds
-
-    async def warm_up(self, patience_seconds: float) -> None:
-        """Wait until the handler says that it is loaded.
-
-        Raises:
-            SandboxUnavailable: It ended, took too long, or the handler said something else.
-        """
-        assert self._exchange is not None, "the driver makes the sandbox first"
-        await self._exchange.warm_up(patience_seconds)
-
-    async def run(
-        self,
-        start: handler_pb2.Start,
-        deadline_seconds: float,
-        answer: AnswerSign = refuse_to_sign,
-        on_progress: OnProgress | None = None,
-    ) -> RawOutcome:
-        """Hold the one conversation of this sandbox, see `Exchange.run`."""
-        assert self._exchange is not None, "the driver makes the sandbox first"
-        return await self._exchange.run(start, deadline_seconds, answer, on_progress)
-
-    def cancel(self, reason: str) -> None:
-        """Tell the handler that it may stop early; it need not. Waits for nothing; only the first is sent."""
-        if self._exchange is not None:
-            self._exchange.cancel(reason)
 
     async def end(self) -> bool:
         """Close the stream, kill, and confirm; safe to call again.

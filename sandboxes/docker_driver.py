@@ -21,16 +21,16 @@ import logging
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from sandboxes.docker_sandbox import DockerSandbox
 from sandboxes.doorway import Doorway
 from sandboxes.engine import Engine, EngineInfo, EngineMissing
 from sandboxes.engine_api import EngineApi, EngineNotFound
+from sandboxes.finish import finish
 from sandboxes.hardening import LABEL_EPOCH, LABEL_INSTALLATION, MEASURES, Measure, container_config
 from sandboxes.outcome import EngineUnfit, SandboxSpec, SandboxUnavailable
 from sandboxes.processes import kill_processes
@@ -173,7 +173,7 @@ class DockerDriver:
                 await sandbox.make(config, door, self.runtime.birth_flags)
             yield sandbox
         finally:
-            await _finish(self._end(sandbox))
+            await finish(self._end(sandbox))
 
     @contextmanager
     def _open_door(self, sandbox: DockerSandbox) -> Iterator[Doorway]:
@@ -296,17 +296,3 @@ class DockerDriver:
         """Wait until the engine has removed what is dead."""
         if self._removing:
             await asyncio.wait(list(self._removing), timeout=_REMOVE_SECONDS)
-
-
-async def _finish(work: Coroutine[Any, Any, None]) -> None:
-    """Do something to its end, even while cancelled; the cancellation goes on afterwards."""
-    task = asyncio.ensure_future(work)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

@@ -17,22 +17,17 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from sandboxes.conversation import OnProgress
 from sandboxes.doorway import Doorway
 from sandboxes.engine_api import EngineApi, EngineAway, EngineNotFound, EngineStalled
-from sandboxes.exchange import Exchange
+from sandboxes.exchange import Conversing, Exchange
 from sandboxes.outcome import (
-    AnswerSign,
-    RawOutcome,
     SandboxError,
     SandboxSpec,
     SandboxUnavailable,
-    refuse_to_sign,
 )
 from sandboxes.processes import kill_processes
 from sandboxes.stream import Stream
 from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, wait_for_end
-from toolcrib.handler.v1 import handler_pb2
 
 _END_SECONDS = 2.0  # for the engine to say how a sandbox ended
 _NOT_MET = "its init could not reach the broker's socket; gVisor needs --host-uds=open (docs/runtimes.md)"
@@ -40,7 +35,7 @@ _MEET_SECONDS, _LOOK_SECONDS = 10.0, 0.25
 _KILL_SECONDS = 0.5  # for the kernel to end what was killed; without the right to kill, the engine does it
 
 
-class DockerSandbox:
+class DockerSandbox(Conversing):
     """A container of the Docker Engine.
 
     Attributes:
@@ -94,31 +89,6 @@ class DockerSandbox:
     def cpu_seconds(self) -> float | None:
         """Tell the processor time that everything in it has used; None where that cannot be read."""
         return None if self._cpu_file is None else read_cpu_file(self._cpu_file)
-
-    async def warm_up(self, patience_seconds: float) -> None:
-        """Wait until the handler says that it is loaded.
-
-        Raises:
-            SandboxUnavailable: It ended, took too long, or the handler said something else.
-        """
-        assert self._exchange is not None, "the driver makes the sandbox first"
-        await self._exchange.warm_up(patience_seconds)
-
-    async def run(
-        self,
-        start: handler_pb2.Start,
-        deadline_seconds: float,
-        answer: AnswerSign = refuse_to_sign,
-        on_progress: OnProgress | None = None,
-    ) -> RawOutcome:
-        """Hold the one conversation of this sandbox, see `Exchange.run`."""
-        assert self._exchange is not None, "the driver makes the sandbox first"
-        return await self._exchange.run(start, deadline_seconds, answer, on_progress)
-
-    def cancel(self, reason: str) -> None:
-        """Tell the handler that it may stop early; it need not. Waits for nothing; only the first is sent."""
-        if self._exchange is not None:
-            self._exchange.cancel(reason)
 
     async def end(self) -> bool:
         """Close the stream, kill, and confirm; safe to call again.

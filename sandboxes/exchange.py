@@ -232,3 +232,34 @@ class Exchange:
             log_truncated=said.log_truncated,
             artefacts=tuple(self._basket.files) if result and self._basket else (),
         )
+
+
+class Conversing:
+    """What a sandbox of every runtime does by its exchange alone."""
+
+    _exchange: Exchange | None = None
+
+    async def warm_up(self, patience_seconds: float) -> None:
+        """Wait until the handler says that it is loaded.
+
+        Raises:
+            SandboxUnavailable: It ended, took too long, or the handler said something else.
+        """
+        assert self._exchange is not None, "the driver makes the sandbox first"
+        await self._exchange.warm_up(patience_seconds)
+
+    async def run(
+        self,
+        start: handler_pb2.Start,
+        deadline_seconds: float,
+        answer: AnswerSign = refuse_to_sign,
+        on_progress: OnProgress | None = None,
+    ) -> RawOutcome:
+        """Hold the one conversation of this sandbox, see `Exchange.run`."""
+        assert self._exchange is not None, "the driver makes the sandbox first"
+        return await self._exchange.run(start, deadline_seconds, answer, on_progress)
+
+    def cancel(self, reason: str) -> None:
+        """Tell the handler that it may stop early; it need not. Waits for nothing; only the first is sent."""
+        if self._exchange is not None:
+            self._exchange.cancel(reason)
