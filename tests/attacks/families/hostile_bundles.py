@@ -171,7 +171,9 @@ _IN_ITS_CALL = (
         FAMILY,
         "Vault's time, and the broker's",
         "load()\nframes.read()\nfor number in range(1500):\n"
-        "    say(sign=h.Sign(id=number, credential='key', input=b'x'))\nresult('signed')\n",
+        "    say(sign=h.Sign(id=number, credential='key', input=b'x'))\n"
+        # Alive until it is ended: one that goes earlier is found gone before the thousandth is answered.
+        "result('signed')\ntime.sleep(60)\n",
         AT_ITS_WORD,
         {"": "a number of signatures that no handler may pass"},
         judge=ends_as(
