@@ -27,7 +27,7 @@ from toolcrib.v1 import options_pb2 as toolcrib_dot_v1_dot_options__pb2
 from toolcrib.v1 import reasons_pb2 as toolcrib_dot_v1_dot_reasons__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18toolcrib/v1/broker.proto\x12\x0btoolcrib.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19toolcrib/v1/options.proto\x1a\x19toolcrib/v1/reasons.proto\"9\n\x10ListToolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListToolsResponse\x12 \n\x05tools\x18\x01 \x03(\x0b\x32\x11.toolcrib.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x01\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12#\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x13.toolcrib.v1.Effect\x12!\n\x05reach\x18\x04 \x01(\x0e\x32\x12.toolcrib.v1.Reach\x12\r\n\x05scope\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06\x62undle\x18\x07 \x01(\t\"4\n\x13\x44\x65scribeToolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x91\x01\n\x14\x44\x65scribeToolResponse\x12\x1f\n\x04tool\x18\x01 \x01(\x0b\x32\x11.toolcrib.v1.Tool\x12\x1b\n\x13request_json_schema\x18\x02 \x01(\t\x12\x1c\n\x14response_json_schema\x18\x03 \x01(\t\x12\x1d\n\x15\x63lient_descriptor_set\x18\x04 \x01(\x0c\"y\n\rInvokeRequest\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x01(\t\x12\x14\n\x0ctool_version\x18\x05 \x01(\t\"X\n\x0eInvokeResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x13\n\x0bresult_json\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x0e\n\x06labels\x18\x04 \x03(\t\"!\n\x0eGetCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"G\n\x0fGetCallResponse\x12\x1f\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x11.toolcrib.v1.Call\x12\x13\n\x0bresult_json\x18\x02 \x01(\t\"C\n\x12GetArtefactRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"s\n\x13GetArtefactResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x05 \x01(\x03\"n\n\x10ListCallsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.toolcrib.v1.CallState\"N\n\x11ListCallsResponse\x12 \n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x11.toolcrib.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xe0\x04\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0c\n\x04tool\x18\x06 \x01(\t\x12\x14\n\x0ctool_version\x18\x07 \x01(\t\x12#\n\x06\x65\x66\x66\x65\x63t\x18\x08 \x01(\x0e\x32\x13.toolcrib.v1.Effect\x12%\n\x05state\x18\t \x01(\x0e\x32\x16.toolcrib.v1.CallState\x12#\n\x06reason\x18\n \x01(\x0e\x32\x13.toolcrib.v1.Reason\x12\x0f\n\x07message\x18\x0b \x01(\t\x12+\n\x07started\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erequest_digest\x18\x0e \x01(\t\x12\x10\n\x08grant_id\x18\x0f \x01(\t\x12&\n\x06stages\x18\x10 \x03(\x0b\x32\x16.toolcrib.v1.StageTime\x12(\n\x06leases\x18\x11 \x03(\x0b\x32\x18.toolcrib.v1.LeaseRecord\x12-\n\tsandboxes\x18\x12 \x03(\x0b\x32\x1a.toolcrib.v1.SandboxRecord\x12\x0e\n\x06labels\x18\x13 \x03(\t\x12\x10\n\x08tool_log\x18\x14 \x01(\t\x12\r\n\x05marks\x18\x15 \x03(\t\x12(\n\tartefacts\x18\x16 \x03(\x0b\x32\x15.toolcrib.v1.Artefact\"P\n\x08\x41rtefact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"I\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x14\n\x0cstart_micros\x18\x02 \x01(\x03\x12\x17\n\x0f\x64uration_micros\x18\x03 \x01(\x03\"\xb1\x01\n\x0bLeaseRecord\x12\x12\n\ncredential\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12*\n\x06minted\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63onfirmed_dead\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x0c\n\x04role\x18\x06 \x01(\t\"\x8b\x01\n\rSandboxRecord\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12(\n\x04made\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04gone\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x99\x01\n\tCallState\x12\x1a\n\x16\x43\x41LL_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43LAIMED\x10\x01\x12\x0c\n\x08RESERVED\x10\x02\x12\x0e\n\nDISPATCHED\x10\x03\x12\r\n\tSUCCEEDED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\x0c\n\x08IN_DOUBT\x10\x06\x12\x0b\n\x07REFUSED\x10\x07\x12\x0f\n\x0bNEEDS_HUMAN\x10\x08\x32\x8c\x04\n\x06\x42roker\x12T\n\tListTools\x12\x1d.toolcrib.v1.ListToolsRequest\x1a\x1e.toolcrib.v1.ListToolsResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12]\n\x0c\x44\x65scribeTool\x12 .toolcrib.v1.DescribeToolRequest\x1a!.toolcrib.v1.DescribeToolResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12K\n\x06Invoke\x12\x1a.toolcrib.v1.InvokeRequest\x1a\x1b.toolcrib.v1.InvokeResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12N\n\x07GetCall\x12\x1b.toolcrib.v1.GetCallRequest\x1a\x1c.toolcrib.v1.GetCallResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12Z\n\x0bGetArtefact\x12\x1f.toolcrib.v1.GetArtefactRequest\x1a .toolcrib.v1.GetArtefactResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12T\n\tListCalls\x12\x1d.toolcrib.v1.ListCallsRequest\x1a\x1e.toolcrib.v1.ListCallsResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18toolcrib/v1/broker.proto\x12\x0btoolcrib.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19toolcrib/v1/options.proto\x1a\x19toolcrib/v1/reasons.proto\"9\n\x10ListToolsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"N\n\x11ListToolsResponse\x12 \n\x05tools\x18\x01 \x03(\x0b\x32\x11.toolcrib.v1.Tool\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa1\x01\n\x04Tool\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12#\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x13.toolcrib.v1.Effect\x12!\n\x05reach\x18\x04 \x01(\x0e\x32\x12.toolcrib.v1.Reach\x12\r\n\x05scope\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x0e\n\x06\x62undle\x18\x07 \x01(\t\"K\n\x13\x44\x65scribeToolRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x15\n\rstrict_schema\x18\x03 \x01(\x08\"\x91\x01\n\x14\x44\x65scribeToolResponse\x12\x1f\n\x04tool\x18\x01 \x01(\x0b\x32\x11.toolcrib.v1.Tool\x12\x1b\n\x13request_json_schema\x18\x02 \x01(\t\x12\x1c\n\x14response_json_schema\x18\x03 \x01(\t\x12\x1d\n\x15\x63lient_descriptor_set\x18\x04 \x01(\x0c\"\x8b\x01\n\rInvokeRequest\x12\x0c\n\x04tool\x18\x01 \x01(\t\x12\x16\n\x0e\x61rguments_json\x18\x02 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x03 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x04 \x01(\t\x12\x14\n\x0ctool_version\x18\x05 \x01(\t\x12\x10\n\x08workflow\x18\x06 \x01(\t\"X\n\x0eInvokeResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x13\n\x0bresult_json\x18\x02 \x01(\t\x12\x10\n\x08replayed\x18\x03 \x01(\x08\x12\x0e\n\x06labels\x18\x04 \x03(\t\"!\n\x0eGetCallRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\"G\n\x0fGetCallResponse\x12\x1f\n\x04\x63\x61ll\x18\x01 \x01(\x0b\x32\x11.toolcrib.v1.Call\x12\x13\n\x0bresult_json\x18\x02 \x01(\t\"C\n\x12GetArtefactRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\"s\n\x13GetArtefactResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06sha256\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x13\n\x0bnext_offset\x18\x05 \x01(\x03\"n\n\x10ListCallsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0c\n\x04tool\x18\x03 \x01(\t\x12%\n\x05state\x18\x04 \x01(\x0e\x32\x16.toolcrib.v1.CallState\"N\n\x11ListCallsResponse\x12 \n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x11.toolcrib.v1.Call\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x83\x05\n\x04\x43\x61ll\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x0c\n\x04tool\x18\x06 \x01(\t\x12\x14\n\x0ctool_version\x18\x07 \x01(\t\x12#\n\x06\x65\x66\x66\x65\x63t\x18\x08 \x01(\x0e\x32\x13.toolcrib.v1.Effect\x12%\n\x05state\x18\t \x01(\x0e\x32\x16.toolcrib.v1.CallState\x12#\n\x06reason\x18\n \x01(\x0e\x32\x13.toolcrib.v1.Reason\x12\x0f\n\x07message\x18\x0b \x01(\t\x12+\n\x07started\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05\x65nded\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0erequest_digest\x18\x0e \x01(\t\x12\x10\n\x08grant_id\x18\x0f \x01(\t\x12&\n\x06stages\x18\x10 \x03(\x0b\x32\x16.toolcrib.v1.StageTime\x12(\n\x06leases\x18\x11 \x03(\x0b\x32\x18.toolcrib.v1.LeaseRecord\x12-\n\tsandboxes\x18\x12 \x03(\x0b\x32\x1a.toolcrib.v1.SandboxRecord\x12\x0e\n\x06labels\x18\x13 \x03(\t\x12\x10\n\x08tool_log\x18\x14 \x01(\t\x12\r\n\x05marks\x18\x15 \x03(\t\x12(\n\tartefacts\x18\x16 \x03(\x0b\x32\x15.toolcrib.v1.Artefact\x12\x0f\n\x07removed\x18\x17 \x03(\t\x12\x10\n\x08workflow\x18\x18 \x01(\t\"P\n\x08\x41rtefact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\x12\x0e\n\x06sha256\x18\x04 \x01(\t\"I\n\tStageTime\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x14\n\x0cstart_micros\x18\x02 \x01(\x03\x12\x17\n\x0f\x64uration_micros\x18\x03 \x01(\x03\"\xb1\x01\n\x0bLeaseRecord\x12\x12\n\ncredential\x18\x01 \x01(\t\x12\x10\n\x08username\x18\x02 \x01(\t\x12*\n\x06minted\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x32\n\x0e\x63onfirmed_dead\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x65ngine\x18\x05 \x01(\t\x12\x0c\n\x04role\x18\x06 \x01(\t\"\x8b\x01\n\rSandboxRecord\x12\x14\n\x0c\x63ontainer_id\x18\x01 \x01(\t\x12\x10\n\x08image_id\x18\x02 \x01(\t\x12(\n\x04made\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12(\n\x04gone\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x99\x01\n\tCallState\x12\x1a\n\x16\x43\x41LL_STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07\x43LAIMED\x10\x01\x12\x0c\n\x08RESERVED\x10\x02\x12\x0e\n\nDISPATCHED\x10\x03\x12\r\n\tSUCCEEDED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\x0c\n\x08IN_DOUBT\x10\x06\x12\x0b\n\x07REFUSED\x10\x07\x12\x0f\n\x0bNEEDS_HUMAN\x10\x08\x32\x8c\x04\n\x06\x42roker\x12T\n\tListTools\x12\x1d.toolcrib.v1.ListToolsRequest\x1a\x1e.toolcrib.v1.ListToolsResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12]\n\x0c\x44\x65scribeTool\x12 .toolcrib.v1.DescribeToolRequest\x1a!.toolcrib.v1.DescribeToolResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12K\n\x06Invoke\x12\x1a.toolcrib.v1.InvokeRequest\x1a\x1b.toolcrib.v1.InvokeResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12N\n\x07GetCall\x12\x1b.toolcrib.v1.GetCallRequest\x1a\x1c.toolcrib.v1.GetCallResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12Z\n\x0bGetArtefact\x12\x1f.toolcrib.v1.GetArtefactRequest\x1a .toolcrib.v1.GetArtefactResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12T\n\tListCalls\x12\x1d.toolcrib.v1.ListCallsRequest\x1a\x1e.toolcrib.v1.ListCallsResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,8 +46,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_BROKER'].methods_by_name['GetArtefact']._serialized_options = b'\352\207\334\267\010\002x\001'
   _globals['_BROKER'].methods_by_name['ListCalls']._loaded_options = None
   _globals['_BROKER'].methods_by_name['ListCalls']._serialized_options = b'\352\207\334\267\010\002x\001'
-  _globals['_CALLSTATE']._serialized_start=2423
-  _globals['_CALLSTATE']._serialized_end=2576
+  _globals['_CALLSTATE']._serialized_start=2500
+  _globals['_CALLSTATE']._serialized_end=2653
   _globals['_LISTTOOLSREQUEST']._serialized_start=128
   _globals['_LISTTOOLSREQUEST']._serialized_end=185
   _globals['_LISTTOOLSRESPONSE']._serialized_start=187
@@ -55,35 +55,35 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOL']._serialized_start=268
   _globals['_TOOL']._serialized_end=429
   _globals['_DESCRIBETOOLREQUEST']._serialized_start=431
-  _globals['_DESCRIBETOOLREQUEST']._serialized_end=483
-  _globals['_DESCRIBETOOLRESPONSE']._serialized_start=486
-  _globals['_DESCRIBETOOLRESPONSE']._serialized_end=631
-  _globals['_INVOKEREQUEST']._serialized_start=633
-  _globals['_INVOKEREQUEST']._serialized_end=754
-  _globals['_INVOKERESPONSE']._serialized_start=756
-  _globals['_INVOKERESPONSE']._serialized_end=844
-  _globals['_GETCALLREQUEST']._serialized_start=846
-  _globals['_GETCALLREQUEST']._serialized_end=879
-  _globals['_GETCALLRESPONSE']._serialized_start=881
-  _globals['_GETCALLRESPONSE']._serialized_end=952
-  _globals['_GETARTEFACTREQUEST']._serialized_start=954
-  _globals['_GETARTEFACTREQUEST']._serialized_end=1021
-  _globals['_GETARTEFACTRESPONSE']._serialized_start=1023
-  _globals['_GETARTEFACTRESPONSE']._serialized_end=1138
-  _globals['_LISTCALLSREQUEST']._serialized_start=1140
-  _globals['_LISTCALLSREQUEST']._serialized_end=1250
-  _globals['_LISTCALLSRESPONSE']._serialized_start=1252
-  _globals['_LISTCALLSRESPONSE']._serialized_end=1330
-  _globals['_CALL']._serialized_start=1333
-  _globals['_CALL']._serialized_end=1941
-  _globals['_ARTEFACT']._serialized_start=1943
-  _globals['_ARTEFACT']._serialized_end=2023
-  _globals['_STAGETIME']._serialized_start=2025
-  _globals['_STAGETIME']._serialized_end=2098
-  _globals['_LEASERECORD']._serialized_start=2101
-  _globals['_LEASERECORD']._serialized_end=2278
-  _globals['_SANDBOXRECORD']._serialized_start=2281
-  _globals['_SANDBOXRECORD']._serialized_end=2420
-  _globals['_BROKER']._serialized_start=2579
-  _globals['_BROKER']._serialized_end=3103
+  _globals['_DESCRIBETOOLREQUEST']._serialized_end=506
+  _globals['_DESCRIBETOOLRESPONSE']._serialized_start=509
+  _globals['_DESCRIBETOOLRESPONSE']._serialized_end=654
+  _globals['_INVOKEREQUEST']._serialized_start=657
+  _globals['_INVOKEREQUEST']._serialized_end=796
+  _globals['_INVOKERESPONSE']._serialized_start=798
+  _globals['_INVOKERESPONSE']._serialized_end=886
+  _globals['_GETCALLREQUEST']._serialized_start=888
+  _globals['_GETCALLREQUEST']._serialized_end=921
+  _globals['_GETCALLRESPONSE']._serialized_start=923
+  _globals['_GETCALLRESPONSE']._serialized_end=994
+  _globals['_GETARTEFACTREQUEST']._serialized_start=996
+  _globals['_GETARTEFACTREQUEST']._serialized_end=1063
+  _globals['_GETARTEFACTRESPONSE']._serialized_start=1065
+  _globals['_GETARTEFACTRESPONSE']._serialized_end=1180
+  _globals['_LISTCALLSREQUEST']._serialized_start=1182
+  _globals['_LISTCALLSREQUEST']._serialized_end=1292
+  _globals['_LISTCALLSRESPONSE']._serialized_start=1294
+  _globals['_LISTCALLSRESPONSE']._serialized_end=1372
+  _globals['_CALL']._serialized_start=1375
+  _globals['_CALL']._serialized_end=2018
+  _globals['_ARTEFACT']._serialized_start=2020
+  _globals['_ARTEFACT']._serialized_end=2100
+  _globals['_STAGETIME']._serialized_start=2102
+  _globals['_STAGETIME']._serialized_end=2175
+  _globals['_LEASERECORD']._serialized_start=2178
+  _globals['_LEASERECORD']._serialized_end=2355
+  _globals['_SANDBOXRECORD']._serialized_start=2358
+  _globals['_SANDBOXRECORD']._serialized_end=2497
+  _globals['_BROKER']._serialized_start=2656
+  _globals['_BROKER']._serialized_end=3180
 # @@protoc_insertion_point(module_scope)

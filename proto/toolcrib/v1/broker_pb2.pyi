@@ -68,12 +68,14 @@ class Tool(_message.Message):
     def __init__(self, name: _Optional[str] = ..., description: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., reach: _Optional[_Union[_options_pb2.Reach, str]] = ..., scope: _Optional[str] = ..., version: _Optional[str] = ..., bundle: _Optional[str] = ...) -> None: ...
 
 class DescribeToolRequest(_message.Message):
-    __slots__ = ("name", "version")
+    __slots__ = ("name", "version", "strict_schema")
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    STRICT_SCHEMA_FIELD_NUMBER: _ClassVar[int]
     name: str
     version: str
-    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    strict_schema: bool
+    def __init__(self, name: _Optional[str] = ..., version: _Optional[str] = ..., strict_schema: bool = ...) -> None: ...
 
 class DescribeToolResponse(_message.Message):
     __slots__ = ("tool", "request_json_schema", "response_json_schema", "client_descriptor_set")
@@ -88,18 +90,20 @@ class DescribeToolResponse(_message.Message):
     def __init__(self, tool: _Optional[_Union[Tool, _Mapping]] = ..., request_json_schema: _Optional[str] = ..., response_json_schema: _Optional[str] = ..., client_descriptor_set: _Optional[bytes] = ...) -> None: ...
 
 class InvokeRequest(_message.Message):
-    __slots__ = ("tool", "arguments_json", "idempotency_key", "environment", "tool_version")
+    __slots__ = ("tool", "arguments_json", "idempotency_key", "environment", "tool_version", "workflow")
     TOOL_FIELD_NUMBER: _ClassVar[int]
     ARGUMENTS_JSON_FIELD_NUMBER: _ClassVar[int]
     IDEMPOTENCY_KEY_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     TOOL_VERSION_FIELD_NUMBER: _ClassVar[int]
+    WORKFLOW_FIELD_NUMBER: _ClassVar[int]
     tool: str
     arguments_json: str
     idempotency_key: str
     environment: str
     tool_version: str
-    def __init__(self, tool: _Optional[str] = ..., arguments_json: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., environment: _Optional[str] = ..., tool_version: _Optional[str] = ...) -> None: ...
+    workflow: str
+    def __init__(self, tool: _Optional[str] = ..., arguments_json: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., environment: _Optional[str] = ..., tool_version: _Optional[str] = ..., workflow: _Optional[str] = ...) -> None: ...
 
 class InvokeResponse(_message.Message):
     __slots__ = ("call_id", "result_json", "replayed", "labels")
@@ -172,7 +176,7 @@ class ListCallsResponse(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks", "artefacts")
+    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks", "artefacts", "removed", "workflow")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -195,6 +199,8 @@ class Call(_message.Message):
     TOOL_LOG_FIELD_NUMBER: _ClassVar[int]
     MARKS_FIELD_NUMBER: _ClassVar[int]
     ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    WORKFLOW_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     tenant: str
     environment: str
@@ -217,7 +223,9 @@ class Call(_message.Message):
     tool_log: str
     marks: _containers.RepeatedScalarFieldContainer[str]
     artefacts: _containers.RepeatedCompositeFieldContainer[Artefact]
-    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ...) -> None: ...
+    removed: _containers.RepeatedScalarFieldContainer[str]
+    workflow: str
+    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., workflow: _Optional[str] = ...) -> None: ...
 
 class Artefact(_message.Message):
     __slots__ = ("name", "media_type", "size_bytes", "sha256")

@@ -26,6 +26,8 @@ class Access(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     AUTHOR: _ClassVar[Access]
     REVIEWER: _ClassVar[Access]
     OPERATOR: _ClassVar[Access]
+    ORCHESTRATOR: _ClassVar[Access]
+    ANY_PERSON: _ClassVar[Access]
 
 class ProbeRole(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -53,6 +55,8 @@ ANY_CALLER: Access
 AUTHOR: Access
 REVIEWER: Access
 OPERATOR: Access
+ORCHESTRATOR: Access
+ANY_PERSON: Access
 PROBE_ROLE_UNSPECIFIED: ProbeRole
 PROBE_KEY: ProbeRole
 PROBE_HAPPENED: ProbeRole

@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from toolcrib.v1 import options_pb2 as toolcrib_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atoolcrib/v1/registry.proto\x12\x0btoolcrib.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19toolcrib/v1/options.proto\"V\n\x13RegisterToolRequest\x12\x16\n\x0e\x64\x65scriptor_set\x18\x01 \x01(\x0c\x12\x15\n\rmanifest_yaml\x18\x02 \x01(\t\x12\x10\n\x08image_id\x18\x03 \x01(\t\"=\n\x14RegisterToolResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version\"\xa0\x02\n\x07Version\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.toolcrib.v1.VersionState\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x10\n\x08image_id\x18\x05 \x01(\t\x12\x15\n\rregistered_by\x18\x06 \x01(\t\x12.\n\nregistered\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breviewed_by\x18\x08 \x01(\t\x12,\n\x08reviewed\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\n \x03(\t\x12\r\n\x05tools\x18\x0b \x03(\t\"h\n\x14ReviewVersionRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63\x63\x65pt\x18\x04 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\">\n\x15ReviewVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version\"L\n\x13ListVersionsRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.toolcrib.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"B\n\x10MoveAliasRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\":\n\x11MoveAliasResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version*W\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nREGISTERED\x10\x01\x12\n\n\x06USABLE\x10\x02\x12\x0c\n\x08REJECTED\x10\x03\x32\x80\x03\n\x08Registry\x12]\n\x0cRegisterTool\x12 .toolcrib.v1.RegisterToolRequest\x1a!.toolcrib.v1.RegisterToolResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x02\x12`\n\rReviewVersion\x12!.toolcrib.v1.ReviewVersionRequest\x1a\".toolcrib.v1.ReviewVersionResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x03\x12]\n\x0cListVersions\x12 .toolcrib.v1.ListVersionsRequest\x1a!.toolcrib.v1.ListVersionsResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12T\n\tMoveAlias\x12\x1d.toolcrib.v1.MoveAliasRequest\x1a\x1e.toolcrib.v1.MoveAliasResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1atoolcrib/v1/registry.proto\x12\x0btoolcrib.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x19toolcrib/v1/options.proto\"V\n\x13RegisterToolRequest\x12\x16\n\x0e\x64\x65scriptor_set\x18\x01 \x01(\x0c\x12\x15\n\rmanifest_yaml\x18\x02 \x01(\t\x12\x10\n\x08image_id\x18\x03 \x01(\t\"=\n\x14RegisterToolResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version\"\xa0\x02\n\x07Version\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12(\n\x05state\x18\x03 \x01(\x0e\x32\x19.toolcrib.v1.VersionState\x12\x0e\n\x06\x64igest\x18\x04 \x01(\t\x12\x10\n\x08image_id\x18\x05 \x01(\t\x12\x15\n\rregistered_by\x18\x06 \x01(\t\x12.\n\nregistered\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breviewed_by\x18\x08 \x01(\t\x12,\n\x08reviewed\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x61liases\x18\n \x03(\t\x12\r\n\x05tools\x18\x0b \x03(\t\"h\n\x14ReviewVersionRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12\x0e\n\x06\x64igest\x18\x03 \x01(\t\x12\x0e\n\x06\x61\x63\x63\x65pt\x18\x04 \x01(\x08\x12\x0f\n\x07\x63omment\x18\x05 \x01(\t\">\n\x15ReviewVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version\"L\n\x13ListVersionsRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"W\n\x14ListVersionsResponse\x12&\n\x08versions\x18\x01 \x03(\x0b\x32\x14.toolcrib.v1.Version\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x11GetVersionRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"j\n\x12GetVersionResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version\x12\x16\n\x0e\x64\x65scriptor_set\x18\x02 \x01(\x0c\x12\x15\n\rmanifest_yaml\x18\x03 \x01(\t\"B\n\x10MoveAliasRequest\x12\x0e\n\x06\x62undle\x18\x01 \x01(\t\x12\r\n\x05\x61lias\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\":\n\x11MoveAliasResponse\x12%\n\x07version\x18\x01 \x01(\x0b\x32\x14.toolcrib.v1.Version*W\n\x0cVersionState\x12\x1d\n\x19VERSION_STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nREGISTERED\x10\x01\x12\n\n\x06USABLE\x10\x02\x12\x0c\n\x08REJECTED\x10\x03\x32\xd9\x03\n\x08Registry\x12]\n\x0cRegisterTool\x12 .toolcrib.v1.RegisterToolRequest\x1a!.toolcrib.v1.RegisterToolResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x02\x12`\n\rReviewVersion\x12!.toolcrib.v1.ReviewVersionRequest\x1a\".toolcrib.v1.ReviewVersionResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x03\x12]\n\x0cListVersions\x12 .toolcrib.v1.ListVersionsRequest\x1a!.toolcrib.v1.ListVersionsResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x01\x12W\n\nGetVersion\x12\x1e.toolcrib.v1.GetVersionRequest\x1a\x1f.toolcrib.v1.GetVersionResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x06\x12T\n\tMoveAlias\x12\x1d.toolcrib.v1.MoveAliasRequest\x1a\x1e.toolcrib.v1.MoveAliasResponse\"\x08\xea\x87\xdc\xb7\x08\x02x\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTRY'].methods_by_name['ReviewVersion']._serialized_options = b'\352\207\334\267\010\002x\003'
   _globals['_REGISTRY'].methods_by_name['ListVersions']._loaded_options = None
   _globals['_REGISTRY'].methods_by_name['ListVersions']._serialized_options = b'\352\207\334\267\010\002x\001'
+  _globals['_REGISTRY'].methods_by_name['GetVersion']._loaded_options = None
+  _globals['_REGISTRY'].methods_by_name['GetVersion']._serialized_options = b'\352\207\334\267\010\002x\006'
   _globals['_REGISTRY'].methods_by_name['MoveAlias']._loaded_options = None
   _globals['_REGISTRY'].methods_by_name['MoveAlias']._serialized_options = b'\352\207\334\267\010\002x\003'
-  _globals['_VERSIONSTATE']._serialized_start=1010
-  _globals['_VERSIONSTATE']._serialized_end=1097
+  _globals['_VERSIONSTATE']._serialized_start=1172
+  _globals['_VERSIONSTATE']._serialized_end=1259
   _globals['_REGISTERTOOLREQUEST']._serialized_start=103
   _globals['_REGISTERTOOLREQUEST']._serialized_end=189
   _globals['_REGISTERTOOLRESPONSE']._serialized_start=191
@@ -57,10 +59,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTVERSIONSREQUEST']._serialized_end=791
   _globals['_LISTVERSIONSRESPONSE']._serialized_start=793
   _globals['_LISTVERSIONSRESPONSE']._serialized_end=880
-  _globals['_MOVEALIASREQUEST']._serialized_start=882
-  _globals['_MOVEALIASREQUEST']._serialized_end=948
-  _globals['_MOVEALIASRESPONSE']._serialized_start=950
-  _globals['_MOVEALIASRESPONSE']._serialized_end=1008
-  _globals['_REGISTRY']._serialized_start=1100
-  _globals['_REGISTRY']._serialized_end=1484
+  _globals['_GETVERSIONREQUEST']._serialized_start=882
+  _globals['_GETVERSIONREQUEST']._serialized_end=934
+  _globals['_GETVERSIONRESPONSE']._serialized_start=936
+  _globals['_GETVERSIONRESPONSE']._serialized_end=1042
+  _globals['_MOVEALIASREQUEST']._serialized_start=1044
+  _globals['_MOVEALIASREQUEST']._serialized_end=1110
+  _globals['_MOVEALIASRESPONSE']._serialized_start=1112
+  _globals['_MOVEALIASRESPONSE']._serialized_end=1170
+  _globals['_REGISTRY']._serialized_start=1262
+  _globals['_REGISTRY']._serialized_end=1735
 # @@protoc_insertion_point(module_scope)

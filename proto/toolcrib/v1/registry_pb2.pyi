@@ -102,6 +102,24 @@ class ListVersionsResponse(_message.Message):
     next_page_token: str
     def __init__(self, versions: _Optional[_Iterable[_Union[Version, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
+class GetVersionRequest(_message.Message):
+    __slots__ = ("bundle", "version")
+    BUNDLE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    bundle: str
+    version: str
+    def __init__(self, bundle: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+
+class GetVersionResponse(_message.Message):
+    __slots__ = ("version", "descriptor_set", "manifest_yaml")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    DESCRIPTOR_SET_FIELD_NUMBER: _ClassVar[int]
+    MANIFEST_YAML_FIELD_NUMBER: _ClassVar[int]
+    version: Version
+    descriptor_set: bytes
+    manifest_yaml: str
+    def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., descriptor_set: _Optional[bytes] = ..., manifest_yaml: _Optional[str] = ...) -> None: ...
+
 class MoveAliasRequest(_message.Message):
     __slots__ = ("bundle", "alias", "version")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]

@@ -49,6 +49,11 @@ class RegistryStub(object):
                 request_serializer=toolcrib_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
                 response_deserializer=toolcrib_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
                 _registered_method=True)
+        self.GetVersion = channel.unary_unary(
+                '/toolcrib.v1.Registry/GetVersion',
+                request_serializer=toolcrib_dot_v1_dot_registry__pb2.GetVersionRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_registry__pb2.GetVersionResponse.FromString,
+                _registered_method=True)
         self.MoveAlias = channel.unary_unary(
                 '/toolcrib.v1.Registry/MoveAlias',
                 request_serializer=toolcrib_dot_v1_dot_registry__pb2.MoveAliasRequest.SerializeToString,
@@ -80,6 +85,13 @@ class RegistryServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetVersion(self, request, context):
+        """Reads what was registered as one version, to look at or to compare.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def MoveAlias(self, request, context):
         """Points an alias ("stable", "canary") at a usable version.
         """
@@ -104,6 +116,11 @@ def add_RegistryServicer_to_server(servicer, server):
                     servicer.ListVersions,
                     request_deserializer=toolcrib_dot_v1_dot_registry__pb2.ListVersionsRequest.FromString,
                     response_serializer=toolcrib_dot_v1_dot_registry__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'GetVersion': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetVersion,
+                    request_deserializer=toolcrib_dot_v1_dot_registry__pb2.GetVersionRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_registry__pb2.GetVersionResponse.SerializeToString,
             ),
             'MoveAlias': grpc.unary_unary_rpc_method_handler(
                     servicer.MoveAlias,
@@ -192,6 +209,33 @@ class Registry(object):
             '/toolcrib.v1.Registry/ListVersions',
             toolcrib_dot_v1_dot_registry__pb2.ListVersionsRequest.SerializeToString,
             toolcrib_dot_v1_dot_registry__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetVersion(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Registry/GetVersion',
+            toolcrib_dot_v1_dot_registry__pb2.GetVersionRequest.SerializeToString,
+            toolcrib_dot_v1_dot_registry__pb2.GetVersionResponse.FromString,
             options,
             channel_credentials,
             insecure,
