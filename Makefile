@@ -8,6 +8,7 @@ SHELL := bash
 MAKEFLAGS += --no-print-directory
 
 BIN := .venv/bin
+SITE := $(BIN)/python -m sphinx -q -W --keep-going -b html -c deploy/site docs .toolcrib/site
 # More for pytest, for example ARGS="-k replay -x".
 ARGS ?=
 
@@ -140,6 +141,8 @@ check-hosts:
 check-docs:
 	@echo "==> Documentation"
 	@$(BIN)/python -P deploy/checks/docs.py
+	@$(BIN)/python -m deploy.site.reference --check
+	@$(SITE)
 
 .PHONY: fmt
 fmt: setup ## Format the code and the protos
@@ -152,8 +155,11 @@ proto: setup ## Write the Python code of the protos
 	@deploy/setup/proto.sh
 
 .PHONY: docs
-docs: setup ## Bring the help texts in the documentation up to date
+docs: setup ## Make the documentation: help texts, protocol reference, and the site in .toolcrib/site
 	@$(BIN)/python -P deploy/checks/docs.py --write
+	@$(BIN)/python -m deploy.site.reference
+	@$(SITE)
+	@echo "==> Open .toolcrib/site/index.html"
 
 .PHONY: lock
 lock: setup ## Lock requirements/*.in anew; asks the machine's package index
