@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 
 from google.protobuf.descriptor import Descriptor
 
-from tools.errors import Violation
+from tools.errors import Violation, breach
 from tools.shapes import is_recursive
 from tools.values import MAX_DEPTH
 
@@ -26,16 +26,15 @@ def find_endless_types(messages: Sequence[Descriptor], requests: Sequence[Descri
     depths = _measure_depths(held)
     too_deep = [name for name, depth in depths.items() if depth > MAX_DEPTH]
     for name in too_deep:
-        yield Violation(name, f"nests deeper than {MAX_DEPTH} messages")
+        yield breach("TOO_DEEP", name, f"nests deeper than {MAX_DEPTH} messages")
     if too_deep:
         return
     sizes = {message.full_name: len(message.fields) for message in messages}
     written: dict[str, int] = {}
     for name in sorted({request.full_name for request in requests}):
         if _count_fields(name, held, sizes, written) > MAX_WRITTEN_OUT:
-            yield Violation(
-                name, f"has more than {MAX_WRITTEN_OUT} fields when every use of a type is written out"
-            )
+            problem = f"has more than {MAX_WRITTEN_OUT} fields when every use of a type is written out"
+            yield breach("TOO_WIDE", name, problem)
 
 
 def _list_held(messages: Sequence[Descriptor]) -> _Held:

@@ -2,6 +2,10 @@
 
 All that the contract accepts the schema accepts. What a schema cannot say stands beside the place it
 belongs to, under `x-toolcrib-not-expressed`, so that a model can read it although no validator enforces it.
+
+There are two forms. The tolerant one takes each value in every spelling that the contract takes. The strict
+one is for model APIs that write by a schema: each value has one spelling, a 64-bit integer is a string of
+digits, every property is required and null where it may be left out.
 """
 
 from __future__ import annotations
@@ -11,18 +15,29 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import protovalidate
+from google.protobuf.descriptor import FieldDescriptor
 
-from tools.json_rules import NOT_EXPRESSED, Schema, apply_rules, require_value, spell_enum
+from tools.json_rules import (
+    NOT_EXPRESSED,
+    Schema,
+    apply_rules,
+    bound_integer,
+    require_value,
+    spell_enum,
+    tell,
+)
 from tools.json_values import (
-    BASE64_PATTERN,
-    INTEGER_PATTERN,
+    MAX_FLOAT,
     NUMBER_PATTERN,
+    PADDED_BASE64_PATTERN,
     TEXT_PATTERNS,
+    WHOLE_BASE64_PATTERN,
     WRAPPER_TYPES,
     find_integer_range,
 )
 from tools.rules import find_required, list_message_rules, read_rules
 from tools.shapes import FieldShape, Kind, MessageShape
+from tools.values import MAX_DEPTH
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -30,7 +45,11 @@ _AMOUNT_RULE = "an amount is at least 0 and its currency is an ISO 4217 code"
 
 
 def build_json_schema(
-    shape: MessageShape, validator: protovalidate.Validator, comments: Mapping[str, str]
+    shape: MessageShape,
+    validator: protovalidate.Validator,
+    comments: Mapping[str, str],
+    *,
+    strict: bool = False,
 ) -> str:
     """Build the schema of a message type, as compact JSON text.
 
@@ -38,8 +57,9 @@ def build_json_schema(
         shape: The message type.
         validator: Has compiled the type's rules.
         comments: The comment above each message and field, by full name.
+        strict: Build the strict form.
     """
-    schema = _Builder(shape, validator, comments).build()
+    schema = _Builder(shape, validator, comments, strict=strict).build()
     return json.dumps(_simplify(schema), ensure_ascii=False, separators=(",", ":"))
 
 
@@ -60,8 +80,14 @@ class _Builder:
     """Collects the definitions of nested types while the root is built."""
 
     def __init__(
-        self, root: MessageShape, validator: protovalidate.Validator, comments: Mapping[str, str]
+        self,
+        root: MessageShape,
+        validator: protovalidate.Validator,
+        comments: Mapping[str, str],
+        *,
+        strict: bool,
     ) -> None:
+        self._strict = strict
         self._root, self._validator, self._comments = root, validator, comments
         self._defs: dict[str, Schema] = {}
         self._waiting: dict[str, MessageShape] = {}
@@ -83,15 +109,24 @@ class _Builder:
         schema["properties"] = {
             i.descriptor.json_name: self._build_property(i, i.name in needed) for i in items
         }
+        if self._strict:
+            schema["required"] = list(schema["properties"])
+        else:
+            self._take_other_names(schema, shape, needed)
+        schema["additionalProperties"] = False
+        tell(schema, *_describe_oneofs(shape, needed, strict=self._strict))
+        tell(schema, *list_message_rules(shape.descriptor))
+        if shape.recursive:
+            tell(schema, f"at most {MAX_DEPTH} levels")
+        return schema
+
+    def _take_other_names(self, schema: Schema, shape: MessageShape, needed: frozenset[str]) -> None:
+        """Take a field by its proto name as well."""
+        items = shape.fields.values()
         other = {f"^{i.name}$": self._point(shape, i) for i in items if i.name != i.descriptor.json_name}
         if other:
             schema["patternProperties"] = other
-        schema["additionalProperties"] = False
         _require(schema, shape, needed)
-        told = [*_describe_oneofs(shape), *list_message_rules(shape.descriptor)]
-        if told:
-            schema[NOT_EXPRESSED] = told
-        return schema
 
     def _point(self, shape: MessageShape, item: FieldShape) -> Schema:
         return {"$ref": f"{self._locate(shape)}/properties/{item.descriptor.json_name}"}
@@ -111,62 +146,89 @@ class _Builder:
             schema = self._build_map(item, item.key, rules)
         elif item.repeated:
             elements = self._build_value(item)
-            apply_rules(elements, rules.repeated.items if _has(rules, "repeated", "items") else None, item)
+            self._apply(elements, rules.repeated.items if _has(rules, "repeated", "items") else None, item)
             schema = {"type": "array", "items": elements}
         else:
             schema = self._build_value(item)
-        apply_rules(schema, rules, item)
+        self._apply(schema, rules, item)
         if required and not item.presence:
-            require_value(schema, item)
+            require_value(schema, item, strict=self._strict)
         if item.roles.amount:
-            schema[NOT_EXPRESSED] = [*schema.get(NOT_EXPRESSED, ()), _AMOUNT_RULE]
+            tell(schema, _AMOUNT_RULE)
         return self._describe(schema if required else _allow_null(schema), item.descriptor.full_name)
+
+    def _apply(self, schema: Schema, rules: Any, item: FieldShape) -> None:
+        apply_rules(schema, rules, item, strict=self._strict)
 
     def _build_map(self, item: FieldShape, key: FieldShape, rules: Any) -> Schema:
         values = self._build_value(item)
-        apply_rules(values, rules.map.values if _has(rules, "map", "values") else None, item)
+        self._apply(values, rules.map.values if _has(rules, "map", "values") else None, item)
         schema: Schema = {"type": "object", "additionalProperties": values}
         names = _build_key(key)
-        apply_rules(names, rules.map.keys if _has(rules, "map", "keys") else None, key)
-        if names:
+        self._apply(names, rules.map.keys if _has(rules, "map", "keys") else None, key)
+        told = names.pop(NOT_EXPRESSED, ())
+        if self._strict:  # strict modes know no rule on names
+            told = [*told, *(f"{keyword} {value}" for keyword, value in names.items() if keyword != "type")]
+        elif names.keys() - {"type"}:
             schema["propertyNames"] = names
+        tell(schema, *(f"each key: {line}" for line in told))
         return schema
 
     def _build_value(self, item: FieldShape) -> Schema:
         message = item.message
         if message is None:
-            return _build_scalar(item)
+            return _build_scalar(item, strict=self._strict)
         if message.full_name in TEXT_PATTERNS:
-            return {"type": ["string"], "pattern": TEXT_PATTERNS[message.full_name]}
+            told = [f"a {message.descriptor.name} that exists"]
+            return {"type": ["string"], "pattern": TEXT_PATTERNS[message.full_name], NOT_EXPRESSED: told}
         if message.full_name in WRAPPER_TYPES:
-            return _build_scalar(message.fields["value"])
+            return _build_scalar(message.fields["value"], strict=self._strict)
         if message.full_name != self._root.full_name and message.full_name not in self._defs:
             self._waiting[message.full_name] = message
         return {"$ref": self._locate(message)}
 
 
-def _build_scalar(item: FieldShape) -> Schema:
+def _build_scalar(item: FieldShape, *, strict: bool) -> Schema:
     if item.kind is Kind.INT:
-        least, greatest = find_integer_range(item.values)
-        return {
-            "type": ["integer", "string"],
-            "minimum": least,
-            "maximum": greatest,
-            "pattern": INTEGER_PATTERN,
-        }
+        return _build_integer(item, strict=strict)
     if item.kind is Kind.FLOAT:
-        return {"type": ["number", "string"], "pattern": NUMBER_PATTERN}
+        return _build_float(item, strict=strict)
     if item.kind is Kind.ENUM:
-        return {"enum": spell_enum(item, lambda _number: True)}
+        values = spell_enum(item, lambda _number: True)
+        if strict:
+            return {"type": ["string"], "enum": [value for value in values if isinstance(value, str)]}
+        return {"enum": values}
     if item.kind is Kind.BYTES:
-        return {"type": ["string"], "contentEncoding": "base64", "pattern": BASE64_PATTERN}
+        pattern = PADDED_BASE64_PATTERN if strict else WHOLE_BASE64_PATTERN
+        return {"type": ["string"], "contentEncoding": "base64", "pattern": pattern}
     return {"type": ["boolean" if item.kind is Kind.BOOL else "string"]}
+
+
+def _build_integer(item: FieldShape, *, strict: bool) -> Schema:
+    least, greatest = find_integer_range(item.values)
+    is_wide = greatest > 2**32
+    types = ["string" if is_wide else "integer"] if strict else ["integer", "string"]
+    schema: Schema = {"type": types}
+    bound_integer(schema, least, greatest)
+    return schema
+
+
+def _build_float(item: FieldShape, *, strict: bool) -> Schema:
+    schema: Schema = (
+        {"type": ["number"]} if strict else {"type": ["number", "string"], "pattern": NUMBER_PATTERN}
+    )
+    if item.values.cpp_type == FieldDescriptor.CPPTYPE_FLOAT:
+        schema |= {"minimum": -MAX_FLOAT, "maximum": MAX_FLOAT}
+    return schema
 
 
 def _build_key(key: FieldShape) -> Schema:
     if key.kind is Kind.BOOL:
         return {"enum": ["true", "false"]}
-    return {"pattern": INTEGER_PATTERN} if key.kind is Kind.INT else {}
+    schema: Schema = {"type": ["string"]}
+    if key.kind is Kind.INT:
+        bound_integer(schema, *find_integer_range(key.values))
+    return schema
 
 
 def _allow_null(schema: Schema) -> Schema:
@@ -206,11 +268,13 @@ def _spell_names(shape: MessageShape, name: str) -> list[str]:
     return sorted({spelling for member in members for spelling in (member.json_name, member.name)})
 
 
-def _describe_oneofs(shape: MessageShape) -> Iterator[str]:
+def _describe_oneofs(shape: MessageShape, needed: frozenset[str], *, strict: bool) -> Iterator[str]:
     for oneof in shape.descriptor.oneofs:
         names = [field.json_name for field in oneof.fields]
         if len(names) > 1:
             yield f"only one of {', '.join(names)} can be set"
+        if strict and oneof.name in needed:
+            yield f"one of {', '.join(names)} must be set"
 
 
 def _has(rules: Any, kind: str, part: str) -> bool:

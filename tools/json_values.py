@@ -24,6 +24,8 @@ from tools.shapes import Kind
 INTEGER_PATTERN = "^(0|-?[1-9][0-9]*)$"
 NUMBER_PATTERN = r"^-?(0|[1-9][0-9]*)([.][0-9]+)?([eE][+-]?[0-9]+)?$"
 BASE64_PATTERN = "^[A-Za-z0-9+/_-]*={0,2}$"
+WHOLE_BASE64_PATTERN = "^([A-Za-z0-9+/_-]{4})*([A-Za-z0-9+/_-]{2}(==)?|[A-Za-z0-9+/_-]{3}=?)?$"
+PADDED_BASE64_PATTERN = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
 
 TEXT_PATTERNS = {
     "google.protobuf.Timestamp": (
@@ -49,7 +51,7 @@ _UNSIGNED = (FieldDescriptor.CPPTYPE_UINT32, FieldDescriptor.CPPTYPE_UINT64)
 _NARROW = (FieldDescriptor.CPPTYPE_INT32, FieldDescriptor.CPPTYPE_UINT32)
 _MAX_DIGITS = 20
 _MAX_NUMBER_CHARACTERS = 400
-_MAX_FLOAT, _MAX_DOUBLE = 3.4028234663852886e38, 1.7976931348623157e308
+MAX_FLOAT, MAX_DOUBLE = 3.4028234663852886e38, 1.7976931348623157e308
 
 
 def check_json_value(kind: Kind, value: Any, descriptor: FieldDescriptor) -> str:
@@ -138,11 +140,7 @@ def _check_float(value: Any, descriptor: FieldDescriptor) -> str:
         return "must be a number"
     if isinstance(value, str) and not (len(value) <= _MAX_NUMBER_CHARACTERS and _NUMBER.fullmatch(value)):
         return "must be a number, or one in a string"
-    limit = (
-        3.4028234663852886e38
-        if descriptor.cpp_type == FieldDescriptor.CPPTYPE_FLOAT
-        else 1.7976931348623157e308
-    )
+    limit = MAX_FLOAT if descriptor.cpp_type == FieldDescriptor.CPPTYPE_FLOAT else MAX_DOUBLE
     try:
         return "" if abs(float(value)) <= limit else "is too large for its type"
     except OverflowError:

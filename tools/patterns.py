@@ -9,11 +9,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_LABEL = "[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+FORMAT_PATTERNS = {
+    "email": f"^[a-zA-Z0-9.!#$%&'*+/=?^_`{{|}}~-]+@{_LABEL}([.]{_LABEL})*$",
+    "uuid": "^[0-9a-fA-F]{8}-([0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$",
+    "tuuid": "^[0-9a-fA-F]{32}$",
+    "ulid": "^[0-7][0-9A-HJKMNP-TV-Za-hjkmnp-tv-z]{25}$",
+    "ipv4": f"^({_BYTE}[.]){{3}}{_BYTE}$",
+    "protobuf_fqn": "^[A-Za-z_][A-Za-z_0-9]*([.][A-Za-z_][A-Za-z_0-9]*)*$",
+    "protobuf_dot_fqn": "^([.][A-Za-z_][A-Za-z_0-9]*)+$",
+}
+"""The formats of buf.validate that a pattern says exactly (buf/validate/validate.proto, StringRules)."""
 _SETS = {"d": "0-9", "w": "0-9A-Za-z_", "s": r"\t\n\f\r "}
 _KEPT_ESCAPES = frozenset("nrtfv")
 _SYNTAX = frozenset(r"\^$.|?*+()[]{}/")
 _REPEAT = re.compile(r"\{[0-9]+(?:,[0-9]*)?\}")
 _HEX = re.compile(r"x[0-9A-Fa-f]{2}")
+_LONG_HEX = re.compile(r"x\{([0-9A-Fa-f]{1,6})\}")
 
 
 class _NotPortable(Exception):
@@ -76,11 +89,23 @@ def _read_plain_escape(pattern: str, at: int) -> tuple[str, int]:
     code = _HEX.match(pattern, at + 1)
     if code:
         return f"\\{code.group()}", code.end()
+    long_code = _LONG_HEX.match(pattern, at + 1)
+    if long_code:
+        return _write_code_point(int(long_code[1], 16)), long_code.end()
     if character in _KEPT_ESCAPES:
         return f"\\{character}", at + 2
     if character.isascii() and character.isalnum():
         raise _NotPortable
     return (quote(character), at + 2)
+
+
+def _write_code_point(number: int) -> str:
+    """Write a character as itself: validators differ in how they escape those beyond 16 bits."""
+    if number < 0x80:
+        return f"\\x{number:02x}"
+    if 0xD800 <= number < 0xE000:
+        raise _NotPortable  # half of a pair is no character
+    return chr(number)
 
 
 def _read_class(pattern: str, at: int) -> tuple[str, int]:
