@@ -5,8 +5,17 @@
     note = "the shop's own account"
     environments = ["prod"]        # optional; without it, every environment
 
-A value of a destination field that is neither here nor in the grant is not refused by a policy but gated: a
-person has to approve the call. An empty or missing file knows no destination.
+    [[destination]]
+    value = "https://docs.example"
+    match = "host"                 # optional: "exact" (the default), "host" or "prefix"
+
+    match     value                        trusts
+    exact     any text                     that text, byte for byte
+    host      an origin                    every URL of that scheme, host and port
+    prefix    a URL whose path ends in /   every URL that begins with it, byte for byte
+
+A value of a destination field that is neither here nor in the grant is gated (stages/gate.py). An empty or
+missing file knows no destination.
 """
 
 from __future__ import annotations
@@ -18,22 +27,58 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from broker.policy.findings import finding, name_nearest
+from broker.policy.urls import read_url
 from tools.errors import Violation
 
 FILE_NAME = "destinations.toml"
 
-_KEYS = ("value", "note", "environments")
+_KEYS = ("value", "note", "environments", "match")
+MATCHES = ("exact", "host", "prefix")
 _HEADER = re.compile(r"^[ \t]*\[\[[ \t]*destination[ \t]*\]\]", re.MULTILINE)
 _MAX_VALUE = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class KnownDestination:
-    """One trusted value of destination fields. Empty `environments` means every one."""
+    """One entry: what it trusts in destination fields. Empty `environments` means every one."""
 
     value: str
     note: str = ""
     environments: frozenset[str] = frozenset()
+    match: str = "exact"
+
+    def covers(self, value: str) -> bool:
+        """Tell whether a value is one that this entry trusts."""
+        if self.match == "exact":
+            return value == self.value
+        url = read_url(value)
+        if url is None:
+            return False
+        return value.startswith(self.value) if self.match == "prefix" else url.origin == self.value
+
+
+class Known:
+    """The destinations that are trusted in one environment: `value in known`."""
+
+    def __init__(self, entries: Sequence[KnownDestination] = ()) -> None:
+        self._values = frozenset(entry.value for entry in entries if entry.match == "exact")
+        self._origins = frozenset(entry.value for entry in entries if entry.match == "host")
+        self._prefixes = tuple(entry.value for entry in entries if entry.match == "prefix")
+
+    @property
+    def origins(self) -> frozenset[str]:
+        """The hosts that are trusted as a whole, each as "https://host"."""
+        return self._origins
+
+    def __contains__(self, value: str) -> bool:
+        """Tell whether an entry trusts a value."""
+        if value in self._values:
+            return True
+        url = read_url(value) if self._origins or self._prefixes else None
+        return url is not None and (url.origin in self._origins or value.startswith(self._prefixes))
+
+
+KNOWS_NOTHING = Known()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +87,15 @@ class Registry:
 
     entries: tuple[KnownDestination, ...] = ()
 
-    def trusted(self, environment: str) -> frozenset[str]:
-        """Values that are trusted in one environment; to be compared byte for byte."""
-        return frozenset(
-            entry.value
-            for entry in self.entries
-            if not entry.environments or environment in entry.environments
-        )
+    def trusted(self, environment: str) -> Known:
+        """What is trusted in one environment."""
+        return Known(self.within(environment))
+
+    def within(self, environment: str) -> Sequence[KnownDestination]:
+        """The entries that hold in one environment."""
+        return [
+            entry for entry in self.entries if not entry.environments or environment in entry.environments
+        ]
 
 
 def read_destinations(text: str, environments: Sequence[str]) -> tuple[Registry, list[Violation]]:
@@ -92,7 +139,30 @@ def _find_wrong(table: Mapping[str, object], environments: Sequence[str]) -> lis
         problems.append(f"value must be text of 1 to {_MAX_VALUE} printable characters")
     if not isinstance(table.get("note", ""), str):
         problems.append("note must be text")
-    return problems + _find_wrong_environments(table, environments)
+    return problems + _find_wrong_match(table) + _find_wrong_environments(table, environments)
+
+
+def _find_wrong_match(table: Mapping[str, object]) -> list[str]:
+    match, value = table.get("match", "exact"), str(table.get("value", ""))
+    if match not in MATCHES:
+        return [f'match must be one of {", ".join(MATCHES)}; leave it out for "exact"']
+    if match == "host":
+        url = read_url(_with_slash(value))
+        if url is None or url.origin != _bare_origin(value):
+            return ['match = "host" wants an origin as value, in lower case, like "https://docs.example"']
+    if match == "prefix":
+        url = read_url(value)
+        if url is None or not value.endswith("/") or value != url.origin + url.path:
+            return ['match = "prefix" wants a URL as value that ends in /, like "https://docs.example/api/"']
+    return []
+
+
+def _with_slash(value: str) -> str:
+    return value if value.endswith("/") else f"{value}/"
+
+
+def _bare_origin(value: str) -> str:
+    return value.removesuffix("/")
 
 
 def _find_wrong_environments(table: Mapping[str, object], environments: Sequence[str]) -> list[str]:
@@ -113,13 +183,15 @@ def _find_wrong_environments(table: Mapping[str, object], environments: Sequence
 def _entry(table: Mapping[str, object]) -> KnownDestination:
     named = table.get("environments", [])
     environments = frozenset(str(name) for name in named) if isinstance(named, list) else frozenset[str]()
-    return KnownDestination(str(table["value"]), str(table.get("note", "")), environments)
+    match, value = str(table.get("match", "exact")), str(table["value"])
+    value = _bare_origin(value) if match == "host" else value
+    return KnownDestination(value, str(table.get("note", "")), environments, match)
 
 
 def _find_repeated(entries: Sequence[KnownDestination]) -> list[Violation]:
-    counts = Counter(entry.value for entry in entries)
+    counts = Counter((entry.value, entry.match) for entry in entries)
     return [
         finding(FILE_NAME, f'"{value}" is listed {count} times; keep one, with all its environments')
-        for value, count in sorted(counts.items())
+        for (value, _), count in sorted(counts.items())
         if count > 1
     ]

@@ -18,14 +18,21 @@ from typing import Literal
 
 from broker.errors import Refused
 from broker.model import Call, Grant, Role
-from broker.policy.destinations import FILE_NAME, Registry, read_destinations
+from broker.policy.destinations import (
+    FILE_NAME,
+    KNOWS_NOTHING,
+    Known,
+    KnownDestination,
+    Registry,
+    read_destinations,
+)
 from broker.policy.files import Policy, digest_files, read_policies
 from broker.policy.findings import GrantsInvalid, name_nearest
 from broker.policy.rules import find_breadth, find_never_true, find_unknown_names
 from broker.policy.schema import PolicySchema, build_schema
 from broker.policy.slices import Evaluation, PolicySlices, Question
 from toolcrib.v1.reasons_pb2 import Reason
-from tools.contract import Contract
+from tools.contract import Contract, Effect
 from tools.errors import Violation
 
 __all__ = ["Explanation", "GrantSet", "GrantsInvalid", "Question", "compile_grants"]
@@ -74,15 +81,20 @@ class GrantSet:
         self._slices = PolicySlices(self.policies, schema)
         self._trusted = {name: registry.trusted(name) for name in schema.environments}
 
-    def authorize(self, call: Call, now: datetime) -> Grant:
+    def authorize(self, call: Call, now: datetime, *, untrusted: bool = True) -> Grant:
         """Find the grant that allows a call.
+
+        Args:
+            call: The call.
+            now: When it is made.
+            untrusted: Whether its workflow holds what strangers may have written.
 
         Raises:
             Refused: NOT_GRANTED, or POLICY_FAILED where a policy could not be evaluated.
         """
         if call.caller.tenant != self.tenant or call.caller.role is not Role.AGENT:
             raise Refused(Reason.REASON_NOT_GRANTED, "grants are for agents of their own tenant only")
-        explanation = self.explain(Question.of(call), now)
+        explanation = self.explain(Question.of(call, untrusted=untrusted), now)
         if explanation.grant is None:
             details = {"policies": ", ".join(explanation.grant_ids)} if explanation.grant_ids else {}
             raise Refused(explanation.reason, explanation.message, details=details)
@@ -101,9 +113,9 @@ class GrantSet:
             return self._explain_denial(question, evaluation, now)
         return self._choose(question, evaluation, now)
 
-    def destinations(self, environment: str) -> frozenset[str]:
+    def destinations(self, environment: str) -> Known:
         """Destinations that the tenant's registry knows in one environment; an unknown one has none."""
-        return self._trusted.get(environment, frozenset())
+        return self._trusted.get(environment, KNOWS_NOTHING)
 
     def _choose(self, question: Question, evaluation: Evaluation, now: datetime) -> Explanation:
         permits = [policy for policy in evaluation.determining if not _is_expired(policy, now)]
@@ -116,7 +128,8 @@ class GrantSet:
         ranked = sorted((self._rank(policy, question), policy.id, policy) for policy in fitting)
         grant = ranked[0][2].terms.grant()
         unknown = self._unknown_destinations(grant, question)
-        decision: Literal["allow", "ask"] = "ask" if grant.ask or unknown else "allow"
+        asks = grant.ask or (unknown and question.contract.effect is not Effect.READ)
+        decision: Literal["allow", "ask"] = "ask" if asks else "allow"
         others = (policy_id for _, policy_id, _ in ranked[1:])
         return Explanation(
             decision,
@@ -131,8 +144,12 @@ class GrantSet:
         return bool(grant.ask), bool(self._unknown_destinations(grant, question))
 
     def _unknown_destinations(self, grant: Grant, question: Question) -> tuple[str, ...]:
-        known = grant.destinations | self.destinations(question.environment)
-        return tuple(found.field for found in question.destinations if found.value not in known)
+        known = self.destinations(question.environment)
+        return tuple(
+            found.field
+            for found in question.destinations
+            if found.value not in grant.destinations and found.value not in known
+        )
 
     def _explain_denial(self, question: Question, evaluation: Evaluation, now: datetime) -> Explanation:
         forbids = [policy.id for policy in evaluation.determining if policy.effect == "forbid"]
@@ -143,6 +160,28 @@ class GrantSet:
         who = f'no grant lets agent "{agent}" call {method} in environment "{question.environment}"'
         causes = [_explain_permit(policy, question, now) for policy in own if policy.effect == "permit"]
         return _deny(f"{who}: {'; '.join(causes)}" if causes else who)
+
+
+def list_trusted(
+    grants: GrantSet, environment: str = "", value: str = ""
+) -> Sequence[tuple[str, KnownDestination]]:
+    """List what is trusted in destination fields, with what trusts it: the registry, or a grant by its id.
+
+    Args:
+        grants: A tenant's.
+        environment: Only what holds there; every one where it is empty.
+        value: Only what trusts this value, where it is not empty.
+    """
+    registry = grants.registry
+    entries = registry.within(environment) if environment else registry.entries
+    found = [(FILE_NAME, entry) for entry in entries]
+    for policy in grants.policies:
+        if environment and policy.environment not in (None, environment):
+            continue
+        places = frozenset({policy.environment} if policy.environment else ())
+        names = sorted(policy.terms.destinations)
+        found += [(policy.id, KnownDestination(name, "", places)) for name in names]
+    return [(source, entry) for source, entry in found if not value or entry.covers(value)]
 
 
 def compile_grants(

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from typing import Protocol
 
-from broker.store.protocol import AuditRecord
+from broker.store.records import AuditRecord
 
 APPLIED = "grants.applied"
 

@@ -3,7 +3,7 @@
     principal   Agent::"<name>"              from the caller's certificate
     action      Action::"<service>/<method>"
     resource    Environment::"<name>"        one of the broker's
-    context     {request: <the contract's policy view>, subject?, workflow?, tool_version}
+    context     {request: <the contract's policy view>, subject?, workflow?, tool_version, untrusted}
 
 Rules:
 1. The same schema checks files (so a typo is an error) and every request (so a view that does not fit is no
@@ -28,6 +28,7 @@ from tools.roles import read_roles
 AGENT, ACTION, ENVIRONMENT = "Agent", "Action", "Environment"
 
 _TEXT = {"type": "String", "required": True}
+_TRUTH = {"type": "Boolean", "required": True}
 _OPTIONAL_TEXT = {"type": "String", "required": False}
 _POLICY_NUMBER = re.compile(r"policy(\d+)")
 _FOR_ACTION = re.compile(r' in context for Action::"(?P<action>[^"]+)"')
@@ -186,6 +187,7 @@ def _context(view: Type) -> Type:
         "subject": _OPTIONAL_TEXT,
         "workflow": _OPTIONAL_TEXT,
         "tool_version": _TEXT,
+        "untrusted": _TRUTH,
     }
     return {"type": "Record", "attributes": attributes}
 

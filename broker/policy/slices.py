@@ -41,6 +41,7 @@ class Question:
     Attributes:
         targets: Names of the targets that the tool's manifest wants for the method.
         tool_version: Version of the bundle.
+        untrusted: Whether the workflow holds what strangers may have written; True where nobody said.
     """
 
     agent: str
@@ -51,9 +52,10 @@ class Question:
     tool_version: str
     subject: str = ""
     workflow: str = ""
+    untrusted: bool = True
 
     @classmethod
-    def of(cls, call: Call) -> Question:
+    def of(cls, call: Call, *, untrusted: bool = True) -> Question:
         """Make the question that a call poses."""
         return cls(
             agent=call.caller.name,
@@ -64,6 +66,7 @@ class Question:
             tool_version=call.version.version,
             subject=call.caller.subject,
             workflow=call.workflow,
+            untrusted=untrusted,
         )
 
     @classmethod
@@ -95,6 +98,7 @@ class Question:
         context: dict[str, object] = {
             "request": self.contract.policy_view(self.message),
             "tool_version": self.tool_version,
+            "untrusted": self.untrusted,
         }
         return context | {k: v for k, v in (("subject", self.subject), ("workflow", self.workflow)) if v}
 

@@ -30,7 +30,7 @@ from broker.store.database import connect, sync_folder
 from broker.store.epochs import SECOND_MICROS, Watch, find_newest
 from broker.store.moments import from_micros, to_micros
 from broker.store.options import DAY_SECONDS, Clock, StoreOptions, read_clock
-from broker.store.protocol import AuditEvent, Epoch, StoreError
+from broker.store.records import AuditEvent, Epoch, StoreError
 from broker.store.registry_tables import add_brake, append_audit, select_brakes
 from broker.store.schema import check_schema, migrate, read_migrations
 from broker.store.sqlite import begin, when_free

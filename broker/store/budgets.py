@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from broker.model import BudgetLimit, Charge
-from broker.store.protocol import BudgetExhausted
+from broker.store.records import BudgetExhausted
 
 
 class Ledger(Protocol):

@@ -11,7 +11,7 @@ from broker.model import CallRecord, CallState, Charge, GrantUse, LeaseRecord
 from broker.store.cipher import KeptArtefact, KeptCall
 from broker.store.moments import from_micros, to_micros
 from broker.store.paging import Position
-from broker.store.protocol import AuditEvent, ClaimScope
+from broker.store.records import AuditEvent, ClaimScope
 from broker.store.rows import (
     read_call,
     read_key,
@@ -26,22 +26,23 @@ from broker.store.rules import KeyRow, make_end_event
 _INSERT = """
 INSERT INTO calls (tenant, environment, call_id, agent, subject, method, tool_version, effect, key,
   fingerprint, attempt, epoch, state, started, ended, reason, message, failure, grant_id, request, result,
-  labels, stages, sandboxes, tool_log, marks)
+  labels, stages, sandboxes, tool_log, marks, removed, workflow)
 VALUES (:tenant, :environment, :call_id, :agent, :subject, :method, :tool_version, :effect, :key,
   :fingerprint, :attempt, :epoch, :state, :started, :ended, :reason, :message, :failure, :grant_id, :request,
-  :result, :labels, :stages, :sandboxes, :tool_log, :marks)
+  :result, :labels, :stages, :sandboxes, :tool_log, :marks, :removed, :workflow)
 """
 _REPLACE = """
 UPDATE calls SET subject = :subject, tool_version = :tool_version, effect = :effect, state = :state,
   attempt = :attempt, started = :started, ended = :ended, reason = :reason, message = :message,
   failure = :failure, grant_id = :grant_id, request = :request, result = :result, labels = :labels,
-  stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log, marks = :marks
+  stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log, marks = :marks,
+  removed = :removed
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id
 """
 _END_BARE = """
 UPDATE calls SET state = :state, ended = :ended, reason = :reason, message = :message, failure = :failure,
   result = :result, labels = :labels, stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log,
-  marks = :marks
+  marks = :marks, removed = :removed
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id AND epoch = :own_epoch
   AND key = '' AND state = 'DISPATCHED' AND sandboxes = '[]' AND marks = '[]'
 """

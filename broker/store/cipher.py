@@ -21,7 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from broker.model import Artefact, CallRecord
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 
 log = logging.getLogger(__name__)
 

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.store.epochs import check_epoch
-from broker.store.protocol import StaleEpoch, StoreError
+from broker.store.records import StaleEpoch, StoreError
 
 T = TypeVar("T")
 Change = Callable[[sqlite3.Connection], T]

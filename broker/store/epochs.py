@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 
 from broker.store.moments import from_micros, to_micros
 from broker.store.options import StoreOptions
-from broker.store.protocol import StaleEpoch, StoreBusy
+from broker.store.records import StaleEpoch, StoreBusy
 from broker.store.rules import KeyRow
 
 SECOND_MICROS = 1_000_000

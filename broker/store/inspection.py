@@ -12,7 +12,7 @@ from pathlib import Path
 from broker.store.database import connect
 from broker.store.epochs import Run, find_newest
 from broker.store.options import read_clock
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.schema import check_schema, read_migrations
 
 SETTLING_SECONDS = 30

@@ -19,7 +19,7 @@ from weakref import WeakValueDictionary
 from broker.model import CallRecord, CallState
 from broker.store.epochs import Restoration
 from broker.store.options import StoreOptions
-from broker.store.protocol import Claim, ClaimScope, StoreError
+from broker.store.records import Claim, ClaimScope, StoreError
 from broker.store.rules import UNFINISHED, KeyRow, judge_key
 
 

@@ -13,10 +13,11 @@ from broker.store.epochs import Watch
 from broker.store.memory_calls import MemoryCalls
 from broker.store.memory_registry import MemoryRegistry
 from broker.store.memory_state import MemoryState
+from broker.store.memory_workflows import MemoryWorkflows
 from broker.store.options import StoreOptions
 
 
-class MemoryStore(MemoryCalls, MemoryRegistry):
+class MemoryStore(MemoryCalls, MemoryRegistry, MemoryWorkflows):
     """Implements `Store` on dictionaries. See there for what each method promises."""
 
     def __init__(

@@ -15,7 +15,7 @@ from broker.store.memory_part import MemoryPart
 from broker.store.memory_state import Booking, MemoryLedger, MemoryState
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, ClaimScope, Latest, Page, StoreError
+from broker.store.records import AuditEvent, ClaimScope, Latest, Page, StoreError
 from broker.store.rules import (
     ENDS,
     RUNNING,
@@ -35,6 +35,7 @@ from broker.store.rules import (
     resolve_call,
     scope_of,
 )
+from broker.workflow_records import Imprint
 
 
 class MemoryCalls(KeyedCalls, MemoryPart):
@@ -60,7 +61,12 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         return kept.call.state if kept else None
 
     async def reserve(
-        self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
+        self,
+        call: CallRecord,
+        scope: ClaimScope | None,
+        charges: Sequence[Charge],
+        audit: AuditEvent,
+        imprint: Imprint | None = None,
     ) -> None:
         """Commit call, key, charges and audit."""
         kept = await self._sealing.seal_new(call)
@@ -79,6 +85,7 @@ class MemoryCalls(KeyedCalls, MemoryPart):
             self.state.keys[scope] = row, call.call_id
             self._keys.release(scope, call.call_id)
         self._add(kept)
+        self._leave(imprint)
         self.state.bookings.extend(bookings)
         if call.grant_id:
             name = call.tenant, call.environment, call.grant_id, call.agent, call.method
@@ -128,7 +135,13 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         self._keys.notify(call_id)
 
     async def complete(
-        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: Latest | None = None
+        self,
+        call: CallRecord,
+        audit: AuditEvent,
+        *,
+        frees_key: bool = False,
+        behind: Latest | None = None,
+        imprint: Imprint | None = None,
     ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
@@ -139,6 +152,7 @@ class MemoryCalls(KeyedCalls, MemoryPart):
         stored = self._stored(call.call_id)
         check_state(call.call_id, self._own_state(stored), (CallState.DISPATCHED,))
         self._end(replace(kept, call=end_call(stored, kept.call, ENDS)), audit)
+        self._leave(imprint)
         if frees_key:
             self._free(call.call_id, with_charges=False)
 

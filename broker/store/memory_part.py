@@ -11,7 +11,8 @@ from broker.store.epochs import Restoration, Run, Watch, describe_stale
 from broker.store.memory_state import MemoryState
 from broker.store.options import StoreOptions
 from broker.store.paging import PageTokens
-from broker.store.protocol import AuditEvent, Epoch, StaleEpoch, StoreError
+from broker.store.records import AuditEvent, Epoch, StaleEpoch, StoreError
+from broker.workflow_records import Imprint, merge_labels
 
 
 class MemoryPart:
@@ -33,6 +34,11 @@ class MemoryPart:
     def restoration(self) -> Restoration | None:
         """What the last restore left, if there was one."""
         return self.state.restoration
+
+    @property
+    def restored_at(self) -> datetime | None:
+        """When the state was restored from a backup last."""
+        return self.state.restoration.at if self.state.restoration else None
 
     async def check_epoch(self) -> None:
         """See that this process may still write.
@@ -72,3 +78,19 @@ class MemoryPart:
             records.append(seal(event, head, self._options.audit_key, self._options.key_id))
             head = Anchor(records[-1].sequence, records[-1].hash)
         chain.extend(records)
+
+    def _leave(self, imprint: Imprint | None) -> None:
+        """Keep what a call leaves on its workflow."""
+        if imprint is None:
+            return
+        for name, label in imprint.spread():
+            key = name, label.label
+            self.state.labels[key] = merge_labels(self.state.labels.get(key), label)
+        if not imprint.trusted:
+            return
+        trusted, workflow = self.state.trusted, imprint.workflow
+        old = [mac for (name, mac), at in trusted.items() if name == workflow and at < imprint.forget_before]
+        for mac in old:
+            del trusted[workflow, mac]
+        for mac in imprint.trusted:
+            trusted[workflow, mac] = max(imprint.at, trusted.get((workflow, mac), imprint.at))

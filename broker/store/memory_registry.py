@@ -9,8 +9,16 @@ from broker.model import Brake
 from broker.store.cipher import Contents
 from broker.store.memory_part import MemoryPart
 from broker.store.paging import clamp_page_size, version_position
-from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, Page, StoreError, VersionRow
-from broker.store.rules import check_base, check_same_digest, check_version, review
+from broker.store.records import AliasStep, AuditEvent, AuditRecord, GrantFiles, Page, StoreError, VersionRow
+from broker.store.rules import (
+    MAX_STEPS,
+    check_base,
+    check_same_digest,
+    check_step,
+    check_version,
+    review,
+)
+from broker.workflow_records import Imprint
 
 
 class MemoryRegistry(MemoryPart):
@@ -69,6 +77,25 @@ class MemoryRegistry(MemoryPart):
         found = self._version(tenant, bundle, version)
         self._append(audit)
         self.state.aliases[tenant, bundle, alias] = version
+        steps = self.state.alias_steps.get((tenant, bundle, alias), ())
+        if steps[:1] != (version,):
+            self.state.alias_steps[tenant, bundle, alias] = (version, *steps)
+        return self._with_aliases(found)
+
+    async def alias_steps(self, tenant: str, bundle: str, alias: str) -> Sequence[str]:
+        """Name the versions that an alias came by, newest first."""
+        await self._begin_read()
+        return self.state.alias_steps.get((tenant, bundle, alias), ())[:MAX_STEPS]
+
+    async def step_back(self, step: AliasStep, audit: AuditEvent) -> VersionRow:
+        """Point an alias at the version that it named before."""
+        await self._begin_write()
+        place = step.tenant, step.bundle, step.alias
+        steps = self.state.alias_steps.get(place, ())
+        check_step(steps, step)
+        found = self._version(step.tenant, step.bundle, step.reached)
+        self._append(audit)
+        self.state.aliases[place], self.state.alias_steps[place] = step.reached, steps[1:]
         return self._with_aliases(found)
 
     def _version(self, tenant: str, bundle: str, version: str) -> VersionRow:
@@ -96,10 +123,11 @@ class MemoryRegistry(MemoryPart):
         self.state.grants[tenant] = replace(files, files=dict(files.files))
 
     # --- audit -------------------------------------------------------------------------------------------
-    async def append_audit(self, event: AuditEvent) -> None:
-        """Record a decision that changes nothing else."""
+    async def append_audit(self, event: AuditEvent, imprint: Imprint | None = None) -> None:
+        """Record a decision that changes nothing but what a workflow holds."""
         await self._begin_write()
         self._append(event)
+        self._leave(imprint)
 
     async def audit_records(self, after_sequence: int = 0) -> AsyncIterator[AuditRecord]:
         """Iterate over the chain."""
@@ -133,6 +161,10 @@ class MemoryRegistry(MemoryPart):
                 call = replace(kept.call, message="", failure={})
                 contents = Contents(tool_log=None if kept.contents.tool_log else b"")
                 self.state.calls[call.call_id] = replace(kept, call=call, contents=contents)
+        for workflow in [one for one in self.state.workflows.values() if one.tenant == tenant]:
+            self.state.workflows[workflow.workflow_id] = replace(workflow, description="")
+        for key in [one for one in self.state.trusted if one[0].tenant == tenant]:
+            del self.state.trusted[key]
         self._sealing.forget(tenant)
 
     # --- brakes ------------------------------------------------------------------------------------------

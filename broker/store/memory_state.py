@@ -10,8 +10,9 @@ from datetime import datetime
 from broker.model import Brake, BrakeKind, Charge, GrantUse
 from broker.store.cipher import KeptCall
 from broker.store.epochs import Restoration, Run
-from broker.store.protocol import AuditRecord, ClaimScope, GrantFiles, VersionRow
+from broker.store.records import AuditRecord, ClaimScope, GrantFiles, VersionRow
 from broker.store.rules import KeyRow
+from broker.workflow_records import Workflow, WorkflowLabel, WorkflowName
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +41,13 @@ class MemoryState:
     bookings: list[Booking] = field(default_factory=list)
     versions: dict[tuple[str, str, str], VersionRow] = field(default_factory=dict)
     aliases: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    alias_steps: dict[tuple[str, str, str], tuple[str, ...]] = field(default_factory=dict)
     grants: dict[str, GrantFiles] = field(default_factory=dict)
     uses: dict[tuple[str, ...], GrantUse] = field(default_factory=dict)
     brakes: dict[tuple[str, BrakeKind, str], Brake] = field(default_factory=dict)
+    workflows: dict[str, Workflow] = field(default_factory=dict)
+    labels: dict[tuple[WorkflowName, str], WorkflowLabel] = field(default_factory=dict)
+    trusted: dict[tuple[WorkflowName, bytes], datetime] = field(default_factory=dict)
     audit: list[AuditRecord] = field(default_factory=list)
 
 

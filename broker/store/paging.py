@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from broker.model import CallRecord
 from broker.store.moments import to_micros
-from broker.store.protocol import Page, VersionRow
+from broker.store.records import Page, VersionRow
 
 T = TypeVar("T")
 

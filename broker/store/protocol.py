@@ -14,10 +14,9 @@ Rules:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from typing import Generic, Protocol, TypeVar
+from typing import Protocol
 
 from broker.model import (
     Brake,
@@ -29,172 +28,29 @@ from broker.model import (
     LiveLease,
     SandboxRecord,
 )
-
-T = TypeVar("T")
-
-
-class StoreError(Exception):
-    """The state cannot be read or written. Nothing changed."""
-
-
-class StaleEpoch(StoreError):
-    """Another process has taken over since; this one may not change anything any more."""
-
-
-class StoreBusy(StoreError):
-    """Another process runs on this state; its epoch has not expired. Stop it, or wait until it has.
-
-    Attributes:
-        remaining_seconds: When its epoch expires, unless it says until then that it lives.
-    """
-
-    def __init__(self, message: str, remaining_seconds: float) -> None:
-        super().__init__(message)
-        self.remaining_seconds = remaining_seconds
-
-
-class BudgetExhausted(Exception):
-    """A charge does not fit into its window. Nothing was reserved.
-
-    Attributes:
-        charge: The charge that did not fit.
-        used: What the window holds already.
-        retry_after_seconds: When enough of it will have left the window; 0 where waiting cannot help.
-    """
-
-    def __init__(self, charge: Charge, used: int, retry_after_seconds: float) -> None:
-        super().__init__(f"{charge.grant_id}: {used} of {charge.limit.limit} {charge.limit.unit} are used")
-        self.charge, self.used, self.retry_after_seconds = charge, used, retry_after_seconds
-
-
-class VersionExists(Exception):
-    """The version is registered with another digest. Nothing changed."""
-
-
-class BaseChanged(Exception):
-    """The grants are no longer those that the plan was made from. Nothing changed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Epoch:
-    """One run of one broker process on this store.
-
-    Attributes:
-        installation: Random id made with the store; labels containers.
-        number: Grows by one at each start.
-    """
-
-    installation: str
-    number: int
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimScope:
-    """What one idempotency key is unique within."""
-
-    tenant: str
-    environment: str
-    agent: str
-    method: str
-    key: str
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What `claim` found.
-
-    Attributes:
-        won: True when the key is ours now; then `attempt` counts from 1 and `earlier` is None.
-        earlier: The call that holds the key, finished or not. For one that is still before its reservation
-            only `call_id`, `fingerprint` and state CLAIMED are meaningful.
-        expired: The key is past its retention; it is never run again.
-        restored: The key is unknown, but the state was restored from a backup so lately that it may have been
-            used since the backup was made.
-    """
-
-    won: bool
-    attempt: int = 1
-    earlier: CallRecord | None = None
-    expired: bool = False
-    restored: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEvent:
-    """One decision to be recorded. The store adds sequence, chain hash and key id.
-
-    Attributes:
-        kind: For example "call.refused", "call.reserved", "call.completed", "grants.applied".
-        details: JSON-ready values; never arguments, results or secrets.
-    """
-
-    kind: str
-    tenant: str
-    environment: str
-    at: datetime
-    call_id: str = ""
-    actor: str = ""
-    details: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class AuditRecord:
-    """One link of the chain as it is stored. `payload` is canonical JSON; `hash` covers it and `previous`."""
-
-    sequence: int
-    schema_version: int
-    key_id: str
-    payload: str
-    previous: str
-    hash: str
-
-
-@dataclass(frozen=True, slots=True)
-class VersionRow:
-    """A registered version of a bundle. `state` is REGISTERED, USABLE or REJECTED."""
-
-    tenant: str
-    bundle: str
-    version: str
-    digest: str
-    state: str
-    descriptor_set: bytes
-    manifest_yaml: str
-    image_id: str
-    registered_by: str
-    registered: datetime
-    reviewed_by: str = ""
-    reviewed: datetime | None = None
-    comment: str = ""
-    aliases: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class GrantFiles:
-    """The grant files of a tenant as they were applied. An unknown tenant has none and an empty digest."""
-
-    files: Mapping[str, str]
-    digest: str
-    applied: datetime | None = None
-    applied_by: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Page(Generic[T]):
-    """A part of a list; `next_token` is empty on the last page."""
-
-    items: Sequence[T]
-    next_token: str = ""
-
-
-Latest = Callable[[], Sequence[SandboxRecord]]
-"""Tells what is known of a call's sandboxes now; any thread may ask."""
+from broker.store.records import (
+    AliasStep,
+    AuditEvent,
+    AuditRecord,
+    Claim,
+    ClaimScope,
+    Epoch,
+    GrantFiles,
+    Latest,
+    Page,
+    VersionRow,
+)
+from broker.workflow_records import Imprint, Marks, Workflow, WorkflowLabel, WorkflowName
 
 
 class Store(Protocol):
     """Calls, claims, budgets, leases, versions, grants and audit of one installation."""
 
     epoch: Epoch
+
+    @property
+    def restored_at(self) -> datetime | None:
+        """When the state was restored from a backup last; None where it never was."""
 
     @property
     def is_tenured(self) -> bool:
@@ -226,9 +82,14 @@ class Store(Protocol):
         """
 
     async def reserve(
-        self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
+        self,
+        call: CallRecord,
+        scope: ClaimScope | None,
+        charges: Sequence[Charge],
+        audit: AuditEvent,
+        imprint: Imprint | None = None,
     ) -> None:
-        """Commit, in one transaction, the call as RESERVED, its key, its charges and the audit.
+        """Commit, in one transaction, the call as RESERVED, its key, its charges, the audit and the imprint.
 
         A read without leases may be reserved as DISPATCHED: its intent to run is on record with it.
         A budget is tenant, environment, grant and unit; windows of any length look at the same charges.
@@ -252,9 +113,15 @@ class Store(Protocol):
         """
 
     async def complete(
-        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: Latest | None = None
+        self,
+        call: CallRecord,
+        audit: AuditEvent,
+        *,
+        frees_key: bool = False,
+        behind: Latest | None = None,
+        imprint: Imprint | None = None,
     ) -> None:
-        """Commit the end of a DISPATCHED call: SUCCEEDED, FAILED or IN_DOUBT, as `call` says.
+        """Commit the end of a DISPATCHED call, SUCCEEDED, FAILED or IN_DOUBT, and its imprint.
 
         `frees_key` is for a read that failed in passing: its key gets a new attempt, its charges stay.
         `behind` is for what nobody waits for: new reservations come first, everything else sees it done. It
@@ -321,7 +188,8 @@ class Store(Protocol):
     async def erase_tenant(self, tenant: str, audit: AuditEvent) -> None:
         """Forget a tenant's data key, and what its calls hold: request, result, files, log, error text.
 
-        A later change of the tenant gets a new key. Keys of its calls stay used.
+        A later change of the tenant gets a new key. Keys of its calls stay used. Its workflows lose their
+        descriptions and trusted destinations, and keep their labels.
         """
 
     async def grant_uses(self, tenant: str) -> Sequence[GrantUse]:
@@ -394,6 +262,19 @@ class Store(Protocol):
     ) -> VersionRow:
         """Point an alias at a version."""
 
+    async def alias_steps(self, tenant: str, bundle: str, alias: str) -> Sequence[str]:
+        """Name the versions that an alias came by, newest first; what it went back from is not among them.
+
+        At most 100; empty where there is no such alias.
+        """
+
+    async def step_back(self, step: AliasStep, audit: AuditEvent) -> VersionRow:
+        """Point an alias at the version that it named before.
+
+        Raises:
+            AliasElsewhere: It does not name `step.left`, or named something else than `step.reached` before.
+        """
+
     # --- grants ------------------------------------------------------------------------------------------
     async def grant_files(self, tenant: str) -> GrantFiles:
         """Read the grant files in force."""
@@ -406,11 +287,27 @@ class Store(Protocol):
         """
 
     # --- audit -------------------------------------------------------------------------------------------
-    async def append_audit(self, event: AuditEvent) -> None:
-        """Record a decision that changes nothing else."""
+    async def append_audit(self, event: AuditEvent, imprint: Imprint | None = None) -> None:
+        """Record a decision that changes nothing else, but what a workflow holds."""
 
     def audit_records(self, after_sequence: int = 0) -> AsyncIterator[AuditRecord]:
         """Iterate over the chain from a sequence on."""
 
     async def tenants(self) -> Sequence[str]:
         """Tenants that have a version or grants: what has to be loaded at start."""
+
+    # --- workflows ---------------------------------------------------------------------------------------
+    async def open_workflow(self, workflow: Workflow, audit: AuditEvent) -> None:
+        """Add a workflow."""
+
+    async def find_workflow(self, tenant: str, workflow_id: str) -> Workflow | None:
+        """Read a workflow of a tenant, also one that expired not long ago."""
+
+    async def workflow_labels(self, name: WorkflowName) -> Sequence[WorkflowLabel]:
+        """Read the labels of a workflow, oldest first."""
+
+    async def workflow_marks(self, ended_before: datetime) -> Marks:
+        """Remove workflows, labels and trusted destinations that ended before a moment; read all others.
+
+        Of every tenant: it is what a broker loads at its start.
+        """

@@ -10,7 +10,7 @@ from broker.model import Brake
 from broker.store.moments import to_micros_or_none
 from broker.store.options import StoreOptions
 from broker.store.paging import Position
-from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, VersionRow
+from broker.store.records import AliasStep, AuditEvent, AuditRecord, GrantFiles, VersionRow
 from broker.store.rows import (
     read_audit_record,
     read_brake,
@@ -19,6 +19,7 @@ from broker.store.rows import (
     write_brake,
     write_version,
 )
+from broker.store.rules import MAX_STEPS
 
 _INSERT_VERSION = """
 INSERT INTO versions VALUES (:tenant, :bundle, :version, :digest, :state, :descriptor_set, :manifest_yaml,
@@ -35,6 +36,18 @@ ORDER BY registered DESC, bundle DESC, version DESC LIMIT ?6
 """
 _MOVE_ALIAS = """
 INSERT INTO aliases VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET version = excluded.version
+"""
+_SELECT_STEPS = """
+SELECT version FROM alias_steps WHERE tenant = ? AND bundle = ? AND alias = ? ORDER BY step DESC LIMIT ?
+"""
+_ADD_STEP = """
+INSERT INTO alias_steps
+SELECT ?1, ?2, ?3, coalesce(max(step), 0) + 1, ?4 FROM alias_steps
+WHERE tenant = ?1 AND bundle = ?2 AND alias = ?3
+"""
+_TAKE_STEP = """
+DELETE FROM alias_steps WHERE tenant = ?1 AND bundle = ?2 AND alias = ?3 AND step =
+  (SELECT max(step) FROM alias_steps WHERE tenant = ?1 AND bundle = ?2 AND alias = ?3)
 """
 _PUT_GRANTS = """
 INSERT INTO grants VALUES (?, ?, ?, ?)
@@ -83,8 +96,23 @@ def write_review(connection: sqlite3.Connection, row: VersionRow) -> None:
 
 
 def put_alias(connection: sqlite3.Connection, row: VersionRow, alias: str) -> None:
-    """Point an alias at a version."""
+    """Point an alias at a version, as its next step."""
     connection.execute(_MOVE_ALIAS, (row.tenant, row.bundle, alias, row.version))
+    if select_steps(connection, row.tenant, row.bundle, alias)[:1] != [row.version]:
+        connection.execute(_ADD_STEP, (row.tenant, row.bundle, alias, row.version))
+
+
+def select_steps(connection: sqlite3.Connection, tenant: str, bundle: str, alias: str) -> list[str]:
+    """Read the versions that an alias came by, newest first."""
+    rows = connection.execute(_SELECT_STEPS, (tenant, bundle, alias, MAX_STEPS))
+    return [row["version"] for row in rows]
+
+
+def take_step(connection: sqlite3.Connection, step: AliasStep) -> None:
+    """Point an alias at the version of its step before; the newest one is forgotten."""
+    place = (step.tenant, step.bundle, step.alias)
+    connection.execute(_TAKE_STEP, place)
+    connection.execute(_MOVE_ALIAS, (*place, step.reached))
 
 
 def find_grants(connection: sqlite3.Connection, tenant: str) -> GrantFiles:

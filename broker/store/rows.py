@@ -19,7 +19,7 @@ from broker.model import (
 )
 from broker.store.cipher import Contents, KeptCall
 from broker.store.moments import from_micros, from_micros_or_none, to_micros, to_micros_or_none
-from broker.store.protocol import AuditRecord, GrantFiles, VersionRow
+from broker.store.records import AuditRecord, GrantFiles, VersionRow
 from broker.store.rules import KeyRow
 from tools.contract import Effect
 
@@ -56,6 +56,8 @@ def write_call(kept: KeptCall) -> dict[str, object]:
         "sandboxes": write_sandboxes(call.sandboxes),
         "tool_log": contents.tool_log,
         "marks": json.dumps(call.marks) if call.marks else "[]",
+        "removed": json.dumps(call.removed) if call.removed else "[]",
+        "workflow": call.workflow,
     }
 
 
@@ -86,6 +88,8 @@ def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> KeptCall:
         leases=tuple(leases),
         sandboxes=tuple(_read_sandbox(one) for one in json.loads(row["sandboxes"])),
         marks=tuple(Mark(one) for one in json.loads(row["marks"])),
+        removed=tuple(json.loads(row["removed"])),
+        workflow=row["workflow"],
     )
     return KeptCall(call, Contents(row["request"], row["result"], row["tool_log"]))
 

@@ -19,7 +19,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from broker.model import CallRecord, CallState, GrantUse, LeaseRecord, LiveLease, Mark, SandboxRecord
-from broker.store.protocol import (
+from broker.store.records import (
+    AliasElsewhere,
+    AliasStep,
     AuditEvent,
     BaseChanged,
     Claim,
@@ -30,6 +32,8 @@ from broker.store.protocol import (
 )
 from tools.contract import Effect
 
+MAX_STEPS = 100
+"""How far back an alias can go."""
 RUNNING = (CallState.RESERVED, CallState.DISPATCHED)
 UNFINISHED = (CallState.CLAIMED, *RUNNING)
 ENDS = (CallState.SUCCEEDED, CallState.FAILED, CallState.IN_DOUBT)
@@ -135,6 +139,7 @@ def end_call(stored: CallRecord | None, call: CallRecord, ends: Sequence[CallSta
         fingerprint=stored.fingerprint,
         attempt=stored.attempt,
         epoch=stored.epoch,
+        workflow=stored.workflow,
         leases=merge_leases(stored.leases, call.leases),
         sandboxes=merge_sandboxes(stored.sandboxes, call.sandboxes),
         marks=merge_marks(stored.marks, call.marks),
@@ -262,3 +267,17 @@ def check_base(in_force: str, base_digest: str) -> None:
     """
     if in_force != base_digest:
         raise BaseChanged("the grants changed since the plan was made; make a new plan")
+
+
+def check_step(steps: Sequence[str], step: AliasStep) -> None:
+    """See that an alias goes back the one step that was asked for: somebody may have moved it meanwhile.
+
+    Args:
+        steps: The versions that it came by, newest first.
+        step: What was asked for.
+
+    Raises:
+        AliasElsewhere: Its steps are others.
+    """
+    if list(steps[:2]) != [step.left, step.reached]:
+        raise AliasElsewhere(f"alias {step.alias} of {step.bundle} does not name {step.left} any more")

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 
 FOLDER = Path(__file__).parent / "migrations"
 

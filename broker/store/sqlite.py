@@ -19,12 +19,13 @@ from typing import TypeVar
 from broker.store import epochs
 from broker.store.database import Database, connect, prepare_file
 from broker.store.options import StoreOptions
-from broker.store.protocol import AuditRecord, Epoch, StoreBusy, StoreError
+from broker.store.records import AuditRecord, Epoch, StoreBusy, StoreError
 from broker.store.registry_tables import select_audit
 from broker.store.schema import check_schema, migrate, read_migrations
 from broker.store.sqlite_calls import SqliteCalls
 from broker.store.sqlite_part import Begun
 from broker.store.sqlite_registry import AUDIT_BATCH, SqliteRegistry
+from broker.store.sqlite_workflows import SqliteWorkflows
 
 T = TypeVar("T")
 
@@ -144,7 +145,7 @@ async def read_audit(path: Path, after_sequence: int = 0) -> AsyncIterator[Audit
         raise StoreError(f"{path}: cannot be read: {error}") from error
 
 
-class SqliteStore(SqliteCalls, SqliteRegistry):
+class SqliteStore(SqliteCalls, SqliteRegistry, SqliteWorkflows):
     """Implements `Store` on one SQLite file. See there for what each method promises."""
 
     def __init__(self, database: Database, begun: Begun, options: StoreOptions) -> None:

@@ -16,7 +16,7 @@ from broker.store.database import Database, Turn
 from broker.store.keys import KeyedCalls, Keys
 from broker.store.options import StoreOptions
 from broker.store.paging import call_position, clamp_page_size
-from broker.store.protocol import AuditEvent, ClaimScope, Latest, Page
+from broker.store.records import AuditEvent, ClaimScope, Latest, Page
 from broker.store.registry_tables import append_audit
 from broker.store.rules import (
     ENDS,
@@ -36,6 +36,8 @@ from broker.store.rules import (
     scope_of,
 )
 from broker.store.sqlite_part import Begun, SqlitePart
+from broker.store.workflow_table import add_imprint
+from broker.workflow_records import Imprint
 
 log = logging.getLogger(__name__)
 
@@ -69,7 +71,12 @@ class SqliteCalls(KeyedCalls, SqlitePart):
         )
 
     async def reserve(
-        self, call: CallRecord, scope: ClaimScope | None, charges: Sequence[Charge], audit: AuditEvent
+        self,
+        call: CallRecord,
+        scope: ClaimScope | None,
+        charges: Sequence[Charge],
+        audit: AuditEvent,
+        imprint: Imprint | None = None,
     ) -> None:
         """Commit call, key, charges and audit."""
         merged = merge_charges(charges)
@@ -90,6 +97,8 @@ class SqliteCalls(KeyedCalls, SqlitePart):
                 call_table.book(connection, call, budget, amount, now)
             if call.grant_id:
                 call_table.count_use(connection, call)
+            if imprint is not None:
+                add_imprint(connection, imprint)
             append_audit(connection, audit, self._options)
 
         await self._database.write(change, Turn.FIRST)
@@ -140,7 +149,13 @@ class SqliteCalls(KeyedCalls, SqlitePart):
         self._keys.notify(call_id)
 
     async def complete(
-        self, call: CallRecord, audit: AuditEvent, *, frees_key: bool = False, behind: Latest | None = None
+        self,
+        call: CallRecord,
+        audit: AuditEvent,
+        *,
+        frees_key: bool = False,
+        behind: Latest | None = None,
+        imprint: Imprint | None = None,
     ) -> None:
         """Commit the end of a dispatched call."""
         kept = await self._sealing.seal_end(call)
@@ -151,6 +166,8 @@ class SqliteCalls(KeyedCalls, SqlitePart):
             nonlocal kept
             if behind is not None:
                 kept = replace(kept, call=replace(kept.call, sandboxes=tuple(behind())))
+            if imprint is not None:
+                add_imprint(connection, imprint)
             if is_bare and call_table.end_bare_call(connection, kept, self.epoch.number):
                 append_audit(connection, audit, self._options)
                 return

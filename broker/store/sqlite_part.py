@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sqlite3
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from broker.store.cipher import Sealing
 from broker.store.database import Database
 from broker.store.epochs import Restoration, check_epoch
 from broker.store.options import StoreOptions
 from broker.store.paging import PageTokens
-from broker.store.protocol import Epoch
+from broker.store.records import Epoch
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class SqlitePart:
         self._options = options
         self._sealing = Sealing(options.cipher)
         self._tokens = PageTokens(begun.page_key)
+
+    @property
+    def restored_at(self) -> datetime | None:
+        """When the state was restored from a backup last."""
+        return self.restoration.at if self.restoration else None
 
     async def check_epoch(self) -> None:
         """See that this process may still write.

@@ -6,11 +6,12 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 
 from broker.model import Brake
-from broker.store import registry_tables
+from broker.store import registry_tables, workflow_table
 from broker.store.paging import clamp_page_size, version_position
-from broker.store.protocol import AuditEvent, AuditRecord, GrantFiles, Page, VersionRow
-from broker.store.rules import check_base, check_same_digest, check_version, review
+from broker.store.records import AliasStep, AuditEvent, AuditRecord, GrantFiles, Page, VersionRow
+from broker.store.rules import check_base, check_same_digest, check_step, check_version, review
 from broker.store.sqlite_part import SqlitePart
+from broker.workflow_records import Imprint
 
 AUDIT_BATCH = 500
 
@@ -73,6 +74,23 @@ class SqliteRegistry(SqlitePart):
 
         return await self._database.write(change)
 
+    async def alias_steps(self, tenant: str, bundle: str, alias: str) -> Sequence[str]:
+        """Name the versions that an alias came by, newest first."""
+        return await self._database.read(
+            lambda connection: registry_tables.select_steps(connection, tenant, bundle, alias)
+        )
+
+    async def step_back(self, step: AliasStep, audit: AuditEvent) -> VersionRow:
+        """Point an alias at the version that it named before."""
+
+        def change(connection: sqlite3.Connection) -> VersionRow:
+            check_step(registry_tables.select_steps(connection, step.tenant, step.bundle, step.alias), step)
+            registry_tables.take_step(connection, step)
+            self._audit(connection, audit)
+            return _find(connection, step.tenant, step.bundle, step.reached)
+
+        return await self._database.write(change)
+
     async def grant_files(self, tenant: str) -> GrantFiles:
         """Read the grant files in force."""
         return await self._database.read(lambda connection: registry_tables.find_grants(connection, tenant))
@@ -87,9 +105,15 @@ class SqliteRegistry(SqlitePart):
 
         await self._database.write(change)
 
-    async def append_audit(self, event: AuditEvent) -> None:
-        """Record a decision that changes nothing else."""
-        await self._database.write(lambda connection: self._audit(connection, event))
+    async def append_audit(self, event: AuditEvent, imprint: Imprint | None = None) -> None:
+        """Record a decision that changes nothing but what a workflow holds."""
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._audit(connection, event)
+            if imprint is not None:
+                workflow_table.add_imprint(connection, imprint)
+
+        await self._database.write(change)
 
     async def audit_records(self, after_sequence: int = 0) -> AsyncIterator[AuditRecord]:
         """Iterate over the chain, a batch at a time."""
@@ -119,6 +143,7 @@ class SqliteRegistry(SqlitePart):
 
         def change(connection: sqlite3.Connection) -> None:
             registry_tables.erase(connection, tenant)
+            workflow_table.erase(connection, tenant)
             self._audit(connection, audit)
 
         await self._database.write(change)

@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 
 from broker.model import CallState, SandboxRecord, StageTime
-from broker.store.protocol import GrantFiles, StaleEpoch, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import AliasStep, GrantFiles, StaleEpoch, StoreError
 from tests.contracts.stores import (
     START,
     StorePlace,
@@ -189,6 +190,9 @@ CHANGES: dict[str, Callable[[Store], Awaitable[object]]] = {
     "put_version": lambda store: store.put_version(make_version(), make_event()),
     "review_version": lambda store: store.review_version(make_version(), make_event()),
     "move_alias": lambda store: store.move_alias("acme", "shop", "stable", "1.0.0", make_event()),
+    "step_back": lambda store: store.step_back(
+        AliasStep("acme", "shop", "stable", left="1.1.0", reached="1.0.0"), make_event()
+    ),
     "apply_grants": lambda store: store.apply_grants("acme", GrantFiles({}, "g1"), "", make_event()),
     "append_audit": lambda store: store.append_audit(make_event()),
     "claim": lambda store: store.claim(scope_of(make_call(key="new")), "f1", "c2"),

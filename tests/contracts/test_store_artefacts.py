@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from broker.model import Artefact, CallRecord, CallState
-from broker.store.protocol import Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StoreError
 from tests.contracts.stores import (
     START,
     StorePlace,

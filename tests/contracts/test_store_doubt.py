@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from broker.model import CallRecord, CallState, SandboxRecord
-from broker.store.protocol import BudgetExhausted, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import BudgetExhausted, StoreError
 from tests.contracts.stores import (
     START,
     StorePlace,

@@ -6,7 +6,7 @@ import pytest
 
 from broker.model import CallState
 from broker.store.epochs import Watch
-from broker.store.protocol import BudgetExhausted, StaleEpoch, StoreBusy
+from broker.store.records import BudgetExhausted, StaleEpoch, StoreBusy
 from tests.contracts.stores import (
     START,
     SetClock,

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from broker.model import CallRecord, CallState
-from broker.store.protocol import ClaimScope, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import ClaimScope, StoreError
 from tests.contracts.stores import (
     RETENTION_SECONDS,
     SetClock,

@@ -10,14 +10,8 @@ import pytest
 
 from broker.audit import Verified, verify
 from broker.model import CallState
-from broker.store.protocol import (
-    BaseChanged,
-    BudgetExhausted,
-    GrantFiles,
-    Store,
-    StoreError,
-    VersionExists,
-)
+from broker.store.protocol import Store
+from broker.store.records import BaseChanged, BudgetExhausted, GrantFiles, StoreError, VersionExists
 from tests.contracts.stores import (
     AUDIT_KEY,
     START,

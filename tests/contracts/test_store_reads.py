@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from broker.model import CallRecord, CallState, SandboxRecord
-from broker.store.protocol import Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StoreError
 from tests.contracts.stores import (
     START,
     StorePlace,

@@ -8,7 +8,8 @@ import pytest
 
 from broker.audit import Verified, verify
 from broker.model import CallRecord, CallState
-from broker.store.protocol import Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StoreError
 from tests.contracts.stores import (
     AUDIT_KEY,
     START,

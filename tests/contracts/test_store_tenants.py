@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 
 from broker.model import CallState, Mark
-from broker.store.protocol import BaseChanged, GrantFiles, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import BaseChanged, GrantFiles, StoreError
 from tests.contracts.stores import (
     START,
     event_of,
