@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
 from broker.settings import SettingsInvalid
+from toolcrib import client
+from toolcrib.client.requests import MAX_MESSAGE_BYTES
+
+# gRPC takes 4 MiB; the largest result, written as JSON, is more.
+_OPTIONS = (("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,31 +51,26 @@ class Profile:
 
     def connect(self) -> grpc.Channel:
         """Open a channel for synchronous calls."""
-        return grpc.secure_channel(self.address, self.credentials())
+        return grpc.secure_channel(self.address, self.credentials(), options=_OPTIONS)
 
     def connect_async(self) -> grpc.aio.Channel:
         """Open a channel for asynchronous calls."""
-        return grpc.aio.secure_channel(self.address, self.credentials())
+        return grpc.aio.secure_channel(self.address, self.credentials(), options=_OPTIONS)
 
 
 def read_profile(path: Path) -> Profile:
-    """Read profile.toml, or the one in a folder.
+    """Read profile.toml, or the one in a folder, as the client in `toolcrib` does.
 
     Raises:
-        SettingsInvalid: It is missing, or lacks a key.
+        SettingsInvalid: It is missing, or lacks a key, or names a token where people need a certificate.
     """
-    file = path / "profile.toml" if path.is_dir() else path
     try:
-        document = tomllib.loads(file.read_text())
-        return Profile(
-            document["address"],
-            file.parent / document["ca"],
-            file.parent / document["certificate"],
-            file.parent / document["private_key"],
-        )
-    except OSError as error:
+        found = client.read_profile(path)
+    except client.ProfileInvalid as error:
+        raise SettingsInvalid(str(error)) from error
+    files = found.credentials
+    if not isinstance(files, client.Certificates):
         raise SettingsInvalid(
-            f"{file}: cannot be read ({error.strerror}); `toolcrib dev` writes profiles under clients/"
-        ) from error
-    except (KeyError, tomllib.TOMLDecodeError) as error:
-        raise SettingsInvalid(f"{file}: needs address, ca, certificate and private_key ({error})") from error
+            f"{path}: names a token_file; the command line needs certificate and private_key"
+        )
+    return Profile(found.address, files.ca, files.certificate, files.private_key)
