@@ -13,16 +13,19 @@ PLACES = {
     "calls": "broker.cli.calls:calls",
     "completion": "broker.cli.completion:completion",
     "credentials": "broker.cli.credentials:credentials",
+    "destinations": "broker.cli.destinations:destinations",
     "dev": "broker.cli.serving:dev",
     "doctor": "broker.cli.diagnosis:doctor",
     "grants": "broker.cli.grants:grants",
     "images": "broker.cli.images:images",
     "leases": "broker.cli.leases:leases",
+    "mcp": "broker.cli.mcp:mcp",
     "serve": "broker.cli.serving:serve",
     "store": "broker.cli.state:store",
     "tenants": "broker.cli.state:tenants",
     "tools": "broker.cli.tools:tools",
     "vault": "broker.cli.vault:vault",
+    "workflows": "broker.cli.workflows:workflows",
 }
 
 

@@ -13,7 +13,7 @@ from broker.audit import START, Anchor, ChainBroken, Walk
 from broker.cli.output import UNHEALTHY, USAGE, CommandFailed, Commands, output_option, progress, show_one
 from broker.keys import TenantKeys, read_key_file
 from broker.settings import SettingsInvalid, read_settings
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.sqlite import read_audit
 
 file_path = click.Path(path_type=Path, dir_okay=False)

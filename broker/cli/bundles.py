@@ -1,4 +1,4 @@
-"""`toolcrib tools check|register|versions|review|promote`: a bundle's way from a folder to its callers."""
+"""`toolcrib tools register|versions|review|promote`: a bundle's way from a folder to its callers."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from broker.cli.output import (
     show_one,
 )
 from broker.cli.times import write_second, write_short_id
-from broker.packing import pack, read_dependencies
+from broker.packing import pack
 from broker.settings import SettingsInvalid, environment_variable, read_settings
 from sandboxes.engine import DEFAULT_URL, Engine
 from sandboxes.outcome import SandboxError
 from sandboxes.runtimes import RUNTIMES
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
-from tools.catalogue import find_unresolvable, load_version
 from tools.errors import BundleInvalid
 from tools.manifest import read_manifest
 from tools.source import compile_bundle
@@ -38,39 +37,6 @@ folder_argument = click.argument(
     "folder", metavar="DIR", type=click.Path(path_type=Path, exists=True, file_okay=False)
 )
 REGISTER_SECONDS = 4 * RPC_SECONDS
-NO_IMAGE = "sha256:" + "0" * 64
-
-
-@click.command()
-@folder_argument
-@output_option
-def check(folder: Path, form: str) -> None:
-    """Check the bundle in DIR by the rules of registration; needs no broker.
-
-    Whether its callers would break is checked when it is registered.
-    """
-    with bundle_errors(), progress("checking the bundle"):
-        source = compile_bundle(folder)
-        read_dependencies(folder)
-        version = load_version(source.descriptor_set, source.manifest_yaml, NO_IMAGE)
-    rows = [
-        {
-            "tool": contract.method,
-            "effect": contract.effect.name,
-            "scope": contract.scope,
-            "hidden": ", ".join(contract.policy_hidden),
-        }
-        for contract in version.contracts.values()
-    ]
-    show(rows, form, empty="no tools", whole=("tool",))
-    for method in find_unresolvable(version):
-        click.echo(
-            f"warning: {method} has neither `probe` nor `dedupes`: after a crash a person has to find out "
-            "what became of it",
-            err=True,
-        )
-    if form != "json":
-        click.echo(f"{version.bundle} {version.version} is fit to be registered", err=True)
 
 
 @click.command()
@@ -121,7 +87,7 @@ def register(  # noqa: PLR0913 - one parameter an option
         with progress("registering"):
             stub = registry_pb2_grpc.RegistryStub(channel)
             version = ask(stub.RegisterTool, request, REGISTER_SECONDS).version
-    show_one(_describe(version), form)
+    show_one(describe_version(version), form)
     if form != "json" and version.state == registry_pb2.REGISTERED:
         click.echo(
             f"now another person: toolcrib tools review {version.bundle} {version.version} --accept", err=True
@@ -137,7 +103,7 @@ def versions(bundle: str, profile: str | None, form: str) -> None:
     with connect(profile) as channel:
         found = _list(channel, bundle)
     if form != "table":
-        show([_describe(version) for version in found], form, empty="")
+        show([describe_version(version) for version in found], form, empty="")
         return
     rows = [
         {
@@ -172,7 +138,13 @@ def review(  # noqa: PLR0913 - one parameter an option
     profile: str | None,
     form: str,
 ) -> None:
-    """Show a version, and accept or reject it. Not for who registered it."""
+    """Show a version and what it changes, and accept or reject it. Not for who registered it."""
+    from broker.cli.comparing import (  # noqa: PLC0415 - it imports this module
+        compare_registered,
+        describe_differences,
+        show_differences,
+    )
+
     with connect(profile) as channel:
         found = _find(channel, bundle, version)
         if accept is not None:
@@ -185,7 +157,16 @@ def review(  # noqa: PLR0913 - one parameter an option
             )
             stub = registry_pb2_grpc.RegistryStub(channel)
             found = ask(stub.ReviewVersion, request).version
-    show_one(_describe(found), form)
+        changes = compare_registered(channel, bundle, version) if accept is None else []
+    if form == "json":
+        show_one({**describe_version(found), "changes": describe_differences(changes)}, form)
+        return
+    show_one(describe_version(found), form)
+    if accept:
+        click.echo(f"now: toolcrib tools promote {bundle} {version}", err=True)
+    if accept is None:
+        click.echo("\nwhat it changes of the stable version")
+        show_differences(changes, form)
 
 
 @click.command()
@@ -200,7 +181,7 @@ def promote(bundle: str, version: str, alias: str, profile: str | None, form: st
         stub = registry_pb2_grpc.RegistryStub(channel)
         request = registry_pb2.MoveAliasRequest(bundle=bundle, alias=alias, version=version)
         moved = ask(stub.MoveAlias, request).version
-    show_one(_describe(moved), form)
+    show_one(describe_version(moved), form)
 
 
 def find_place(config: Path, folder: Path) -> str | Path:
@@ -276,7 +257,8 @@ def _find(channel: grpc.Channel, bundle: str, version: str) -> Any:
     )
 
 
-def _describe(version: Any) -> dict[str, object]:
+def describe_version(version: Any) -> dict[str, object]:
+    """Write a registered version as a record."""
     return {
         "bundle": version.bundle,
         "version": version.version,

@@ -22,6 +22,7 @@ from toolcrib.v1 import broker_pb2, broker_pb2_grpc
 @click.option("--new-key", is_flag=True, help="Make a key and print it on stderr before the call.")
 @click.option("--environment", default="", metavar="E", help="Default: the broker's first one.")
 @click.option("--tool-version", default="", metavar="V", help="A version or an alias. Default: stable.")
+@click.option("--workflow", default="", metavar="HANDLE", help="What `toolcrib workflows open` gave.")
 @click.option("--timeout", default=60.0, metavar="S", show_default=True, help="Seconds to wait at most.")
 @profile_option
 @output_option
@@ -33,6 +34,7 @@ def call(  # noqa: PLR0913 - one parameter an option
     new_key: bool,
     environment: str,
     tool_version: str,
+    workflow: str,
     timeout: float,
     profile: str | None,
     form: str,
@@ -53,6 +55,7 @@ def call(  # noqa: PLR0913 - one parameter an option
         idempotency_key=uuid.uuid4().hex if new_key else key,
         environment=environment,
         tool_version=tool_version,
+        workflow=workflow,
     )
     if new_key:
         click.echo(f"key {request.idempotency_key}", err=True)

@@ -133,7 +133,9 @@ def _describe(call: Any) -> dict[str, Any]:
         "ended": write_time(call, "ended"),
         "request_digest": call.request_digest,
         "labels": list(call.labels),
+        "workflow": call.workflow,
         "marks": list(call.marks),
+        "removed": list(call.removed),
         "stages": [
             {
                 "stage": stage.stage,

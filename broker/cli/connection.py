@@ -4,18 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import click
 import grpc
-from google.protobuf.message import DecodeError, Message
-from google.rpc import error_details_pb2, status_pb2
+from google.protobuf.message import Message
 
 from broker.cli.output import REFUSED, UNREACHABLE, USAGE, CommandFailed
 from broker.client import read_profile
 from broker.settings import SettingsInvalid, environment_variable
+from toolcrib.client import Unreachable
+from toolcrib.client.trailers import read_error
 
 PROFILE_VARIABLE = "TOOLCRIB_PROFILE"
 RPC_SECONDS = 30.0
@@ -92,43 +94,27 @@ def read_all(rpc: Callable[..., Any], request: Any, items: str, limit: int | Non
 
 def explain(error: grpc.RpcError) -> CommandFailed:
     """Turn a status into words: reason, message, every violation, when to retry, the call's id."""
-    trailers = dict(error.trailing_metadata() or ())
-    details = _read_details(trailers)
-    call_id = trailers.get("toolcrib-call-id", "")
-    if not details["reason"] and error.code() is grpc.StatusCode.UNAVAILABLE:
+    said = read_error(error)
+    is_bare = isinstance(said, Unreachable)
+    if is_bare and said.code == "UNAVAILABLE":
         return CommandFailed(_say_unreachable(error), UNREACHABLE, details={"code": "UNAVAILABLE"})
-    reason = str(details["reason"]) or error.code().name
-    lines = [f"{reason}: {error.details()}"]
-    lines += [f"  {item['field']}: {item['description']}" for item in details["violations"]]
-    if details["retry_after_seconds"] is not None:
-        lines.append(f"  retry after {details['retry_after_seconds']:g} s")
-    if reason in HINTS:
-        lines.append(f"  {HINTS[reason]}")
-    if call_id:
-        lines.append(f"  call {call_id}")
-    details |= {"message": error.details(), "code": error.code().name, "call_id": call_id}
+    lines = [f"{said.reason}: {said.message}"]
+    lines += [f"  {item.field}: {item.description}" for item in said.violations]
+    if said.retry_after_seconds is not None:
+        lines.append(f"  retry after {said.retry_after_seconds:g} s")
+    if said.reason in HINTS:
+        lines.append(f"  {HINTS[said.reason]}")
+    if said.call_id:
+        lines.append(f"  call {said.call_id}")
+    details = {
+        "reason": "" if is_bare else said.reason,
+        "violations": [asdict(item) for item in said.violations],
+        "retry_after_seconds": said.retry_after_seconds,
+        "message": said.message,
+        "code": said.code,
+        "call_id": said.call_id,
+    }
     return CommandFailed("\n".join(lines), REFUSED, details=details)
-
-
-def _read_details(trailers: dict[str, Any]) -> dict[str, Any]:
-    """Read the rich status; one that cannot be read (another server's, say) is none."""
-    found: dict[str, Any] = {"reason": "", "violations": [], "retry_after_seconds": None}
-    try:
-        status = status_pb2.Status.FromString(trailers.get("grpc-status-details-bin", b""))
-    except DecodeError:
-        return found
-    for detail in status.details:
-        info, bad = error_details_pb2.ErrorInfo(), error_details_pb2.BadRequest()
-        retry = error_details_pb2.RetryInfo()
-        if detail.Unpack(bad):
-            found["violations"] += [
-                {"field": item.field, "description": item.description} for item in bad.field_violations
-            ]
-        elif detail.Unpack(retry):
-            found["retry_after_seconds"] = retry.retry_delay.ToMilliseconds() / 1000
-        elif detail.Unpack(info):
-            found["reason"] = info.reason
-    return found
 
 
 def _say_unreachable(error: grpc.RpcError) -> str:

@@ -27,7 +27,7 @@ from broker.cli.times import write_short_id
 from broker.image_uses import ImageUses, join_uses, read_image_uses
 from broker.packing import gather
 from broker.settings import Settings, SettingsInvalid, environment_variable, read_settings
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from sandboxes import image_shelf
 from sandboxes.engine import DEFAULT_URL, Engine
 from sandboxes.image_store import StoredImage

@@ -18,6 +18,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -176,16 +177,29 @@ def _to_text(value: object) -> str:
 
 
 def show_one(record: Row, form: str) -> None:
-    """Print one record as lines of name and value, or as JSON."""
+    """Print one record as lines of name and value, as wide as the terminal where words allow; or as JSON."""
     if form == "json":
         click.echo(to_json(dict(record)))
         return
     width = max(len(name) for name in record)
     for name, value in record.items():
-        lines = to_printable(str(value)).split("\n")
+        lines = [part for line in to_printable(str(value)).split("\n") for part in wrap(line, width + 2)]
         click.echo(f"{name.replace('_', ' '):<{width}}  {lines[0]}".rstrip())
         for line in lines[1:]:
             click.echo(f"{'':<{width}}  {line}".rstrip())
+
+
+def wrap(line: str, left: int = 0) -> list[str]:
+    """Break a line at its blanks where it is wider than the terminal; ids, paths and addresses stay whole.
+
+    Args:
+        line: Printable text.
+        left: Columns that stand before each of the lines.
+    """
+    columns = max(terminal_columns() - left, NARROWEST)
+    if len(line) <= columns:
+        return [line]
+    return textwrap.wrap(line, columns, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 @contextmanager

@@ -30,7 +30,7 @@ from broker.reconciliation.comparison import Comparison, LogLines, compare
 from broker.reconciliation.differences import Difference
 from broker.reconciliation.ledger import Window
 from broker.reconciliation.vault_log import LogHidden
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.sqlite import read_audit
 
 HEADINGS = ("difference", "call", "lease", "accessor", "file", "line", "record", "look_at")

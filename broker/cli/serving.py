@@ -17,17 +17,23 @@ from broker.api.door import AccessRuleMissing
 from broker.app import Broker
 from broker.cli.connection import PROFILE_VARIABLE
 from broker.cli.output import INTERRUPTED, UNHEALTHY, USAGE, CommandFailed
-from broker.dev import DevOptions, DevStack
+from broker.dev import ALL_BUNDLES, DevOptions, DevStack
 from broker.heap import settle_heap
 from broker.logs import log_as_json
 from broker.settings import SettingsInvalid, environment_variable, read_settings
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from credentials.errors import CredentialsError
 from credentials.hardened import refuse_dumps
 from sandboxes.egress.process import EgressError
 from sandboxes.outcome import SandboxError
 
-DEV_CLIENTS = (("refund-desk", "agent"), ("olga", "operator"), ("rob", "reviewer"), ("ada", "author"))
+DEV_CLIENTS = (
+    ("refund-desk", "agent"),
+    ("olga", "operator"),
+    ("rob", "reviewer"),
+    ("ada", "author"),
+    ("front-office", "orchestrator"),
+)
 WEAKER = """\
 WARNING: without Docker, bubblewrap runs the sandboxes. They are WEAKER than
 containers: less lies between a tool and this host, and the broker itself sets
@@ -101,7 +107,11 @@ def dev(state_dir: Path, listen: str, engine_url: str | None, without_docker: bo
         raise CommandFailed("--engine and --without-docker: say one of them", USAGE)
     engine_url = None if without_docker else engine_url or environment_variable("DOCKER_HOST") or None
     options = DevOptions(
-        listen=listen, metrics_listen=metrics, engine_url=engine_url, without_docker=without_docker
+        bundles=ALL_BUNDLES,
+        listen=listen,
+        metrics_listen=metrics,
+        engine_url=engine_url,
+        without_docker=without_docker,
     )
     if without_docker:
         click.echo(WEAKER, err=True)
@@ -143,9 +153,10 @@ Toolcrib listens on {stack.address}. In another terminal:
 
   export {PROFILE_VARIABLE}={folders["agent"]}
   toolcrib tools list
-  toolcrib grants apply deploy/demo/grants \\
+  toolcrib grants apply {stack.grants_dir} \\
     --profile {folders["reviewer"]}
   toolcrib call shop.v1.Orders/LookupOrder '{{"order_id": "A-1042"}}'
+  toolcrib call web.v1.Web/FetchPage '{{"url": "http://pages.example/offers.html"}}'
   toolcrib calls list
 
   toolcrib tools register tools/bundles/shop \\

@@ -15,7 +15,7 @@ from broker.keys import read_key_file
 from broker.settings import Settings, SettingsInvalid, read_settings
 from broker.store.backup import backup_store, restore_store
 from broker.store.options import DAY_SECONDS, StoreOptions
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from toolcrib.v1 import operations_pb2, operations_pb2_grpc
 
 T = TypeVar("T")

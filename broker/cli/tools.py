@@ -23,10 +23,19 @@ from broker.cli.output import (
 from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2
 from tools.client_view import write_proto_sources
 
-BUNDLES = ("check", "register", "versions", "review", "promote")
+BUNDLES = ("register", "versions", "review", "promote")
+KIT = {
+    "check": "broker.cli.checking:check",
+    "init": "broker.cli.authoring:init",
+    "generate": "broker.cli.authoring:generate",
+    "test": "broker.cli.trying:try_bundle",
+    "watch": "broker.cli.watching:watch",
+    "diff": "broker.cli.comparing:diff",
+    "rollback": "broker.cli.rolling_back:rollback",
+}
 
 
-@click.group(cls=Commands, places={name: f"broker.cli.bundles:{name}" for name in BUNDLES})
+@click.group(cls=Commands, places={name: f"broker.cli.bundles:{name}" for name in BUNDLES} | KIT)
 def tools() -> None:
     """Find tools, export their clients, register and review bundles."""
 

@@ -27,7 +27,7 @@ from broker.cli.output import (
 from broker.cli.vault_report import describe_finding, describe_plan, show_findings, show_plan
 from broker.settings import Settings, SettingsInvalid
 from broker.store.inspection import look_into
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.vault_wish import Need, make_wish, open_session, read_folder, read_needs
 from credentials.bootstrap.blueprint import Wish, list_policies
 from credentials.bootstrap.plan import NotTaken, Plan, apply_plan, make_plan

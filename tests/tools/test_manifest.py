@@ -111,7 +111,7 @@ def test_refuses_what_a_tool_must_not_have_and_says_what_instead(path: str) -> N
         ("limits:memory_mib", True), ("limits:cpus", 64),
         ("limits:cpus", float("nan")), ("limits:output_kib", 1_000_000), ("limits", None),
         ("credentials:db_read:engine", "aws"), ("credentials:db_read:role", "Admin"),
-        ("credentials:db_read:role", "../sys"), ("targets:db:kind", "http"),
+        ("credentials:db_read:role", "../sys"), ("targets:db:kind", "gopher"),
         ("tools:test.v1.Things/Do:deadline_seconds", 0), ("tools:test.v1.Things/Do:deadline_seconds", 1e9),
         ("tools:test.v1.Things/Do:settle_seconds", -1), ("tools", None),
         ("tools:/test.v1.Things/Do", {"deadline_seconds": 1}),
@@ -150,7 +150,7 @@ def test_refuses_a_credential_whose_target_the_tool_cannot_reach() -> None:
         ("a: !!python/object:os.system {}", "tool.yaml:1", "could not determine a constructor"),
         ("- a", "tool.yaml", "must be a mapping"),
         ("", "tool.yaml", "must be a mapping"),
-        ("a: \x07", "tool.yaml", "is not valid YAML"),
+        ("a: \x07", "tool.yaml:1", "has characters that nobody sees (1 control)"),
         ("[" * 5000, "tool.yaml", "is not valid YAML"),
         ("? [a]\n: 1", "tool.yaml", "unhashable"),
         ("x" * 70_000, "tool.yaml", "is larger than 65536 bytes"),
@@ -175,5 +175,5 @@ def test_refuses_a_package_that_is_not_listed(name: object) -> None:
     (violation,) = refuse_change("image", {"command": ["true"], "packages": [name]})
     assert violation == (
         "tool.yaml: image.packages.0",
-        "should be 'git', 'openssh-client' or 'libnss-wrapper'",
+        "should be 'git', 'openssh-client', 'libnss-wrapper' or 'busybox-static'",
     )

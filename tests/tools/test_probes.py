@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.tools.protos import IMAGE_ID, compile_messages, write_manifest
-from tools.catalogue import ToolVersion, find_unresolvable, load_version
+from tools.catalogue import ToolVersion, load_version
 from tools.errors import BundleInvalid, UnknownFields
 from tools.registration import register_set
 
@@ -101,10 +101,3 @@ def test_reads_a_result_that_a_person_gives(version: ToolVersion) -> None:
     assert write.canonical(write.parse_result_json('{"text": "x"}')) == b"\x0a\x01x"
     with pytest.raises(UnknownFields):
         write.parse_result_json('{"txt": "x"}')
-
-
-def test_names_the_writes_that_only_a_person_can_find_out_about(version: ToolVersion) -> None:
-    assert find_unresolvable(version) == []
-    blind = compile_messages("", SERVICE_OF_ONE)
-    loaded = load_version(blind, write_manifest(), IMAGE_ID)
-    assert find_unresolvable(loaded) == ["test.v1.Things/Do"]

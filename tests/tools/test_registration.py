@@ -70,7 +70,7 @@ MESSAGES = {
     "Request.b: amount is for": "message M { int64 minor_units = 1; } "
     "message Request { M b = 1 [(toolcrib.v1.field).amount = true]; }",
     "a secret field cannot be": "message Request { string a = 1 [(toolcrib.v1.field) = {secret: true, destination: true}]; }",
-    "content HTML is not supported": "message Request { string a = 1 [(toolcrib.v1.field) = {untrusted: true, content: HTML}]; }",
+    "set untrusted, or remove content": "message Request { string a = 1 [(toolcrib.v1.field) = {content: HTML}]; }",
     "content says how": "message Request { string a = 1 [(toolcrib.v1.field).content = TEXT]; }",
     "invalid perl operator": r'message Request { string a = 1 [(buf.validate.field).string.pattern = "(?=a)b"]; }',
     "invalid escape sequence": r'message Request { string a = 1 [(buf.validate.field).string.pattern = "(a)\\1"]; }',

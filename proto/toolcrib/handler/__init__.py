@@ -27,13 +27,14 @@ from toolcrib.handler.credentials import (
     Signer,
     SshLogin,
 )
-from toolcrib.handler.failure import Failure
+from toolcrib.handler.failure import Effect, Failure
 from toolcrib.handler.handler import Handler
 
 __all__ = [
     "ClientCertificate",
     "Context",
     "Credential",
+    "Effect",
     "Failure",
     "Handler",
     "KeyValues",

@@ -125,7 +125,7 @@ class Context:
     @property
     def artefact_folder(self) -> str:
         """The folder whose files can be given back; it is there from now on."""
-        return make_folder()
+        return make_folder(self._frames.artefact_folder)
 
     def give_artefact(self, name: str, media_type: str = "application/octet-stream") -> None:
         """Give a file of `artefact_folder` back with the result. The manifest says how many, and how large.
@@ -137,7 +137,8 @@ class Context:
         Raises:
             ArtefactInvalid: It is no regular file of that folder.
         """
-        artefact = handler_pb2.Artefact(name=name, media_type=media_type, content=read_artefact(name))
+        content = read_artefact(name, self._frames.artefact_folder)
+        artefact = handler_pb2.Artefact(name=name, media_type=media_type, content=content)
         self._frames.write(handler_pb2.HandlerFrame(artefact=artefact))
 
     def _read(self) -> handler_pb2.Signature | None:

@@ -8,6 +8,7 @@ import struct
 
 from google.protobuf.message import Message
 
+from toolcrib.handler.artefacts import FOLDER
 from toolcrib.handler.v1 import handler_pb2
 
 READ_DESCRIPTOR = 3
@@ -17,7 +18,13 @@ _LENGTH = struct.Struct(">I")
 
 
 class Frames:
-    """The two descriptors that init gives a handler."""
+    """The two descriptors that init gives a handler.
+
+    Attributes:
+        artefact_folder: Where the files are that can be given back.
+    """
+
+    artefact_folder = FOLDER
 
     def __init__(self, source: int = READ_DESCRIPTOR, sink: int = WRITE_DESCRIPTOR) -> None:
         self._source, self._sink = source, sink

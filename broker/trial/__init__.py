@@ -1,0 +1,1 @@
+"""Tries a bundle's examples in its real sandbox, without a broker: what `toolcrib tools test` does."""
