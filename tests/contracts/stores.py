@@ -19,7 +19,8 @@ from broker.store.memory import MemoryStore
 from broker.store.memory_state import MemoryState
 from broker.store.moments import to_micros
 from broker.store.options import StoreOptions
-from broker.store.protocol import AuditEvent, AuditRecord, ClaimScope, Store, StoreError, VersionRow
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, AuditRecord, ClaimScope, StoreError, VersionRow
 from broker.store.sqlite import open_now, take_over
 from tools.contract import Effect
 

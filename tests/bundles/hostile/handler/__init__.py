@@ -1,0 +1,1 @@
+"""A tool that attacks whoever runs it. For tests only."""
