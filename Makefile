@@ -75,6 +75,10 @@ image: engine ## Build the sandboxes' base image; nothing when it is up to date
 test: setup engine runtimes node targets image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
 	@$(WITHOUT) deploy/setup/tests.sh $(ARGS)
 
+.PHONY: fuzz
+fuzz: setup ## Fuzz registration with damaged descriptor sets; ARGS="--seconds 600 --seed 7"
+	@$(BIN)/python -m tests.fuzz.fuzz_descriptors $(ARGS)
+
 .PHONY: attacks
 attacks: setup engine runtimes image ## Attack the sandboxes, each attack on each runtime and with its control
 	@$(WITHOUT) TOOLCRIB_ATTACKS=all $(BIN)/python -P -m pytest -q tests/attacks $(ARGS)

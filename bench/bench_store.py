@@ -28,7 +28,8 @@ from broker.store.call_table import add_leases, book, insert_call, take_key
 from broker.store.cipher import KeptCall
 from broker.store.database import connect
 from broker.store.options import StoreOptions
-from broker.store.protocol import AuditEvent, ClaimScope, Store
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, ClaimScope
 from broker.store.registry_tables import append_audit
 from broker.store.sqlite import open_store
 from tools.contract import Effect

@@ -29,6 +29,7 @@ from broker.api.tools_door import ToolsDoor
 from broker.brakes import Brakes
 from broker.catalogue import Catalogue
 from broker.cipher import TenantCipher
+from broker.cleaning import Cleaner
 from broker.debts import Debts
 from broker.grant_book import GrantBook
 from broker.heap import settle_heap
@@ -40,7 +41,7 @@ from broker.model import Call
 from broker.path import Path as CallPath
 from broker.path import Stages
 from broker.policy.files import digest_files
-from broker.settings import Tenant
+from broker.settings import Tenant, Workflows
 from broker.stages.admit import Admission
 from broker.stages.authenticate import Authenticator
 from broker.stages.authorize import Authorizer
@@ -53,10 +54,12 @@ from broker.stages.sanitize import Sanitizer
 from broker.stages.settle import Settler
 from broker.stages.validate import Validator
 from broker.store.options import StoreOptions
-from broker.store.protocol import AuditEvent, GrantFiles, Store, VersionRow
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, GrantFiles, VersionRow
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Recorder
+from broker.workflows import WorkflowBook
 from credentials.secret import Secret
 from credentials.transit import DataKey
 from sandboxes.egress.process import EgressProcess
@@ -169,6 +172,9 @@ class InstantPlace:
     async def sandbox(self) -> tuple[InstantTool, None]:
         return self._tool, None
 
+    async def let_calls_pass(self, _sandbox: InstantTool) -> None:
+        """Nothing here takes the kernel's time."""
+
 
 async def fill(store: Store) -> ToolVersion:
     """Register the shop's tools and apply the grants."""
@@ -197,6 +203,8 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
     brakes, tenants, keys = Brakes(), {"shop": TENANT}, TenantKeys(b"k" * 32)
     debts = Debts(NoVault(), store)
     alarm = LeakAlarm(store, debts)
+    workflows = WorkflowBook(keys, Workflows.model_validate({}), utc_now)
+    await workflows.load(store)
     responses = {
         method: contract.canonical(contract.parse_result_json(text))
         for method, text in RESPONSES.items()
@@ -205,19 +213,19 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
     places: Any = InstantPlaces(responses)
     return CallPath(
         Stages(
-            recorder=Recorder(store),
+            recorder=Recorder(store, workflows.note),
             authenticate=Authenticator(TRUST_DOMAIN, ["shop"], utc_now, brakes),
             admit=Admission(tenants, 1000),
-            validate=Validator(catalogue, store, keys, ("dev",)),
-            claim=Claimer(store),
-            authorize=Authorizer(catalogue, grants, tenants, utc_now, brakes),
-            gate=Gate(grants),
+            validate=Validator(catalogue, store, keys, ("dev",), workflows),
+            claim=Claimer(store, workflows),
+            authorize=Authorizer(catalogue, grants, tenants, workflows, brakes),
+            gate=Gate(grants, workflows),
             place=places,
-            reserve=Reserver(store, None, cipher.prepare),
+            reserve=Reserver(store, workflows, None, cipher.prepare),
             mint=Minter(NoVault(), debts),
             run=Runner(EgressProcess({}), store, alarm),
-            sanitize=Sanitizer(alarm),
-            settle=Settler(store),
+            sanitize=Sanitizer(alarm, Cleaner()),
+            settle=Settler(store, workflows),
         )
     )
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from broker.brakes import Brakes
 from broker.catalogue import Catalogue
 from broker.cipher import TenantCipher
+from broker.cleaning import Cleaner
 from broker.debts import Debts
 from broker.decision import Decider
 from broker.doubts import Doubts
 from broker.fence import Fence
 from broker.fleet_setup import DriverFactory, make_fleet, pool_terms
 from broker.grant_book import GrantBook
+from broker.identity_setup import open_authenticator
 from broker.inquiry import Inquirer
 from broker.keys import TenantKeys, read_key_file
 from broker.leaks import LeakAlarm
@@ -35,7 +37,6 @@ from broker.server import Doors, Server
 from broker.session_watch import SessionWatch
 from broker.settings import Settings, SettingsInvalid
 from broker.stages.admit import Admission
-from broker.stages.authenticate import Authenticator
 from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimer
 from broker.stages.gate import Gate
@@ -48,14 +49,15 @@ from broker.stages.settle import Settler
 from broker.stages.validate import Validator
 from broker.stock import Stock
 from broker.store.options import StoreOptions
-from broker.store.protocol import Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StoreError
 from broker.store.sqlite import open_store
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
 from broker.vault_login import find_mounts, make_login, make_tuning
 from broker.vetting import Vetting
+from broker.workflows import WorkflowBook, load_workflows
 from credentials.lease import OwedLease
-from credentials.secret import Secret
 from credentials.supervisor.keeper import Supervisor
 from credentials.transit import Transit
 from credentials.vault import VaultSession
@@ -96,21 +98,6 @@ class Hooks:
     tuning: Tuning = PATIENT
 
 
-def read_secret_file(path: Path) -> Secret:
-    """Read a secret that the operator put into a file.
-
-    Raises:
-        SettingsInvalid: It cannot be read, or is empty.
-    """
-    try:
-        text = path.read_text().strip()
-    except OSError as error:
-        raise SettingsInvalid(f"{path}: cannot be read ({error.strerror})") from error
-    if not text:
-        raise SettingsInvalid(f"{path}: is empty")
-    return Secret(text)
-
-
 def _serve_metrics(metrics: Metrics, listen: str) -> Callable[[], None]:
     try:
         return metrics.serve(listen)
@@ -134,8 +121,10 @@ class Broker:
         self._doubts = Doubts()
         self._cipher = TenantCipher()
         self._brakes = Brakes()
-        self.address = ""
+        self._cleaner = Cleaner()
+        self.address = self.token_address = ""
         self.store: Store
+        self.workflows: WorkflowBook
         self.tenure: Tenure
         self.vault: VaultSession
         self.fleet: Fleet
@@ -189,6 +178,8 @@ class Broker:
         grants = GrantBook(self.store, catalogue, settings.environments, settings.targets)
         await grants.load()
         self._open_pool(catalogue, grants)
+        self._parts.push_async_callback(self._cleaner.close)
+        self._authenticate = await open_authenticator(settings, self._hooks.clock, self._brakes, self._parts)
         stages = self._stages(keys, catalogue, grants)
         self._parts.push_async_callback(stages.reserve.close)
         self.path = self._session_watch.running = CallPath(stages)
@@ -199,7 +190,8 @@ class Broker:
             catalogue=catalogue,
             grants=grants,
             store=self.store,
-            decider=Decider(self.store, catalogue, fence),
+            workflows=self.workflows,
+            decider=Decider(self.store, catalogue, fence, self._cleaner),
             lever=Lever(
                 self._brakes,
                 self.store,
@@ -233,6 +225,7 @@ class Broker:
         # One that was killed cannot give its epoch up: the next start waits until it has expired.
         store = await open_store(state.path, options, wait_seconds=state.epoch_seconds * 1.5)
         self._parts.push_async_callback(store.close)
+        self.workflows = await load_workflows(keys, self.settings.workflows, self._hooks.clock, store)
         return store
 
     async def _begin_tenure(self) -> None:
@@ -322,22 +315,22 @@ class Broker:
                 log.warning("no data key", extra={"tenant": tenant, "cause": str(error)})
 
     def _stages(self, keys: TenantKeys, catalogue: Catalogue, grants: GrantBook) -> Stages:
-        settings, store, clock = self.settings, self.store, self._hooks.clock
-        alarm = LeakAlarm(store, self.debts)
+        settings, store = self.settings, self.store
+        alarm, workflows = LeakAlarm(store, self.debts), self.workflows
         return Stages(
-            recorder=Recorder(store, self._hooks.boundary, self.tenure.end),
-            authenticate=Authenticator(settings.server.trust_domain, settings.tenants, clock, self._brakes),
+            recorder=Recorder(store, workflows.note, self._hooks.boundary, self.tenure.end),
+            authenticate=self._authenticate,
             admit=Admission(settings.tenants, settings.server.max_calls),
-            validate=Validator(catalogue, store, keys, settings.environments),
-            claim=Claimer(store, self._doubts),
-            authorize=Authorizer(catalogue, grants, settings.tenants, clock, self._brakes),
-            gate=Gate(grants),
+            validate=Validator(catalogue, store, keys, settings.environments, workflows),
+            claim=Claimer(store, workflows, self._doubts),
+            authorize=Authorizer(catalogue, grants, settings.tenants, workflows, self._brakes),
+            gate=Gate(grants, workflows),
             place=Placer(self.fleet.pool, self._stock),
-            reserve=Reserver(store, self._doubts, self._cipher.prepare),
+            reserve=Reserver(store, workflows, self._doubts, self._cipher.prepare),
             mint=Minter(self.vault, self.debts),
             run=Runner(self.egress, store, alarm),
-            sanitize=Sanitizer(alarm),
-            settle=Settler(store),
+            sanitize=Sanitizer(alarm, self._cleaner, grants.trusted_origins),
+            settle=Settler(store, workflows),
         )
 
     def _start_resolution(self, keys: TenantKeys, catalogue: Catalogue) -> Fence:
@@ -362,8 +355,8 @@ class Broker:
             self.metrics.watch(f"toolcrib_{name}", text, read)
         if settings.server.metrics_listen:
             self._front.callback(_serve_metrics(self.metrics, settings.server.metrics_listen))
-        server = Server(settings.server, doors)
-        self.address = await server.start()
+        server = Server(settings.server, doors, settings.identity.listen)
+        self.address, self.token_address = await server.start()
         self._front.push_async_callback(self._drain_and_stop, server)
         retiring = asyncio.create_task(self._retire_when_over(server), name="retirement")
         self._front.push_async_callback(self._end_retiring, retiring)

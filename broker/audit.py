@@ -19,7 +19,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from broker.store.protocol import AuditEvent, AuditRecord
+from broker.store.records import AuditEvent, AuditRecord
 
 SCHEMA_VERSION = 1
 FIRST_PREVIOUS = "0" * 64

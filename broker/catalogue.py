@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from broker.errors import Refused
-from broker.store.protocol import Store, VersionRow
+from broker.store.protocol import Store
+from broker.store.records import VersionRow
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion, load_version
 from tools.contract import Contract

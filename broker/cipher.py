@@ -30,7 +30,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from broker.store.cipher import KeyErased
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from credentials.errors import CredentialsUnavailable, DataKeyGone
 from credentials.secret import Secret
 from credentials.transit import DataKey

@@ -22,7 +22,8 @@ from datetime import datetime
 from typing import Protocol
 
 from broker.model import CallState, LeaseRecord, LiveLease
-from broker.store.protocol import Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StoreError
 from credentials.errors import EndNotConfirmed
 from credentials.lease import LeaseIds, OwedLease
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from broker.catalogue import Catalogue
+from broker.cleaning import Cleaner, NotCleaned
 from broker.errors import Refused
 from broker.fence import Fence, NotFenced
 from broker.finding import Finding, resolved_event, resolved_record
+from broker.labels import make_labels
 from broker.model import Caller, CallRecord, CallState
-from broker.stages.sanitize import make_labels
 from broker.store.protocol import Store
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.errors import ContractError, Violation
@@ -34,8 +35,8 @@ class Decision:
 class Decider:
     """Takes decisions on calls that are IN_DOUBT or NEEDS_HUMAN."""
 
-    def __init__(self, store: Store, catalogue: Catalogue, fence: Fence) -> None:
-        self._store, self._catalogue, self._fence = store, catalogue, fence
+    def __init__(self, store: Store, catalogue: Catalogue, fence: Fence, cleaner: Cleaner) -> None:
+        self._store, self._catalogue, self._fence, self._cleaner = store, catalogue, fence, cleaner
 
     async def decide(self, call_id: str, decision: Decision, by: Caller) -> CallRecord:
         """Resolve a call of the person's tenant.
@@ -48,7 +49,7 @@ class Decider:
         if call is None:
             raise Refused(Reason.REASON_CALL_UNKNOWN, "no such call that you may see; ListCalls names those")
         _check(call, decision)
-        result = self._read_result(call, decision)
+        result = await self._read_result(call, decision)
         if not decision.happened:
             await self._see_that_it_ended(call)
         state = CallState.SUCCEEDED if decision.happened else CallState.FAILED
@@ -61,10 +62,10 @@ class Decider:
             facts={"by": by.name, "reason": decision.reason},
         )
         record = resolved_record(call, finding)
-        await self._store.resolve(record, resolved_event(record, finding, by.spiffe_id))
+        await self._store.resolve(record, resolved_event(record, finding, by.identity))
         return record
 
-    def _read_result(self, call: CallRecord, decision: Decision) -> bytes | None:
+    async def _read_result(self, call: CallRecord, decision: Decision) -> bytes | None:
         if not decision.result_json:
             return None
         version = self._catalogue.find_method(call.tenant, call.method, call.tool_version)
@@ -77,7 +78,10 @@ class Decider:
             raise _invalid(
                 *(Violation(f"result_json: {one.field}", one.description) for one in error.violations)
             ) from error
-        cleaned, _ = contract.sanitize_result(message)
+        try:
+            cleaned, _ = await self._cleaner.clean(contract, message, tenant=call.tenant)
+        except NotCleaned as error:
+            raise _invalid(Violation("result_json", f"cannot be cleaned: {error}")) from error
         return contract.canonical(cleaned)
 
     def _labels(self, call: CallRecord) -> tuple[str, ...]:

@@ -21,9 +21,12 @@ from pathlib import Path
 
 from broker.app import Broker, Hooks
 from broker.client import Profile
+from broker.dev_grants import write_grants
+from broker.dev_targets import DevTargets
 from broker.packing import Place, pack, provide_base
 from broker.settings import Settings, SettingsInvalid, read_settings
 from broker.store.inspection import is_live
+from credentials.dev_engines import put_secret
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from sandboxes.engine import Engine, find_engine
@@ -32,7 +35,10 @@ from toolcrib.v1 import registry_pb2, registry_pb2_grpc
 TRUST_DOMAIN = "toolcrib.dev"
 DATABASE = "shop"
 TARGET = "orders-db"
-SAMPLE_BUNDLES = (Path(__file__).parent.parent / "tools" / "bundles" / "shop",)
+_BUNDLES = Path(__file__).parent.parent / "tools" / "bundles"
+SAMPLE_BUNDLES = (_BUNDLES / "shop",)
+ALL_BUNDLES = tuple(_BUNDLES / name for name in ("shop", "web", "files", "notes", "shell"))
+"""Those that need nothing but this machine: git wants an SSH server."""
 CERTIFICATE_SECONDS = 24 * 3600
 MARKER = "made-by-toolcrib-dev"
 
@@ -102,6 +108,7 @@ class DevStack:
         self.state_dir = state_dir.resolve()
         self.cache_dir = (cache_dir or state_dir / "cache").resolve()
         self.options = options or DevOptions()
+        self.targets = DevTargets(self.state_dir / "targets", self.options.bundles, self.options.tenants)
         self._hooks = hooks
         self._stack = AsyncExitStack()
 
@@ -148,6 +155,11 @@ class DevStack:
         """Where the images of the bundles are: on the engine, or in the folder of a stack without Docker."""
         return self.cache_dir if self.options.without_docker else self.engine
 
+    @property
+    def grants_dir(self) -> Path:
+        """The grants that the bundles propose, for somebody to apply."""
+        return self.state_dir / "grants"
+
     async def restart_broker(self, hooks: Hooks | None = None) -> None:
         """End the broker and start another on the same state: what an operator's restart does."""
         await self.broker.__aexit__(None, None, None)
@@ -192,12 +204,16 @@ class DevStack:
         await asyncio.to_thread(self.postgres.start)
         stack.callback(self.postgres.stop)
         await asyncio.to_thread(self._seed)
+        options.say("targets of the sample bundles")
+        await asyncio.to_thread(self.targets.start)
+        stack.callback(self.targets.stop)
         options.say("OpenBao")
         self.vault = DevVault(self.state_dir)
         await asyncio.to_thread(self.vault.start)
         stack.callback(self.vault.stop)
         await asyncio.to_thread(self._configure_vault)
         self._write_settings()
+        write_grants(self.grants_dir, options.bundles)
         options.say("broker")
         await self._start_broker(self._hooks)
         stack.push_async_callback(self._stop_broker)
@@ -236,6 +252,8 @@ class DevStack:
         self.vault.connect_database(TARGET, self.postgres)
         for tenant in self.options.tenants:
             self.vault.install_tenant_key(tenant)
+        for name, fields in self.targets.secrets.items():
+            put_secret(self.vault, name, fields)
         for folder in self.options.bundles:
             roles = folder / "dev" / "roles.toml"
             if roles.exists():  # a bundle may want no credential
@@ -265,6 +283,7 @@ class DevStack:
             f'[tenants.{name}]\ntargets = ["*"]\nvault_roles = ["*"]\n{options.tenant_extra.get(name, "")}'
             for name in options.tenants
         )
+        targets = "\n".join(target.to_toml() for target in self.targets.targets.values())
         return f"""\
 environments = [{environments}]
 run_dir = "run"
@@ -301,6 +320,7 @@ host = "127.0.0.1"
 port = {self.postgres.port}
 settings = {{ database = "{DATABASE}" }}
 
+{targets}
 {tenants}
 """
 

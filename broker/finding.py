@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from broker.model import Artefact, CallRecord, CallState
-from broker.store.protocol import AuditEvent
+from broker.store.records import AuditEvent
 from toolcrib.v1.reasons_pb2 import Reason
 
 RESOLVER = "toolcrib-resolver"

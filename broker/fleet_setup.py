@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 
 from broker.settings import DriverName, Settings, SettingsInvalid
-from broker.store.protocol import Epoch
+from broker.store.records import Epoch
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.engine import Engine
 from sandboxes.fleet import Fleet

@@ -38,6 +38,11 @@ class GrantBook:
         self._refreshing: dict[str, asyncio.Lock] = {}
 
     @property
+    def environments(self) -> tuple[str, ...]:
+        """The broker's environments."""
+        return self._environments
+
+    @property
     def default_environment(self) -> str:
         """The environment of a call that names none."""
         return self._environments[0]
@@ -96,6 +101,14 @@ class GrantBook:
         if tenant not in self._sets:
             self._sets[tenant] = compile_grants({}, (), self._environments, tenant)
         return self._sets[tenant]
+
+    def trusted_origins(self, tenant: str, environment: str) -> frozenset[str]:
+        """Tell which hosts the tenant's registry trusts as a whole; none while its grants are broken.
+
+        It is asked after a tool has run, when it is too late to refuse.
+        """
+        known = self._sets.get(tenant)
+        return known.destinations(environment).origins if known is not None else frozenset()
 
 
 def _ignore_change() -> None:

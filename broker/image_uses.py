@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.store.database import connect
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 
 _LIST_IMAGES = "SELECT tenant, bundle, version, image_id FROM versions WHERE state <> 'REJECTED'"
 

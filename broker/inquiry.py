@@ -19,10 +19,10 @@ from broker.errors import CallError, Failed
 from broker.fence import Fenced
 from broker.finding import RESOLVER, Finding, needs_human
 from broker.keys import TenantKeys
+from broker.labels import make_labels
 from broker.model import Answer, Call, Caller, CallRecord, CallState, Mark, Role
 from broker.path import Path
-from broker.stages.sanitize import make_labels
-from broker.store.protocol import ClaimScope
+from broker.store.records import ClaimScope
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract

@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from broker.settings import SettingsInvalid
-from broker.store.protocol import ClaimScope
+from broker.store.records import ClaimScope
+from broker.workflow_records import WorkflowName
 
 MIN_KEY_BYTES = 32
 
@@ -39,14 +40,28 @@ class TenantKeys:
         parts = (scope.tenant, scope.environment, scope.agent, scope.method, scope.key)
         return self._sign(self._derive(scope.tenant, "target"), *(part.encode() for part in parts))
 
+    def workflow_mac(self, workflow: WorkflowName, rest: str) -> bytes:
+        """Sign a workflow's handle, bound to all that names it."""
+        parts = (*workflow, rest)
+        return self._hmac(self._derive(workflow.tenant, "workflow"), *(part.encode() for part in parts))
+
+    def destination_mac(self, workflow: WorkflowName, value: str) -> bytes:
+        """Stand for a destination that a workflow trusts: the value itself is not kept."""
+        parts = (*workflow, value)
+        return self._hmac(self._derive(workflow.tenant, "destination"), *(part.encode() for part in parts))
+
     def _derive_now(self, tenant: str, purpose: str) -> bytes:
         text = f"toolcrib/1/{purpose}/{tenant}".encode()
         return hmac.new(self._root, text, hashlib.sha256).digest()
 
+    @classmethod
+    def _sign(cls, key: bytes, *parts: bytes) -> str:
+        return cls._hmac(key, *parts).hex()
+
     @staticmethod
-    def _sign(key: bytes, *parts: bytes) -> str:
+    def _hmac(key: bytes, *parts: bytes) -> bytes:
         joined = b"".join(len(part).to_bytes(8, "big") + part for part in parts)
-        return hmac.digest(key, joined, "sha256").hex()
+        return hmac.digest(key, joined, "sha256")
 
 
 def read_key_file(path: Path) -> TenantKeys:

@@ -18,7 +18,7 @@ from broker.model import Mark
 from broker.outlast import outlast
 from broker.redaction import Found
 from broker.stages.mint import end_leases
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from broker.trail import Trail
 
 log = logging.getLogger(__name__)

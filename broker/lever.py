@@ -26,7 +26,8 @@ from broker.ids import make_brake_id
 from broker.lease_book import LeaseBook, ListedLease
 from broker.model import Brake, BrakeKind, Caller
 from broker.stages.authenticate import tenant_of
-from broker.store.protocol import AuditEvent, StaleEpoch, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, StaleEpoch, StoreError
 from broker.trail import Trail
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.errors import Violation
@@ -128,7 +129,7 @@ class Lever:
             order.tenant,
             order.value,
             order.reason,
-            by.spiffe_id,
+            by.identity,
             self._clock(),
         )
         event = self._event("brake.set", brake, by, order.reason)
@@ -153,7 +154,7 @@ class Lever:
     def _event(self, kind: str, brake: Brake, by: Caller, reason: str) -> AuditEvent:
         facts = {"kind": brake.kind.value, "value": brake.value, "reason": reason, "brake": brake.brake_id}
         tenant = brake.tenant or by.tenant
-        return AuditEvent(kind, tenant, "", self._clock(), actor=by.spiffe_id, details=facts)
+        return AuditEvent(kind, tenant, "", self._clock(), actor=by.identity, details=facts)
 
     async def _take_stock(self, brake: Brake, stopped: list[Trail]) -> Halt:
         """End what is left of what the brake holds back, and count."""

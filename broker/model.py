@@ -20,9 +20,12 @@ from tools.contract import Contract, Effect
 
 
 class Role(enum.StrEnum):
-    """What kind of party an identity is. Agents call tools; the others are people."""
+    """What kind of party an identity is. Agents call tools, orchestrators open workflows for them; the others
+    are people.
+    """
 
     AGENT = "agent"
+    ORCHESTRATOR = "orchestrator"
     AUTHOR = "author"
     REVIEWER = "reviewer"
     OPERATOR = "operator"
@@ -37,7 +40,7 @@ class Caller:
         name: Unique within tenant and role.
         role: Agent, or the kind of person.
         subject: The user on whose behalf an agent acts; empty when none.
-        spiffe_id: The identity as it stands in the certificate.
+        identity: The identity as it stands in the certificate; of a token "oidc:ISSUER#AGENT".
         certificate: SHA-256 of the certificate's DER form, lower-case hex; empty for the broker itself.
         twins: Of other forms of it that TLS takes as well (broker/certificates.py).
     """
@@ -46,7 +49,7 @@ class Caller:
     name: str
     role: Role
     subject: str
-    spiffe_id: str
+    identity: str
     certificate: str = ""
     twins: tuple[str, ...] = ()
 
@@ -58,6 +61,7 @@ class Call:
     Attributes:
         call_id: Ours, unique, sortable by time.
         environment: Against which world, for example "prod".
+        workflow: Id of the workflow that it belongs to; empty where it came without a handle.
         key: The agent's idempotency key; empty for a read without one.
         canonical: Exactly the bytes that the tool will get.
         digest: HMAC-SHA-256 of method and canonical bytes under the tenant's key, hex.
@@ -269,6 +273,8 @@ class CallRecord:
         failure: More about an error, as `CallError.details` has it.
         marks: What was noticed and has to be looked into, in the order of `Mark`.
         artefacts: The files that it gave back, when it SUCCEEDED; gone once its tenant was erased.
+        removed: What cleaning took out of untrusted fields, a line a field; never content.
+        workflow: Id of the workflow that it belongs to; empty where it came without a handle.
     """
 
     call_id: str
@@ -298,7 +304,9 @@ class CallRecord:
     sandboxes: tuple[SandboxRecord, ...] = ()
     tool_log: str = ""
     marks: tuple[Mark, ...] = ()
+    removed: tuple[str, ...] = ()
     artefacts: tuple[Artefact, ...] = ()
+    workflow: str = ""
 
 
 class BrakeKind(enum.StrEnum):

@@ -14,12 +14,13 @@ from sandboxes.bubblewrap_compiler import compile_folder
 from sandboxes.engine import Engine
 from sandboxes.folders import Folders
 from sandboxes.image_content import LIBRARY_FOLDER
-from sandboxes.image_requirements import FILE_NAME, Pin, read_requirements
+from sandboxes.image_requirements import FILE_NAME, MAX_BYTES, Pin, read_requirements
 from sandboxes.image_wheels import fetch_wheels
 from sandboxes.images import build_base, build_bundle
 from sandboxes.rootfs import OnStep, read_base_pins
 from toolcrib.v1 import registry_pb2
-from tools.errors import BundleInvalid, Violation
+from tools.entry import check_entry
+from tools.errors import BundleInvalid, breach
 from tools.manifest import Manifest, read_manifest
 from tools.source import BundleSource, compile_bundle
 
@@ -86,6 +87,9 @@ def gather(folder: Path, place: Place, cache_dir: Path, on_step: OnStep = log.in
     """
     source = compile_bundle(folder)
     manifest = read_manifest(source.manifest_yaml)
+    unfit = list(check_entry(manifest, source.files, folder))
+    if unfit:
+        raise BundleInvalid(unfit)
     pins = read_dependencies(folder)
     base = provide_base(place, cache_dir, on_step, manifest.image.packages)
     wheels = fetch_wheels(pins, cache_dir, on_step, f"bundle {manifest.bundle}")
@@ -129,19 +133,24 @@ def read_dependencies(folder: Path) -> tuple[Pin, ...]:
     """
     file = folder / FILE_NAME
     if file.is_symlink() or (file.exists() and not file.is_file()):
-        raise BundleInvalid([Violation(FILE_NAME, "must be a plain file: links and devices are not read")])
+        problem = breach("FILE_KIND", FILE_NAME, "must be a plain file", "links and devices are not read")
+        raise BundleInvalid([problem])
     if not file.exists():
         return ()
+    if file.stat().st_size > MAX_BYTES:  # before it is read
+        raise BundleInvalid([breach("LOCK_INVALID", FILE_NAME, f"is larger than {MAX_BYTES} bytes")])
     try:
         pins = read_requirements(file.read_text(encoding="utf-8"))
     except UnicodeDecodeError as error:
-        raise BundleInvalid([Violation(FILE_NAME, f"is not UTF-8: {error}")]) from error
+        raise BundleInvalid([breach("NOT_TEXT", FILE_NAME, f"is not UTF-8: {error}")]) from error
     own = {pin.name: pin.version for pin in read_base_pins()}
     problems = [
-        Violation(
+        breach(
+            "LOCK_CLASH",
             FILE_NAME,
             f"{pin.name} is {pin.version}, but the base has it at {own[pin.name]}, and that is the one that "
-            "runs: lock that version, or leave it out",
+            "runs",
+            "lock that version, or leave it out",
         )
         for pin in pins
         if own.get(pin.name, pin.version) != pin.version

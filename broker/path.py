@@ -248,6 +248,8 @@ class Path:
         stages = self._stages
         async with stages.recorder.open(trail), stoppable(trail):
             await trail.at("authenticate")
+            if request.peer.unverified_authorization:
+                await stages.authenticate.prepare(request.peer)
             caller = trail.caller = stages.authenticate(request.peer)
             with stages.admit(caller, request):
                 await trail.at("validate")

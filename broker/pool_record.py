@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from sandboxes.pool import Pool
 from sandboxes.pool_stock import Kind
 from sandboxes.pool_watch import Why

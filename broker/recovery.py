@@ -18,7 +18,8 @@ from datetime import UTC, datetime
 from broker.brakes import Brakes
 from broker.model import CallRecord, CallState, Mark
 from broker.stages.reserve import UNKNOWN_OUTCOME
-from broker.store.protocol import AuditEvent, Store
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.contract import Effect
 

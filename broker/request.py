@@ -8,14 +8,16 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """What the TLS channel proved: the client's certificate. Never built from a field of a request.
+    """What the TLS channel proved, and what was sent to prove more. Never built from a field of a request.
 
     Attributes:
         unverified_pem: The leaf certificate in PEM; TLS checked its chain when the channel opened, and
             nothing has checked it since. Empty when there was none.
+        unverified_authorization: Every value of metadata `authorization`; a secret, so it is not shown.
     """
 
     unverified_pem: bytes
+    unverified_authorization: tuple[str, ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,7 @@ class Request:
     Attributes:
         method: The gRPC method without the leading slash.
         raw_input: Bytes of a message, or of a JSON text when `is_json`.
-        metadata: The call's metadata; names in lower case.
+        metadata: The call's metadata; names in lower case. Nothing that proves who calls is in it.
         deadline: When the caller stops waiting, on the monotonic clock; infinity when never.
     """
 

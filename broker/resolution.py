@@ -26,7 +26,8 @@ from broker.fence import Fence, Fenced, NotFenced
 from broker.finding import Finding, needs_human, resolved_event, resolved_record
 from broker.inquiry import Inquirer
 from broker.model import CallRecord, CallState
-from broker.store.protocol import StaleEpoch, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StaleEpoch, StoreError
 from toolcrib.v1.reasons_pb2 import Reason
 
 log = logging.getLogger(__name__)

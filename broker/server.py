@@ -1,4 +1,4 @@
-"""The gRPC server: one list of doors, mutual TLS, health.
+"""The gRPC server: one list of doors, mutual TLS (and TLS for callers with tokens), health.
 
 The server refuses to start while an rpc of its own services has no access rule.
 """
@@ -14,7 +14,13 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from broker.api import broker_service, grants_service, operations_service, registry_service
+from broker.api import (
+    broker_service,
+    grants_service,
+    operations_service,
+    registry_service,
+    workflows_service,
+)
 from broker.api.door import Door, access_rules
 from broker.api.tools_door import ToolsDoor
 from broker.catalogue import Catalogue
@@ -29,13 +35,21 @@ from broker.stages.authenticate import Authenticator
 from broker.store.protocol import Store
 from broker.tenure import Tenure
 from broker.vetting import Vetting
-from toolcrib.v1 import broker_pb2_grpc, grants_pb2_grpc, operations_pb2_grpc, registry_pb2_grpc
+from broker.workflows import WorkflowBook
+from toolcrib.v1 import (
+    broker_pb2_grpc,
+    grants_pb2_grpc,
+    operations_pb2_grpc,
+    registry_pb2_grpc,
+    workflows_pb2_grpc,
+)
 
 SERVICES = (
     broker_service.SERVICE,
     registry_service.SERVICE,
     grants_service.SERVICE,
     operations_service.SERVICE,
+    workflows_service.SERVICE,
 )
 # grpc.aio cancels at random beyond its own queue; admission sheds load long before these are reached.
 MAX_PENDING = 100_000
@@ -55,6 +69,7 @@ class Doors:
     catalogue: Catalogue
     grants: GrantBook
     store: Store
+    workflows: WorkflowBook
     decider: Decider
     lever: Lever
     vetting: Vetting
@@ -65,10 +80,11 @@ class Doors:
 
 
 class Server:
-    """Listens for callers with client certificates."""
+    """Listens for callers with client certificates, and for callers with tokens."""
 
-    def __init__(self, settings: ServerSettings, doors: Doors) -> None:
+    def __init__(self, settings: ServerSettings, doors: Doors, token_listen: str = "") -> None:
         self._settings = settings
+        self._token_listen = token_listen
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(
             options=[
@@ -84,8 +100,11 @@ class Server:
         )
         self._add(doors)
 
-    async def start(self) -> str:
-        """Listen; returns the address, with the port that was chosen where 0 was asked for.
+    async def start(self) -> tuple[str, str]:
+        """Listen at the door for certificates, and at the one for tokens if there is to be one.
+
+        Returns:
+            Their addresses, with the port that was chosen where 0 was asked for; empty where there is none.
 
         Raises:
             SettingsInvalid: A certificate file cannot be read, or the address is taken.
@@ -104,9 +123,31 @@ class Server:
             port = self._server.add_secure_port(settings.listen, credentials)
         except RuntimeError as error:
             raise SettingsInvalid(f"server.listen: {settings.listen} cannot be listened on") from error
+        token_address = self._open_token_door()
         await self._server.start()
         await self._health.set("", health_pb2.HealthCheckResponse.SERVING)
-        return f"{host}:{port}"
+        return f"{host}:{port}", token_address
+
+    def _open_token_door(self) -> str:
+        """Listen for callers with tokens: gRPC cannot ask for a certificate that may be missing.
+
+        Returns:
+            The address; empty where there is no such door.
+
+        Raises:
+            SettingsInvalid: The address is taken.
+        """
+        settings, listen = self._settings, self._token_listen
+        if not listen:
+            return ""
+        credentials = grpc.ssl_server_credentials(
+            [(settings.private_key.read_bytes(), settings.certificate.read_bytes())]
+        )
+        try:
+            port = self._server.add_secure_port(listen, credentials)
+        except RuntimeError as error:
+            raise SettingsInvalid(f"identity.listen: {listen} cannot be listened on") from error
+        return f"{listen.rpartition(':')[0]}:{port}"
 
     async def stop_serving(self) -> None:
         """Tell whoever asks for health that this broker takes no new calls, and will not again."""
@@ -129,7 +170,7 @@ class Server:
         catalogue, grants, store = doors.catalogue, doors.grants, doors.store
         server: Any = self._server
         broker_pb2_grpc.add_BrokerServicer_to_server(
-            broker_service.BrokerService(door, tools, catalogue, store), server
+            broker_service.BrokerService(door, tools, catalogue, store, doors.workflows), server
         )
         registry_pb2_grpc.add_RegistryServicer_to_server(
             registry_service.RegistryService(door, catalogue, grants, store, doors.vetting, doors.clock),
@@ -140,6 +181,12 @@ class Server:
         )
         operations_pb2_grpc.add_OperationsServicer_to_server(
             operations_service.OperationsService(door, doors.decider, doors.lever, store, doors.clock), server
+        )
+        workflows_pb2_grpc.add_WorkflowsServicer_to_server(
+            workflows_service.WorkflowsService(
+                door, doors.workflows, store, grants.environments, doors.clock
+            ),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers((tools,))

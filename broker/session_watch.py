@@ -14,7 +14,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Protocol
 
-from broker.store.protocol import AuditEvent, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, StoreError
 
 log = logging.getLogger(__name__)
 

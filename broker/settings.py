@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from broker.identity_settings import Identity, Issuer
+
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
 
@@ -204,7 +206,7 @@ class Sandboxes(_Section):
 class Target(_Section):
     """A system that tools may reach when manifest and grant name it."""
 
-    kind: Literal["postgresql", "ldap", "ssh", "tls"]
+    kind: Literal["postgresql", "http", "smtp", "ldap", "ssh", "tls"]
     host: str
     port: int = Field(ge=1, le=65_535)
     settings: Mapping[str, str] = Field(default_factory=dict)
@@ -227,6 +229,33 @@ class Tenant(_Section):
     )
 
 
+class Workflows(_Section):
+    """How long workflows last, and what agents without one hold."""
+
+    max_ttl_seconds: int = Field(
+        86_400, ge=60, le=7 * 86_400, description="the most that a workflow's handle is valid"
+    )
+    label_ttl_seconds: int = Field(
+        86_400,
+        ge=3_600,
+        le=7 * 86_400,
+        description="how long an agent without a handle counts as holding what it got last",
+    )
+    max_open: int = Field(
+        10_000, ge=1, le=100_000, description="workflows of one tenant that have not expired"
+    )
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Workflows:
+        """See that waiting and dropping the handle sheds nothing that still counts under the handle."""
+        if self.label_ttl_seconds < self.max_ttl_seconds:
+            raise ValueError(
+                "label_ttl_seconds must be at least max_ttl_seconds: an agent that drops its handle would "
+                "hold less than with it"
+            )
+        return self
+
+
 class Settings(_Section):
     """Everything in toolcrib.toml."""
 
@@ -234,10 +263,12 @@ class Settings(_Section):
     run_dir: Path = Field(description="sockets of the running broker; emptied at start and at the end")
     development: bool = Field(False, description="set by `toolcrib dev`; `serve` refuses it")
     server: Server
+    identity: Identity = Identity.model_validate({})
     state: State
     vault: VaultServer
     engine: Engine = Engine()
     sandboxes: Sandboxes = Sandboxes()
+    workflows: Workflows = Workflows.model_validate({})
     targets: Mapping[Name, Target] = Field(default_factory=dict)
     tenants: Mapping[Name, Tenant] = Field(min_length=1)
 
@@ -246,6 +277,15 @@ class Settings(_Section):
         """See that a static token, which may be root's and does not end, stays out of production."""
         if self.vault.login.method == "token" and not self.development:
             raise ValueError('vault.login: method "token" is for development only; see docs/operating.md')
+        return self
+
+    @model_validator(mode="after")
+    def _check_issuers(self) -> Settings:
+        """See that tokens name tenants that there are."""
+        for issuer in self.identity.issuers:
+            missing = issuer.own_tenants - set(self.tenants)
+            if missing:
+                raise ValueError(f"identity.issuers: {issuer.issuer}: there is no [tenants.{min(missing)}]")
         return self
 
     @property
@@ -296,14 +336,18 @@ def _keys_beside(location: tuple[Any, ...]) -> list[str]:
         return list(Pool.model_fields)
     if location[:2] == ("vault", "login"):
         return list(_LOGINS[location[2]].model_fields) if len(location) > 3 else []
+    if location[:2] == ("identity", "issuers") and len(location) > 2:
+        return list(Issuer.model_fields)
     sections: dict[str, type[BaseModel]] = {
         "server": Server,
+        "identity": Identity,
         "state": State,
         "vault": VaultServer,
         "engine": Engine,
         "sandboxes": Sandboxes,
         "targets": Target,
         "tenants": Tenant,
+        "workflows": Workflows,
     }
     model = sections.get(str(location[0]), Settings) if len(location) > 1 else Settings
     return list(model.model_fields)
@@ -326,4 +370,5 @@ def _resolve(settings: Settings, base: Path) -> Settings:
     login = settings.vault.login
     login = login.model_copy(update=absolute(login))
     changes["vault"] = changes["vault"].model_copy(update={"login": login})
+    changes["identity"] = settings.identity.resolve(base)
     return settings.model_copy(update=changes)

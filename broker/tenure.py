@@ -12,7 +12,8 @@ import contextlib
 import logging
 
 from broker.errors import Failed
-from broker.store.protocol import StaleEpoch, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import StaleEpoch, StoreError
 from toolcrib.v1.reasons_pb2 import Reason
 
 log = logging.getLogger(__name__)

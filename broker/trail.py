@@ -34,8 +34,10 @@ from broker.model import (
 )
 from broker.outlast import outlast
 from broker.request import Request
-from broker.store.protocol import AuditEvent, StaleEpoch, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, StaleEpoch, StoreError
 from broker.tenure import taken_over
+from broker.workflow_records import Imprint
 from toolcrib.v1.reasons_pb2 import Reason
 
 # What a caller chose or a tool said may be long; a record keeps this much of it.
@@ -71,9 +73,14 @@ class Trail:
         failure: What the call was recorded as having failed with, once it was.
         sandboxes_now: Tells what is known of the call's sandboxes; nothing before there are any.
         ending: The end of the sandbox, where the answer need not wait for it.
+        removed: What was cleaned out of the result, a line a field.
         stopped_by: The operator's brake that stopped the call; None: none did.
         tell: Tells the tool that runs that it may stop early, and why; None while there is none.
+        imprint: What the answer, or a replay, leaves on its workflow; durable before it may leave.
     """
+
+    imprint: Imprint | None = None
+    removed: tuple[str, ...] = ()
 
     def __init__(self, method: str, boundary: Boundary) -> None:
         self.call_id = make_call_id()
@@ -164,6 +171,8 @@ class Trail:
             sandboxes=tuple(self.sandboxes_now()),
             tool_log=self.tool_log,
             marks=tuple(mark for mark in Mark if mark in self.marks) if self.marks else (),
+            removed=self.removed,
+            workflow=call.workflow if call else "",
         )
 
     def event(self, kind: str, error: CallError | None = None, **details: object) -> AuditEvent:
@@ -181,6 +190,7 @@ class Trail:
             "grant": self.grant.grant_id if self.grant else "",
             "leases": [lease.facts() for lease in self.leases],
             "marks": [mark.value for mark in Mark if mark in self.marks] if self.marks else [],
+            "removed": list(self.removed),
         }
         facts |= {name: fact for name, fact in optional.items() if fact}
         return AuditEvent(
@@ -189,7 +199,7 @@ class Trail:
             environment=self.environment,
             at=datetime.now(UTC),
             call_id=self.call_id,
-            actor=caller.spiffe_id,
+            actor=caller.identity,
             details=facts,
         )
 
@@ -198,16 +208,22 @@ class Recorder:
     """Opens a trail for each request and sees to it that its end is in the store."""
 
     def __init__(
-        self, store: Store, boundary: Boundary = pass_boundary, on_stale: Callable[[], None] = lambda: None
+        self,
+        store: Store,
+        note: Callable[[Imprint | None], None],
+        boundary: Boundary = pass_boundary,
+        on_stale: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare.
 
         Args:
             store: Where calls are recorded.
+            note: Told what a replay left on its workflow, once that is durable.
             boundary: Passed before each stage.
             on_stale: Called when the store says that another process has taken over.
         """
         self._store = store
+        self._note = note
         self._boundary = boundary
         self._on_stale = on_stale
 
@@ -291,7 +307,8 @@ class Recorder:
 
     async def _note_replay(self, trail: Trail, error: CallError | None) -> None:
         event = trail.event("call.replayed", error, earlier_call=trail.earlier_call_id)
-        await self._store.append_audit(event)
+        await self._store.append_audit(event, trail.imprint)
+        self._note(trail.imprint)
 
 
 def _unexpected(trail: Trail) -> Refused:

@@ -18,7 +18,7 @@ from broker.errors import Refused
 from broker.ids import make_call_id
 from broker.model import LeaseRecord
 from broker.stages.mint import record_lease
-from broker.store.protocol import AuditEvent
+from broker.store.records import AuditEvent
 from credentials.errors import CredentialsError
 from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds
 from credentials.role_check import Finding, check_token_role, find_unfit

@@ -46,10 +46,14 @@ class CredentialsUnavailable(CredentialsError):
         cause: What kind of trouble it is.
         owed: Leases that were made for the call and whose end is not confirmed: journal and end them.
         ended: What was tried for the call and is confirmed dead.
+        own_words: The message without what a target may have said.
     """
 
-    def __init__(self, message: str, cause: Cause, owed: Sequence[OwedLease] = ()) -> None:
+    def __init__(
+        self, message: str, cause: Cause, owed: Sequence[OwedLease] = (), own_words: str = ""
+    ) -> None:
         super().__init__(message)
+        self.own_words = own_words or message
         self.cause = cause
         self.owed = list(owed)
         self.ended: list[OwedLease] = []

@@ -19,6 +19,10 @@ _HINTS = {
 }
 
 
+# Answers in which Vault may repeat what a target said to it.
+_REPEATING = (Cause.BACKEND, Cause.INVALID, Cause.NOTHING_MADE)
+
+
 def check_wanted(wanted: CredentialWanted) -> None:
     """See that there is such an engine, and that the role's name can name no other path.
 
@@ -36,5 +40,9 @@ def check_wanted(wanted: CredentialWanted) -> None:
 
 def unavailable(subject: str, fault: VaultFault, owed: Sequence[OwedLease] = ()) -> CredentialsUnavailable:
     """Say why Vault gave nothing, and what is owed all the same."""
-    text = ": ".join(part for part in (subject, _HINTS.get(fault.cause, ""), str(fault)) if part)
-    return CredentialsUnavailable(text, fault.cause, owed)
+    hint = _HINTS.get(fault.cause, "")
+    text = ": ".join(part for part in (subject, hint, str(fault)) if part)
+    if fault.cause not in _REPEATING:
+        return CredentialsUnavailable(text, fault.cause, owed)
+    own_words = f"{subject}: {hint or 'Vault refused it'} (the broker's log has its words)"
+    return CredentialsUnavailable(text, fault.cause, owed, own_words)

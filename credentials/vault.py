@@ -217,7 +217,7 @@ class VaultSession:
         owed += await self._end_all(leases)
         first = errors[0]
         if isinstance(first, CredentialsUnavailable):
-            raise CredentialsUnavailable(str(first), first.cause, owed) from first
+            raise CredentialsUnavailable(str(first), first.cause, owed, first.own_words) from first
         text = f"the credentials could not be made ({type(first).__name__}); see the broker's log"
         raise CredentialsUnavailable(text, Cause.INVALID, owed) from first
 

@@ -36,7 +36,7 @@ from sandboxes.image_content import BUNDLE_FOLDER, FOLDER, Entry, Tree, files_be
 from sandboxes.image_recipe import MAX_COMPILED_BYTES, check_files, compiled_names
 from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
-_VERSION = b"toolcrib-folder-1"  # raise it when the way of building or naming changes
+_VERSION = b"toolcrib-folder-2"  # raise it when the way of building or naming changes
 _ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 logger = logging.getLogger(__name__)

@@ -27,6 +27,8 @@ from typing import IO, Any, cast
 BUNDLE_FOLDER = "opt/bundle"
 LIBRARY_FOLDER = "site-packages"
 """Where in its folder a bundle's dependencies are. No module and no proto package can have that name."""
+PROGRAM_FOLDER = "handler/bin/"
+"""What lies below can be started: programs of compiled languages."""
 
 ENGINE_PLACES = (
     ".dockerenv",
@@ -124,8 +126,9 @@ def as_file(chunks: Iterable[bytes]) -> IO[bytes]:
 
 
 def files_below(folder: str, files: Mapping[str, bytes]) -> Tree:
-    """Make a tree of plain files that everybody can read."""
-    return {f"{folder}/{name}": Entry(data) for name, data in files.items()}
+    """Make a tree of files that everybody can read; those below `handler/bin/` can be run as well."""
+    modes = {name: 0o755 if name.startswith(PROGRAM_FOLDER) else 0o644 for name in files}
+    return {f"{folder}/{name}": Entry(data, mode=modes[name]) for name, data in files.items()}
 
 
 def write_layer(tree: Mapping[str, Entry], target: IO[bytes]) -> None:

@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from tools.errors import BundleInvalid, Violation
+from tools.errors import BundleInvalid, Violation, breach
 
 FILE_NAME = "requirements.txt"
 MAX_BYTES = 1024 * 1024
@@ -73,7 +73,7 @@ def read_requirements(text: str, file: str = FILE_NAME) -> tuple[Pin, ...]:
         BundleInvalid: With every violation, at "requirements.txt:7".
     """
     if len(text.encode("utf-8", "replace")) > MAX_BYTES:
-        raise BundleInvalid([Violation(file, f"is larger than {MAX_BYTES} bytes")])
+        raise BundleInvalid([breach("LOCK_INVALID", file, f"is larger than {MAX_BYTES} bytes")])
     pins: dict[str, Pin] = {}
     problems: list[Violation] = []
     for number, line in _logical_lines(text):
@@ -82,11 +82,13 @@ def read_requirements(text: str, file: str = FILE_NAME) -> tuple[Pin, ...]:
         if problem is None and pin is not None and pin.name in pins:
             problem = f"names {pin.name} a second time: keep one"
         if problem is not None:
-            problems.append(Violation(f"{file}:{number}", problem))
+            problems.append(breach("LOCK_INVALID", f"{file}:{number}", problem))
         elif pin is not None:
             pins[pin.name] = pin
     if len(pins) > MAX_PACKAGES:
-        problems.append(Violation(file, f"names {len(pins)} packages; the most is {MAX_PACKAGES}"))
+        problems.append(
+            breach("LOCK_INVALID", file, f"names {len(pins)} packages; the most is {MAX_PACKAGES}")
+        )
     if problems:
         raise BundleInvalid(problems)
     return tuple(pins[name] for name in sorted(pins))

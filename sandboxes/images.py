@@ -58,7 +58,7 @@ from sandboxes.image_store import (
 from sandboxes.image_wheels import keep
 from sandboxes.rootfs import ImageFailed, OnStep, content_key, make_rootfs
 
-_VERSION = "2"  # raise it when the way of building bundles' images changes
+_VERSION = "3"  # raise it when the way of building bundles' images changes
 _BASE_FOLDERS = ("usr/lib/python3.11", "opt/toolcrib")
 
 logger = logging.getLogger(__name__)

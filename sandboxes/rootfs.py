@@ -1,10 +1,11 @@
 """The files of the base image: Debian's Python and nothing else, our wheels, SDK, init and syscall filter.
 
 A bundle may ask for a base with more, out of the short list `EXTRAS`: single files of other packages, whose
-libraries the base has already. There is no shell, no package manager and no setuid program in any of them:
-what a handler does not need, an attacker does not get. Packages come from the host's own apt sources, wheels
-from the host's own package index, checked against the hashes in requirements/image.txt. Both are kept as
-archives in the cache folder, so that a changed SDK or a new engine downloads nothing.
+libraries the base has already. There is no package manager and no setuid program in any of them, and a shell
+only for a bundle that asks for one: what a handler does not need, an attacker does not get. Packages come
+from the host's own apt sources, wheels from the host's own package index, checked against the hashes in
+requirements/image.txt. Both are kept as archives in the cache folder, so that a changed SDK or a new engine
+downloads nothing.
 
     ImageFailed          an image could not be made; says what is missing or went wrong
 """
@@ -37,6 +38,8 @@ EXTRAS = {
     "openssh-client": "usr/bin/ssh",
     # OpenSSH wants a user name for its uid, and a sandbox's has none: this library gives one by preload.
     "libnss-wrapper": "usr/lib/[^/]+/libnss_wrapper.so.*",
+    # For handlers in sh: one program that is a shell and the small tools beside it. Not setuid.
+    "busybox-static": "(usr/)?bin/busybox",
 }
 """What a bundle may ask for beside the base: Debian's package, and the one file of it that is kept."""
 RELEASES = {"bookworm": PYTHON}  # by name, with the Python that it has
@@ -150,7 +153,8 @@ def _own_files() -> dict[str, bytes]:
     package = Path(next(iter(spec.submodule_search_locations)))
     files = [
         package / "__init__.py",
-        *(package / "handler").rglob("*.py"),
+        # What runs a handler in its author's tests has no business where handlers run.
+        *(file for file in (package / "handler").rglob("*.py") if file.name != "testing.py"),
         *(package / "v1").glob("__init__.py"),
     ]
     code = {f"{LIBRARY}/toolcrib/{file.relative_to(package)}": file.read_bytes() for file in files}

@@ -9,21 +9,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import NoReturn, TypeVar
+from typing import NoReturn
 
 import jsonschema
 import jsonschema_rs
 
 from tools.breaking import find_breaking_changes
 from tools.client_view import client_view
-from tools.contract import Contract, Effect, Prepared
-from tools.errors import BundleInvalid, Violation
+from tools.contract import Contract, Prepared
+from tools.errors import BundleInvalid, Violation, breach, collect
 from tools.manifest import Manifest, read_manifest
 from tools.registration import Registered, register_set
+from tools.set_form import name_methods
 
-__all__ = ["ToolVersion", "digest_version", "find_breaking_changes", "load_version"]
+__all__ = ["Parts", "ToolVersion", "digest_version", "find_breaking_changes", "load_version", "read_parts"]
 
 MAX_SCHEMA_CHARACTERS = 64 * 1024
 """A schema goes into a model's prompt; what is larger than this serves nobody."""
@@ -34,8 +35,6 @@ _SCHEMA_TOO_LARGE = (
     f"more than {MAX_SCHEMAS_CHARACTERS}: use smaller messages, or split the bundle"
 )
 
-_Part = TypeVar("_Part")
-_Source = TypeVar("_Source")
 _IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -60,6 +59,15 @@ class ToolVersion:
     client_descriptor_set: bytes
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Parts:
+    """A version's two texts, None where one cannot be used, and what is wrong with them."""
+
+    manifest: Manifest | None
+    registered: Registered | None
+    problems: list[Violation]
+
+
 def load_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> ToolVersion:
     """Check a bundle's version and prepare its contracts, so that no call pays for it.
 
@@ -71,17 +79,28 @@ def load_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> To
     Raises:
         BundleInvalid: With every violation of manifest, descriptors and image id.
     """
-    problems: list[Violation] = []
-    manifest = _collect(problems, read_manifest, manifest_yaml)
-    registered = _collect(problems, register_set, descriptor_set)
+    parts = read_parts(descriptor_set, manifest_yaml)
     if not _IMAGE_ID.fullmatch(image_id):
-        problems.append(
-            Violation("image_id", 'must be "sha256:" and 64 hex digits: the id of an image, not its name')
+        parts.problems.append(
+            breach(
+                "IMAGE_ID",
+                "image_id",
+                'must be "sha256:" and 64 hex digits',
+                "the id of an image, not its name",
+            )
         )
-    if manifest is not None and registered is not None:
-        problems.extend(_compare_methods(manifest, registered))
-    if problems or manifest is None or registered is None:
-        raise BundleInvalid(problems)
+    return build_version(parts, descriptor_set, manifest_yaml, image_id)
+
+
+def build_version(parts: Parts, descriptor_set: bytes, manifest_yaml: str, image_id: str) -> ToolVersion:
+    """Prepare the contracts of a version whose parts were read.
+
+    Raises:
+        BundleInvalid: With the problems of its parts, or because a schema cannot be derived.
+    """
+    manifest, registered = parts.manifest, parts.registered
+    if parts.problems or manifest is None or registered is None:
+        raise BundleInvalid(parts.problems)
     return ToolVersion(
         bundle=manifest.bundle,
         version=manifest.version,
@@ -94,13 +113,15 @@ def load_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> To
     )
 
 
-def find_unresolvable(version: ToolVersion) -> list[str]:
-    """Name the writes of which nobody but a person can find out whether they happened, after a crash."""
-    return [
-        contract.method
-        for contract in version.contracts.values()
-        if contract.effect is Effect.WRITE and not (contract.probe or contract.dedupes)
-    ]
+def read_parts(descriptor_set: bytes, manifest_yaml: str) -> Parts:
+    """Read a version's two texts as far as they can be read, with all that is wrong with them."""
+    problems: list[Violation] = []
+    manifest = collect(problems, read_manifest, manifest_yaml)
+    registered = collect(problems, register_set, descriptor_set)
+    if manifest is not None:
+        names = name_methods(descriptor_set) if registered is None else registered.tools.keys()
+        problems.extend(_compare_methods(manifest, names))
+    return Parts(manifest, registered, problems)
 
 
 def digest_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> str:
@@ -112,20 +133,14 @@ def digest_version(descriptor_set: bytes, manifest_yaml: str, image_id: str) -> 
     return digest.hexdigest()
 
 
-def _collect(problems: list[Violation], read: Callable[[_Source], _Part], source: _Source) -> _Part | None:
-    """Read one part, or keep its violations, so that those of the other parts come with them."""
-    try:
-        return read(source)
-    except BundleInvalid as error:
-        problems.extend(error.violations)
-        return None
-
-
-def _compare_methods(manifest: Manifest, registered: Registered) -> Iterator[Violation]:
-    for missing in sorted(registered.tools.keys() - manifest.tools.keys()):
-        yield Violation(f"tool.yaml: tools.{missing}", "is missing: list every method of the services")
-    for extra in sorted(manifest.tools.keys() - registered.tools.keys()):
-        yield Violation(f"tool.yaml: tools.{extra}", "is no method of the bundle's services: remove it")
+def _compare_methods(manifest: Manifest, names: Set[str]) -> Iterator[Violation]:
+    for missing in sorted(names - manifest.tools.keys()):
+        yield breach(
+            "METHOD_MISSING", f"tool.yaml: tools.{missing}", "is missing", "list every method of the services"
+        )
+    for extra in sorted(manifest.tools.keys() - names):
+        problem = "is no method of the bundle's services"
+        yield breach("METHOD_UNKNOWN", f"tool.yaml: tools.{extra}", problem, "remove it")
 
 
 def _prepare(registered: Registered) -> dict[str, Contract]:
@@ -137,7 +152,7 @@ def _prepare(registered: Registered) -> dict[str, Contract]:
         schemas = (contract.request_json_schema, contract.response_json_schema)
         total += sum(len(text) for text in schemas)
         if total > MAX_SCHEMAS_CHARACTERS or max(len(text) for text in schemas) > MAX_SCHEMA_CHARACTERS:
-            raise BundleInvalid([Violation(name, _SCHEMA_TOO_LARGE)])
+            raise BundleInvalid([breach("SCHEMA_TOO_LARGE", name, _SCHEMA_TOO_LARGE)])
         for text in schemas:
             _check_schema(name, json.loads(text))
     return contracts
@@ -151,7 +166,8 @@ def _check_schema(method: str, schema: dict[str, object]) -> None:
             schema, retriever=_refuse_retrieval, pattern_options=jsonschema_rs.RegexOptions()
         )
     except (jsonschema.SchemaError, jsonschema_rs.ValidationError, jsonschema_rs.ReferencingError) as error:
-        raise BundleInvalid([Violation(method, f"its derived JSON Schema is not valid: {error}")]) from error
+        problem = f"its derived JSON Schema is not valid: {error}"
+        raise BundleInvalid([breach("SCHEMA_INVALID", method, problem)]) from error
 
 
 def _refuse_retrieval(uri: str) -> NoReturn:

@@ -1,7 +1,7 @@
 """The contract of one tool: one gRPC method of one version, prepared once and then asked on every call.
 
 On the path it stands at validate (`parse_request`), authorize (`policy_view`), gate (`destinations`),
-reserve (`amounts`) and sanitize (`parse_result`, `sanitize_result`).
+reserve (`amounts`) and sanitize (`parse_result`, `open_content`, `check_result`).
 
 Rules:
 1. What is parsed is known, in range and satisfies every rule; all violations come at once, by field.
@@ -14,12 +14,15 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import protovalidate
 from google.protobuf.descriptor import Descriptor, MethodDescriptor
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.message_factory import GetMessageClass
 
+from tools.content.fields import Piece, find_pieces, put_back
+from tools.content.formats import clean_content
 from tools.errors import MessageMalformed, Violation
 from tools.json_form import format_json, read_json
 from tools.json_schema import build_json_schema
@@ -27,7 +30,6 @@ from tools.policy_view import build_policy_schema, find_hidden, view_message
 from tools.probes import read_form
 from tools.rules import find_broken_rules
 from tools.shapes import Concern, MessageShape, build_shape
-from tools.text import clean_message
 from tools.values import (
     WHOLE,
     Amount,
@@ -35,6 +37,7 @@ from tools.values import (
     check_values,
     collect_amounts,
     collect_destinations,
+    collect_named,
     encode_canonical,
     raise_violations,
 )
@@ -103,6 +106,7 @@ class Contract:
         request_json_schema, response_json_schema: Draft 2020-12.
         policy_hidden: Paths of request fields that policies cannot see.
         untrusted: True where the response has a field that strangers fill.
+        names_destinations: True where the response has a field that is a destination.
     """
 
     def __init__(
@@ -117,7 +121,7 @@ class Contract:
         self.scope, self.probe, self.dedupes = terms.scope, terms.probe, terms.dedupes
         self.request_descriptor: Descriptor = descriptor.input_type
         self.response_descriptor: Descriptor = descriptor.output_type
-        self._validator = prepared.validator
+        self._validator, self._comments = prepared.validator, prepared.comments
         self._form = read_form(descriptor)
         self._request = build_shape(self.request_descriptor, prepared.shapes)
         self._response = build_shape(self.response_descriptor, prepared.shapes)
@@ -125,6 +129,12 @@ class Contract:
         self.response_json_schema = build_json_schema(self._response, prepared.validator, prepared.comments)
         self.policy_hidden = tuple(find_hidden(self._request))
         self.untrusted = bool(self._response.visits[Concern.UNTRUSTED])
+        self.names_destinations = bool(self._response.visits[Concern.DESTINATIONS])
+
+    @cached_property
+    def strict_request_json_schema(self) -> str:
+        """The schema of requests in the strict form: see tools/json_schema.py. Few ask for it."""
+        return build_json_schema(self._request, self._validator, self._comments, strict=True)
 
     def parse_request(self, raw_input: bytes) -> Message:
         """Decode and check a request.
@@ -212,17 +222,42 @@ class Contract:
             return True, None
         return True, encode_canonical(getattr(message, self._form.result))
 
+    def open_content(self, message: Message) -> tuple[Message, list[Piece]]:
+        """Copy a checked result, and find the untrusted strings of the copy, to be cleaned and put back."""
+        copy = type(message)()
+        copy.CopyFrom(message)
+        return copy, list(find_pieces(copy, self._response))
+
+    def check_result(self, message: Message) -> None:
+        """Check a result that was changed.
+
+        Raises:
+            MessageInvalid: It breaks rules; every violation at once.
+        """
+        self._check(message, self._response)
+
     def sanitize_result(self, message: Message) -> tuple[Message, tuple[str, ...]]:
-        """Clean the untrusted fields of a checked result.
+        """Clean the untrusted fields of a checked result, in this process: for one that no broker serves.
 
         Returns:
             A cleaned copy, and a line for each field that lost something, for example
             "order.customer.note: 2 bidirectional, 1 tag".
+
+        Raises:
+            ContentInvalid: A field is not of its format, or over one of its bounds.
+            MessageInvalid: Cleaning broke a rule.
         """
-        cleaned = type(message)()
-        cleaned.CopyFrom(message)
-        report = tuple(clean_message(cleaned, self._response))
-        return cleaned, report
+        copy, pieces = self.open_content(message)
+        report = put_back(pieces, [clean_content(piece.form, piece.text) for piece in pieces])
+        if report:
+            self.check_result(copy)
+        return copy, report
+
+    def result_destinations(self, raw: bytes) -> tuple[str, ...]:
+        """Collect the destinations that a stored result names and vouches for."""
+        if not self.names_destinations:
+            return ()
+        return collect_named(_decode(raw, self._response), self._response)
 
     def result_json(self, raw: bytes) -> str:
         """Format a stored result as JSON of the response type.

@@ -9,16 +9,33 @@ ContractError
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
+
+Part = TypeVar("Part")
+Source = TypeVar("Source")
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One broken rule: where ("amount.minor_units", "tool.yaml: limits.memory"), what and the remedy."""
+    """One broken rule: where ("amount.minor_units", "tool.yaml: limits.memory"), what and the remedy.
+
+    Attributes:
+        code: The rule's name in `tools.codes`; empty for what is wrong with a message.
+        remedy: The part of the description that says what to do; empty where that is the code's own.
+    """
 
     field: str
     description: str
+    code: str = dataclasses.field(default="", compare=False)
+    remedy: str = dataclasses.field(default="", compare=False)
+
+
+def breach(code: str, where: str, problem: str, remedy: str = "") -> Violation:
+    """Make the violation of a rule of registration; its description is "problem: remedy"."""
+    return Violation(where, f"{problem}: {remedy}" if remedy else problem, code, remedy)
 
 
 class ContractError(Exception):
@@ -43,3 +60,12 @@ class UnknownFields(ContractError):
 
 class BundleInvalid(ContractError):
     """A bundle breaks a rule of registration. Nothing was registered."""
+
+
+def collect(problems: list[Violation], read: Callable[[Source], Part], source: Source) -> Part | None:
+    """Read one part of a bundle, or keep its violations, so that those of the other parts come with them."""
+    try:
+        return read(source)
+    except BundleInvalid as error:
+        problems.extend(error.violations)
+        return None

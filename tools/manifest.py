@@ -15,7 +15,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from tools.errors import BundleInvalid, Violation
+from tools.errors import BundleInvalid, Violation, breach
+from tools.unseen import name_unseen
 
 MAX_MANIFEST_BYTES = 64 * 1024
 
@@ -27,7 +28,7 @@ MethodName = Annotated[
 VersionName = Annotated[
     str, StringConstraints(pattern=r"^(0|[1-9][0-9]{0,5})(\.(0|[1-9][0-9]{0,5})){2}$", max_length=32)
 ]
-PackageName = Literal["git", "openssh-client", "libnss-wrapper"]
+PackageName = Literal["git", "openssh-client", "libnss-wrapper", "busybox-static"]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
 
 _FORBIDDEN = {
@@ -115,7 +116,7 @@ class CredentialWanted(_Closed):
 class TargetWanted(_Closed):
     """A target that the operator must have declared under the same name."""
 
-    kind: Literal["postgresql", "ldap", "ssh", "tls"]
+    kind: Literal["postgresql", "http", "smtp", "ldap", "ssh", "tls"]
 
 
 class MethodRuntime(_Closed):
@@ -187,20 +188,38 @@ def read_manifest(text: str) -> Manifest:
         BundleInvalid: With every violation, by field, for example "tool.yaml: limits.memory_mib".
     """
     if len(text.encode("utf-8", "replace")) > MAX_MANIFEST_BYTES:
-        raise BundleInvalid([Violation("tool.yaml", f"is larger than {MAX_MANIFEST_BYTES} bytes")])
+        problem = f"is larger than {MAX_MANIFEST_BYTES} bytes"
+        raise BundleInvalid([breach("MANIFEST_YAML", "tool.yaml", problem)])
+    _refuse_unseen(text)
     data = _load_yaml(text)
     if not isinstance(data, dict):
-        raise BundleInvalid([Violation("tool.yaml", "must be a mapping with `bundle`, `version`, `tools` …")])
+        problem = "must be a mapping with `bundle`, `version`, `tools` …"
+        raise BundleInvalid([breach("MANIFEST_YAML", "tool.yaml", problem)])
     try:
         return Manifest.model_validate(data)
     except ValidationError as error:
         raise BundleInvalid([v for e in error.errors() for v in _translate(e)]) from error
 
 
-class _StrictLoader(yaml.SafeLoader):
+def _refuse_unseen(text: str) -> None:
+    """Refuse characters that nobody sees: reviewers read the manifest, and its description is shown."""
+    lines = enumerate(text.split("\n"), start=1)
+    found = [(number, unseen) for number, line in lines if (unseen := name_unseen(line))]
+    if found:
+        problem = "has characters that nobody sees"
+        raise BundleInvalid(
+            [
+                breach("INVISIBLE_CHARACTERS", f"tool.yaml:{number}", f"{problem} ({unseen})", "remove them")
+                for number, unseen in found
+            ]
+        )
+
+
+class StrictLoader(yaml.SafeLoader):
     """Plain YAML: no aliases (a small text could stand for gigabytes), no key twice."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        """Refuse aliases."""
         if self.check_event(yaml.events.AliasEvent):
             mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
             raise yaml.composer.ComposerError(
@@ -209,6 +228,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Refuse a key that stands twice."""
         seen: set[str] = set()
         for key, _value in node.value:
             if key.value in seen:
@@ -218,28 +238,40 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def compose_manifest(text: str) -> yaml.Node | None:
+    """Read the text as YAML nodes, which know their lines; None where it is no plain YAML."""
+    try:
+        node: yaml.Node | None = yaml.compose(text, Loader=StrictLoader)
+    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
+        return None
+    return node
+
+
 def _load_yaml(text: str) -> Any:
     try:
-        return yaml.load(text, Loader=_StrictLoader)  # noqa: S506 - a SafeLoader with less
+        return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a SafeLoader with less
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 0
         where = f"tool.yaml:{line}" if line else "tool.yaml"
-        raise BundleInvalid([Violation(where, error.problem or "is not valid YAML")]) from error
+        raise BundleInvalid([breach("MANIFEST_YAML", where, error.problem or "is not valid YAML")]) from error
     except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise BundleInvalid([Violation("tool.yaml", f"is not valid YAML: {error}")]) from error
+        raise BundleInvalid([breach("MANIFEST_YAML", "tool.yaml", f"is not valid YAML: {error}")]) from error
 
 
 def _translate(error: ErrorDetails) -> list[Violation]:
     where = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
-        return [Violation(f"tool.yaml: {where}", _explain_extra(error["loc"]))]
+        code = "MANIFEST_FORBIDDEN" if str(error["loc"][-1]) in _FORBIDDEN else "MANIFEST_FIELD"
+        return [breach(code, f"tool.yaml: {where}", _explain_extra(error["loc"]))]
     if error["type"] == "value_error":
         problems = str(error["ctx"]["error"]).split("\n")
         prefix = f"tool.yaml: {where}." if where else "tool.yaml: "
         return [
-            Violation(prefix + field, problem) for field, _, problem in (p.partition(": ") for p in problems)
+            breach("MANIFEST_NAME", prefix + field, problem)
+            for field, _, problem in (p.partition(": ") for p in problems)
         ]
-    return [Violation(f"tool.yaml: {where}", _explain(error))]
+    code = "MANIFEST_MISSING" if error["type"] == "missing" else "MANIFEST_VALUE"
+    return [breach(code, f"tool.yaml: {where}", _explain(error))]
 
 
 def _explain(error: ErrorDetails) -> str:

@@ -20,7 +20,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from google.protobuf.message_factory import GetMessageClass
 
 from toolcrib.v1 import options_pb2
-from tools.errors import Violation
+from tools.errors import Violation, breach
 from tools.roles import read_probe_role
 from tools.rules import find_broken_rules
 from tools.shapes import build_shape
@@ -63,15 +63,15 @@ def check_probe(name: str, write: MethodDescriptor, probe: MethodDescriptor) -> 
         count = len(_find_fields(message, role))
         if count != 1:
             role_name = options_pb2.ProbeRole.Name(role)
-            yield Violation(
-                name, f"{title} {part} {message.full_name} has {count} fields {role_name}: mark exactly one"
-            )
+            problem = f"{title} {part} {message.full_name} has {count} fields {role_name}"
+            yield breach("PROBE_FORM", name, problem, "mark exactly one")
     for field in _find_fields(probe.output_type, options_pb2.PROBE_RESULT):
         if field.message_type is not None and field.message_type.full_name != write.output_type.full_name:
-            yield Violation(
+            yield breach(
+                "PROBE_FORM",
                 name,
-                f"{title} PROBE_RESULT is a {field.message_type.full_name}: make it the write's response, "
-                f"{write.output_type.full_name}",
+                f"{title} PROBE_RESULT is a {field.message_type.full_name}",
+                f"make it the write's response, {write.output_type.full_name}",
             )
 
 
@@ -85,7 +85,8 @@ def check_probe_request(
     request = GetMessageClass(probe.input_type)()
     setattr(request, form.key, SAMPLE_KEY)
     for broken in find_broken_rules(request, build_shape(probe.input_type, {}), validator):
-        yield Violation(
+        yield breach(
+            "PROBE_REQUEST",
             name,
             f"names the probe {probe.name}, whose request must be valid with a key of 64 hex digits alone: "
             f"{broken.field} {broken.description}",

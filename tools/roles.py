@@ -5,7 +5,7 @@
 | secret | any field | hidden from policies, and from the texts of violations |
 | destination | string, repeated string | gated whatever the effect |
 | amount | message with `int64 minor_units`, `string currency` | at least 0, ISO 4217, in budgets |
-| untrusted | string, repeated string, `content` TEXT | cleaned in results |
+| untrusted | string, repeated string | cleaned in results as `content` says (tools/content) |
 | probe | one string, bool or message | what a probe's field is for (tools/probes.py) |
 """
 
@@ -17,10 +17,8 @@ from dataclasses import dataclass
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from toolcrib.v1 import options_pb2
+from tools.content.kinds import Format
 from tools.descriptors import read_options
-
-_TEXT = (options_pb2.CONTENT_UNSPECIFIED, options_pb2.TEXT)
-
 
 _PROBE_TYPES = {
     options_pb2.PROBE_KEY: FieldDescriptor.TYPE_STRING,
@@ -37,12 +35,15 @@ class Roles:
     destination: bool = False
     amount: bool = False
     untrusted: bool = False
+    content: Format = Format.TEXT
 
 
 def read_roles(field: FieldDescriptor) -> Roles:
     """Read the roles of a field; a field without the option is a plain value."""
     option = _read(field)
-    return Roles(option.secret, option.destination, option.amount, option.untrusted)
+    is_named = option.content in options_pb2.Content.DESCRIPTOR.values_by_number
+    content = Format(option.content or Format.TEXT) if is_named else Format.TEXT
+    return Roles(option.secret, option.destination, option.amount, option.untrusted, content)
 
 
 def read_probe_role(field: FieldDescriptor) -> int:
@@ -62,8 +63,8 @@ def find_misplaced_roles(field: FieldDescriptor) -> Iterator[str]:
         yield "amount is for a message with `int64 minor_units` and `string currency`"
     if option.secret and (option.destination or option.amount):
         yield "a secret field cannot be a destination or an amount: those are shown to policies and people"
-    if option.content not in _TEXT:
-        yield f"content {_name(option.content)} is not supported: use TEXT"
+    if option.content not in options_pb2.Content.DESCRIPTOR.values_by_number:
+        yield f"content {option.content} is unknown: use TEXT, HTML, MARKDOWN or JSON"
     if option.content and not option.untrusted:
         yield "content says how an untrusted field is cleaned: set untrusted, or remove content"
     if option.probe and (field.is_repeated or _PROBE_TYPES.get(option.probe) != field.type):
@@ -87,8 +88,3 @@ def _read(field: FieldDescriptor) -> options_pb2.FieldOptions:
     option = read_options(field.GetOptions(), "toolcrib.v1.field")
     raw = b"" if option is None else option.SerializeToString()
     return options_pb2.FieldOptions.FromString(raw)
-
-
-def _name(content: int) -> str:
-    known = options_pb2.Content.DESCRIPTOR.values_by_number.get(content)
-    return known.name if known else str(content)

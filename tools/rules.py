@@ -21,7 +21,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from tools.descriptors import read_options
-from tools.errors import Violation
+from tools.errors import Violation, breach
 from tools.shapes import MessageShape
 from tools.values import WHOLE
 
@@ -50,11 +50,12 @@ def compile_rules(descriptor: Descriptor, validator: protovalidate.Validator) ->
         validator.collect_violations(GetMessageClass(descriptor)())
     except protovalidate.CompilationError as error:
         remedy = "patterns are RE2 without backreferences and lookarounds"
-        yield Violation(descriptor.full_name, f"a rule does not compile: {error} ({remedy})")
+        problem = f"a rule does not compile: {error} ({remedy})"
+        yield breach("RULE_BROKEN", descriptor.full_name, problem)
     except protovalidate.EvaluationError as error:
-        yield Violation(descriptor.full_name, f"a rule fails on an empty message: {error}")
+        yield breach("RULE_BROKEN", descriptor.full_name, f"a rule fails on an empty message: {error}")
     except ValueError as error:
-        yield Violation(descriptor.full_name, f"its rules cannot be read: {error}")
+        yield breach("FILES_CLASH", descriptor.full_name, f"its rules cannot be read: {error}")
 
 
 def read_rules(field: FieldDescriptor) -> Any:
@@ -84,9 +85,15 @@ def list_message_rules(descriptor: Descriptor) -> Iterator[str]:
 def _find_unbounded_cel(descriptor: Descriptor) -> Iterator[Violation]:
     for where, expression in _find_cel(descriptor):
         if len(expression) > MAX_CEL_CHARACTERS:
-            yield Violation(where, f"a CEL rule is longer than {MAX_CEL_CHARACTERS} characters: split it")
+            yield breach(
+                "CEL_UNBOUNDED",
+                where,
+                f"a CEL rule is longer than {MAX_CEL_CHARACTERS} characters",
+                "split it",
+            )
         if len(_COMPREHENSION.findall(expression)) > MAX_COMPREHENSIONS:
-            yield Violation(where, f"a CEL rule has more than {MAX_COMPREHENSIONS} comprehensions: split it")
+            problem = f"a CEL rule has more than {MAX_COMPREHENSIONS} comprehensions"
+            yield breach("CEL_UNBOUNDED", where, problem, "split it")
 
 
 def _find_cel(descriptor: Descriptor) -> Iterator[tuple[str, str]]:

@@ -96,6 +96,15 @@ def collect_destinations(message: Message, shape: MessageShape) -> tuple[Destina
     )
 
 
+def collect_named(message: Message, shape: MessageShape) -> tuple[str, ...]:
+    """Collect the destinations that a result names and vouches for: those that no stranger can write."""
+    return tuple(
+        place.value
+        for place in walk(message, shape, Concern.DESTINATIONS)
+        if place.field.roles.destination and not place.field.roles.untrusted and place.value
+    )
+
+
 def collect_amounts(message: Message, shape: MessageShape) -> tuple[Amount, ...]:
     """Collect the amounts that are set."""
     return tuple(

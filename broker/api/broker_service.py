@@ -10,10 +10,13 @@ from broker.api.messages import bad_page, call_message, page_size, slice_page, t
 from broker.api.tools_door import ToolsDoor, read, trailers
 from broker.catalogue import STABLE, Catalogue
 from broker.errors import Refused
+from broker.labels import UNTRUSTED, label_record
 from broker.model import Artefact, Caller, CallRecord, CallState, Role
 from broker.request import Request
-from broker.stages.validate import ENVIRONMENT, KEY, VERSION
+from broker.stages.validate import ENVIRONMENT, KEY, VERSION, WORKFLOW
 from broker.store.protocol import Store
+from broker.workflow_records import WorkflowName
+from broker.workflows import WorkflowBook
 from toolcrib.v1 import broker_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.errors import Violation
@@ -24,15 +27,18 @@ SERVICE = broker_pb2.DESCRIPTOR.services_by_name["Broker"]
 class BrokerService:
     """The door for agents beside the tools' own services."""
 
-    def __init__(self, door: Door, tools: ToolsDoor, catalogue: Catalogue, store: Store) -> None:
+    def __init__(
+        self, door: Door, tools: ToolsDoor, catalogue: Catalogue, store: Store, workflows: WorkflowBook
+    ) -> None:
+        self._workflows = workflows
         self._tools = tools
         self._catalogue = catalogue
         self._store = store
         base = f"/{SERVICE.full_name}/"
         self.ListTools = door.guard(base + "ListTools", self._list_tools)
         self.DescribeTool = door.guard(base + "DescribeTool", self._describe_tool)
-        self.GetArtefact = door.guard(base + "GetArtefact", self._get_artefact)
-        self.GetCall = door.guard(base + "GetCall", self._get_call)
+        self.GetArtefact = door.guard_reading(base + "GetArtefact", self._get_artefact)
+        self.GetCall = door.guard_reading(base + "GetCall", self._get_call)
         self.ListCalls = door.guard(base + "ListCalls", self._list_calls)
 
     async def Invoke(self, request: broker_pb2.InvokeRequest, context: Any) -> broker_pb2.InvokeResponse:
@@ -42,6 +48,7 @@ class BrokerService:
             KEY: request.idempotency_key,
             ENVIRONMENT: request.environment,
             VERSION: request.tool_version,
+            WORKFLOW: request.workflow,
         }
         metadata |= {name: value for name, value in named.items() if value}
         answer = await self._tools.answer(
@@ -84,23 +91,27 @@ class BrokerService:
         assert entry is not None, "resolve returns registered versions only"
         return broker_pb2.DescribeToolResponse(
             tool=tool_message(entry, contract),
-            request_json_schema=contract.request_json_schema,
+            request_json_schema=contract.strict_request_json_schema
+            if request.strict_schema
+            else contract.request_json_schema,
             response_json_schema=contract.response_json_schema,
             client_descriptor_set=version.client_descriptor_set,
         )
 
     async def _get_call(
-        self, request: broker_pb2.GetCallRequest, caller: Caller
+        self, request: broker_pb2.GetCallRequest, caller: Caller, handle: str
     ) -> broker_pb2.GetCallResponse:
         record = await self._find_call(caller, request.call_id)
         is_maker = caller.role is Role.AGENT
+        if is_maker:
+            await self._take_in(caller, record, handle)
         return broker_pb2.GetCallResponse(
             call=_show(caller, record),
             result_json=self._result_json(record) if is_maker else "",
         )
 
     async def _get_artefact(
-        self, request: broker_pb2.GetArtefactRequest, caller: Caller
+        self, request: broker_pb2.GetArtefactRequest, caller: Caller, handle: str
     ) -> broker_pb2.GetArtefactResponse:
         record = await self._find_call(caller, request.call_id)
         if caller.role is not Role.AGENT:
@@ -108,6 +119,7 @@ class BrokerService:
                 Reason.REASON_ROLE_REQUIRED,
                 "what a call gave back is only for the agent that made it; GetCall lists its artefacts",
             )
+        await self._take_in(caller, record, handle)
         position, artefact = _find_artefact(record, request.name)
         _check_offset(request.offset, artefact)
         content = await self._store.read_artefact(caller.tenant, record.call_id, position, request.offset)
@@ -122,7 +134,15 @@ class BrokerService:
             next_offset=end if end < artefact.size_bytes else 0,
         )
 
+    async def _take_in(self, caller: Caller, record: CallRecord, handle: str) -> None:
+        """Let what the agent reads count for its workflow, or for the agent itself, before it has it."""
+        environment = record.environment
+        workflow = self._workflows.read(handle, caller, environment) if handle else ""
+        name = WorkflowName(caller.tenant, environment, caller.name, workflow)
+        await self._workflows.take_in(self._store, name, record, caller)
+
     async def _find_call(self, caller: Caller, call_id: str) -> CallRecord:
+        _check_reader(caller)
         record = await self._store.get_call(caller.tenant, call_id)
         if record is None or not _may_see(caller, record):
             raise Refused(
@@ -133,6 +153,7 @@ class BrokerService:
     async def _list_calls(
         self, request: broker_pb2.ListCallsRequest, caller: Caller
     ) -> broker_pb2.ListCallsResponse:
+        _check_reader(caller)
         is_agent = caller.role is Role.AGENT
         state = _read_state(request.state)
         try:
@@ -146,7 +167,11 @@ class BrokerService:
             )
         except ValueError as error:
             raise bad_page(str(error)) from error
-        calls = [_show(caller, _shorten(record)) for record in page.items if _may_see(caller, record)]
+        calls = [
+            _show(caller, _shorten(record, is_agent=is_agent))
+            for record in page.items
+            if _may_see(caller, record)
+        ]
         return broker_pb2.ListCallsResponse(calls=calls, next_page_token=page.next_token)
 
     def _result_json(self, record: CallRecord) -> str:
@@ -200,9 +225,24 @@ def _show(caller: Caller, record: CallRecord) -> broker_pb2.Call:
     return message
 
 
-def _shorten(record: CallRecord) -> CallRecord:
-    """Leave out what would make a page of calls too long for one message; GetCall has all of it."""
-    return replace(record, tool_log="", message=record.message[:200])
+def _shorten(record: CallRecord, *, is_agent: bool) -> CallRecord:
+    """Leave out what would make a page of calls too long for one message; GetCall has all of it.
+
+    An agent's list has no words of a tool either: it belongs to no workflow that they could count for.
+    """
+    has_words = record.state is not CallState.SUCCEEDED and UNTRUSTED in label_record(record)
+    message = "GetCall tells what the tool said" if is_agent and has_words else record.message[:200]
+    return replace(record, tool_log="", message=message)
+
+
+def _check_reader(caller: Caller) -> None:
+    """See that a caller is one who may read calls: an orchestrator opens workflows, and that is all."""
+    if caller.role is Role.ORCHESTRATOR:
+        raise Refused(
+            Reason.REASON_ROLE_REQUIRED,
+            "calls are read by the agent that made them and by people of its tenant; this identity is an "
+            "orchestrator's",
+        )
 
 
 def _read_state(number: int) -> CallState | None:

@@ -21,12 +21,15 @@ from broker.metrics import Metrics
 from broker.model import Caller, Role
 from broker.request import Peer
 from broker.stages.authenticate import Authenticator
-from broker.store.protocol import StaleEpoch, StoreError
+from broker.stages.validate import WORKFLOW
+from broker.store.records import StaleEpoch, StoreError
 from broker.tenure import Tenure, taken_over
 from toolcrib.v1 import options_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 
 log = logging.getLogger(__name__)
+
+AUTHORIZATION = "authorization"
 
 RequestT = TypeVar("RequestT")
 ResponseT = TypeVar("ResponseT")
@@ -35,7 +38,9 @@ _ROLES = {
     options_pb2.AUTHOR: {Role.AUTHOR, Role.REVIEWER, Role.OPERATOR},
     options_pb2.REVIEWER: {Role.REVIEWER},
     options_pb2.OPERATOR: {Role.OPERATOR},
+    options_pb2.ORCHESTRATOR: {Role.ORCHESTRATOR},
     options_pb2.ANY_CALLER: set(Role),
+    options_pb2.ANY_PERSON: {Role.AUTHOR, Role.REVIEWER, Role.OPERATOR},
 }
 
 
@@ -65,9 +70,19 @@ def access_rules(services: Iterable[ServiceDescriptor]) -> dict[str, frozenset[R
 
 
 def peer_of(context: Any) -> Peer:
-    """Read what the channel proved; nothing else can say who calls."""
+    """Read what the channel proved, and the token beside it; nothing else can say who calls."""
     pems = context.auth_context().get("x509_pem_cert") or [b""]
-    return Peer(unverified_pem=pems[0])
+    metadata = context.invocation_metadata() or ()
+    return Peer(
+        unverified_pem=pems[0],
+        unverified_authorization=tuple(value for name, value in metadata if name == AUTHORIZATION),
+    )
+
+
+def handle_of(context: Any) -> str:
+    """Read the workflow's handle; two of them are none that was ever given."""
+    metadata = context.invocation_metadata() or ()
+    return ",".join(str(value) for name, value in metadata if name == WORKFLOW)
 
 
 def deadline_of(context: Any) -> float:
@@ -97,15 +112,24 @@ class Door:
         self, path: str, serve: Callable[[RequestT, Caller], Awaitable[ResponseT]]
     ) -> Callable[[RequestT, Any], Awaitable[ResponseT]]:
         """Wrap one rpc: only those whom its rule names reach `serve`."""
+        return self.guard_reading(path, lambda request, caller, _: serve(request, caller))
+
+    def guard_reading(
+        self, path: str, serve: Callable[[RequestT, Caller, str], Awaitable[ResponseT]]
+    ) -> Callable[[RequestT, Any], Awaitable[ResponseT]]:
+        """Wrap one rpc that brings content of calls; `serve` gets the handle of the workflow that reads."""
         allowed = self._rules[path]
 
         async def guarded(request: RequestT, context: Any) -> ResponseT:
             try:
-                caller = self._authenticate(peer_of(context))
+                peer = peer_of(context)
+                if peer.unverified_authorization:
+                    await self._authenticate.prepare(peer)
+                caller = self._authenticate(peer)
                 _check_role(caller, allowed, path)
                 if self._tenure is not None and self._tenure.over.is_set():
                     raise taken_over()
-                return await serve(request, caller)
+                return await serve(request, caller, handle_of(context))
             except CallError as error:
                 self._metrics.refusals.labels(error.reason_name).inc()
                 await abort(context, error, {})
@@ -122,7 +146,7 @@ class Door:
 
     def is_platform_operator(self, caller: Caller) -> bool:
         """Tell whether a caller may act on every tenant: an operator whose very identity is configured."""
-        return caller.role is Role.OPERATOR and caller.spiffe_id in self._platform_operators
+        return caller.role is Role.OPERATOR and caller.identity in self._platform_operators
 
     def check_platform_operator(self, caller: Caller, what: str) -> None:
         """See that a caller may act on every tenant.
@@ -134,7 +158,7 @@ class Door:
             raise Refused(
                 Reason.REASON_ROLE_REQUIRED,
                 f"{what} is for platform operators, whom server.platform_operators in the broker's "
-                f"configuration names; you are {caller.spiffe_id}",
+                f"configuration names; you are {caller.identity}",
             )
 
     def _explain(self, error: StoreError) -> Failed:

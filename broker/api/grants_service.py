@@ -15,8 +15,9 @@ from broker.grant_book import GrantBook
 from broker.model import Caller
 from broker.outlast import outlast
 from broker.policy.files import Change, diff_grants, digest_files
-from broker.policy.grants import Question
-from broker.store.protocol import AuditEvent, BaseChanged, GrantFiles, Store
+from broker.policy.grants import Question, list_trusted
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, BaseChanged, GrantFiles
 from toolcrib.v1 import grants_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.errors import ContractError, Violation
@@ -44,6 +45,7 @@ class GrantsService:
         self.ApplyGrants = door.guard(base + "ApplyGrants", self._apply)
         self.ListGrants = door.guard(base + "ListGrants", self._list)
         self.ExplainGrants = door.guard(base + "ExplainGrants", self._explain)
+        self.ListDestinations = door.guard(base + "ListDestinations", self._list_destinations)
         review = GrantReview(catalogue, grants, store, clock)
         self.ListAccess = door.guard(base + "ListAccess", review.list_access)
         self.ListUnusedGrants = door.guard(base + "ListUnusedGrants", review.list_unused)
@@ -64,13 +66,13 @@ class GrantsService:
         await self._grants.compile(caller.tenant, files)
         base = await self._store.grant_files(caller.tenant)
         changes = diff_grants(dict(base.files), files)
-        applied = GrantFiles(files, digest_files(files), self._clock(), caller.spiffe_id)
+        applied = GrantFiles(files, digest_files(files), self._clock(), caller.identity)
         event = AuditEvent(
             "grants.applied",
             caller.tenant,
             "",
             self._clock(),
-            actor=caller.spiffe_id,
+            actor=caller.identity,
             details={
                 "base": request.base_digest,
                 "digest": applied.digest,
@@ -114,6 +116,23 @@ class GrantsService:
         return grants_pb2.ExplainGrantsResponse(
             decision=found.decision, grant_ids=found.grant_ids, errors=found.errors
         )
+
+    async def _list_destinations(
+        self, request: grants_pb2.ListDestinationsRequest, caller: Caller
+    ) -> grants_pb2.ListDestinationsResponse:
+        found = list_trusted(self._grants.of(caller.tenant), request.environment, request.value)
+        listed = [
+            grants_pb2.TrustedDestination(
+                value=entry.value,
+                match=entry.match,
+                environments=sorted(entry.environments),
+                note=entry.note,
+                source=source,
+            )
+            for source, entry in found
+        ]
+        page, token = slice_page(listed, page_size(request.page_size, 100), request.page_token)
+        return grants_pb2.ListDestinationsResponse(destinations=page, next_page_token=token)
 
     def _imagine(self, request: grants_pb2.ExplainGrantsRequest, caller: Caller) -> Question:
         """Build the question that a call of somebody else would put to the grants."""

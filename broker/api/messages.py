@@ -13,7 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from broker.catalogue import Entry
 from broker.errors import Refused
 from broker.model import Artefact, CallRecord, LeaseRecord, SandboxRecord
-from broker.store.protocol import VersionRow
+from broker.store.records import VersionRow
 from toolcrib.v1 import broker_pb2, registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.contract import Contract
@@ -106,6 +106,8 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
         labels=record.labels,
         tool_log=record.tool_log if with_log else "",
         marks=[mark.value for mark in record.marks],
+        removed=record.removed,
+        workflow=record.workflow,
     )
     for stage in record.stages:
         message.stages.add(

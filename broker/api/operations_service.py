@@ -19,7 +19,8 @@ from broker.lever import Lever, Order
 from broker.model import Brake, BrakeKind, Caller
 from broker.outlast import outlast
 from broker.stages.authenticate import tenant_of
-from broker.store.protocol import AuditEvent, Store
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent
 from toolcrib.v1 import operations_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.errors import Violation
@@ -61,7 +62,7 @@ class OperationsService:
                     Violation("tenant", f'must be "{caller.tenant}", the tenant of your certificate')
                 ],
             )
-        event = AuditEvent("tenant.erased", caller.tenant, "", self._clock(), actor=caller.spiffe_id)
+        event = AuditEvent("tenant.erased", caller.tenant, "", self._clock(), actor=caller.identity)
         await outlast(self._store.erase_tenant(caller.tenant, event))
         return operations_pb2.EraseTenantResponse()
 

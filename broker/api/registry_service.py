@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -15,7 +15,8 @@ from broker.grant_book import GrantBook
 from broker.model import Caller
 from broker.outlast import outlast
 from broker.stages.authenticate import name_of
-from broker.store.protocol import AuditEvent, Store, VersionExists, VersionRow
+from broker.store.protocol import Store
+from broker.store.records import AliasElsewhere, AliasStep, AuditEvent, VersionExists, VersionRow
 from broker.vetting import Vetting
 from toolcrib.v1 import registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
@@ -48,6 +49,7 @@ class RegistryService:
         self.RegisterTool = door.guard(base + "RegisterTool", self._register)
         self.ReviewVersion = door.guard(base + "ReviewVersion", self._review)
         self.ListVersions = door.guard(base + "ListVersions", self._list)
+        self.GetVersion = door.guard(base + "GetVersion", self._get)
         self.MoveAlias = door.guard(base + "MoveAlias", self._move_alias)
 
     async def _register(
@@ -80,7 +82,7 @@ class RegistryService:
             descriptor_set=request.descriptor_set,
             manifest_yaml=request.manifest_yaml,
             image_id=request.image_id,
-            registered_by=caller.spiffe_id,
+            registered_by=caller.identity,
             registered=self._clock(),
         )
         try:
@@ -109,7 +111,7 @@ class RegistryService:
         reviewed = replace(
             row,
             state="USABLE" if request.accept else "REJECTED",
-            reviewed_by=caller.spiffe_id,
+            reviewed_by=caller.identity,
             reviewed=self._clock(),
             comment=request.comment[:1000],
         )
@@ -120,18 +122,31 @@ class RegistryService:
     async def _move_alias(
         self, request: registry_pb2.MoveAliasRequest, caller: Caller
     ) -> registry_pb2.MoveAliasResponse:
-        row = await self._find(caller.tenant, request.bundle, request.version)
         if request.alias not in ALIASES:
             raise _invalid((Violation("alias", f"must be one of {', '.join(ALIASES)}"),))
+        steps = await self._store.alias_steps(caller.tenant, request.bundle, request.alias)
+        named = _step_back(request, steps) if request.back else request.version
+        row = await self._find(caller.tenant, request.bundle, named)
         if row.state != "USABLE":
             raise Refused(
                 Reason.REASON_TOOL_NOT_USABLE,
                 f"version {row.version} of {row.bundle} is {row.state}; only a reviewed one gets an alias",
             )
-        event = self._event("alias.moved", row, caller, alias=request.alias)
-        moved = await self._store.move_alias(caller.tenant, row.bundle, request.alias, row.version, event)
+        left = steps[0] if steps else ""
+        event = self._event("alias.moved", row, caller, alias=request.alias, left=left, back=request.back)
+        if request.back:
+            step = AliasStep(caller.tenant, row.bundle, request.alias, left, named)
+            moved = await self._go_back(step, event)
+        else:
+            moved = await self._store.move_alias(caller.tenant, row.bundle, request.alias, named, event)
         await self._refresh(caller.tenant)
-        return registry_pb2.MoveAliasResponse(version=self._message(moved))
+        return registry_pb2.MoveAliasResponse(version=self._message(moved), left=left)
+
+    async def _go_back(self, step: AliasStep, event: AuditEvent) -> VersionRow:
+        try:
+            return await self._store.step_back(step, event)
+        except AliasElsewhere as error:
+            raise _elsewhere(step.alias, step.left) from error
 
     async def _list(
         self, request: registry_pb2.ListVersionsRequest, caller: Caller
@@ -148,12 +163,25 @@ class RegistryService:
         versions = [self._message(row) for row in page.items]
         return registry_pb2.ListVersionsResponse(versions=versions, next_page_token=page.next_token)
 
+    async def _get(
+        self, request: registry_pb2.GetVersionRequest, caller: Caller
+    ) -> registry_pb2.GetVersionResponse:
+        """Give what was registered; a version, or the one that an alias names."""
+        named = request.version
+        for entry in self._catalogue.entries(caller.tenant):
+            if entry.row.bundle == request.bundle and request.version in entry.row.aliases:
+                named = entry.row.version
+        row = await self._find(caller.tenant, request.bundle, named)
+        return registry_pb2.GetVersionResponse(
+            version=self._message(row), descriptor_set=row.descriptor_set, manifest_yaml=row.manifest_yaml
+        )
+
     async def _find(self, tenant: str, bundle: str, version: str) -> VersionRow:
         row = await self._store.get_version(tenant, bundle, version)
         if row is None:
             raise Refused(
                 Reason.REASON_TOOL_UNKNOWN,
-                f'bundle "{bundle}" has no version "{version}"; ListVersions names them',
+                f'bundle "{bundle}" has no version or alias "{version}"; ListVersions names them',
             )
         return row
 
@@ -197,8 +225,34 @@ class RegistryService:
     def _event(self, kind: str, row: VersionRow, caller: Caller, **details: object) -> AuditEvent:
         facts = {"bundle": row.bundle, "version": row.version, "digest": row.digest, "state": row.state}
         return AuditEvent(
-            kind, caller.tenant, "", self._clock(), actor=caller.spiffe_id, details=facts | details
+            kind, caller.tenant, "", self._clock(), actor=caller.identity, details=facts | details
         )
+
+
+def _step_back(request: registry_pb2.MoveAliasRequest, steps: Sequence[str]) -> str:
+    """Name the version that an alias goes back to.
+
+    Raises:
+        Refused: It named no other before, or names another one than it should leave.
+    """
+    if request.version:
+        raise _invalid((Violation("version", "goes not with `back`: leave one of them out"),))
+    if steps[:1] != [request.leaves] and request.leaves:
+        raise _elsewhere(request.alias, request.leaves)
+    if len(steps) < 2:
+        raise Refused(
+            Reason.REASON_TOOL_UNKNOWN,
+            f'alias "{request.alias}" of bundle "{request.bundle}" named no other version before: '
+            "ListVersions names what it can be pointed at",
+        )
+    return steps[1]
+
+
+def _elsewhere(alias: str, left: str) -> Refused:
+    return Refused(
+        Reason.REASON_PLAN_STALE,
+        f"alias {alias} does not name {left} any more, nothing was changed; look at ListVersions again",
+    )
 
 
 def _invalid(violations: tuple[Violation, ...]) -> Refused:

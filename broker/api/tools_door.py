@@ -14,9 +14,10 @@ from typing import Any
 
 import grpc
 
-from broker.api.door import deadline_of, peer_of
+from broker.api.door import AUTHORIZATION, deadline_of, peer_of
 from broker.api.status import abort
 from broker.errors import CallError, Failed
+from broker.labels import label_failure
 from broker.metrics import Metrics
 from broker.model import Answer, Role, StageTime
 from broker.path import Path
@@ -98,10 +99,13 @@ class ToolsDoor(grpc.GenericRpcHandler):  # type: ignore[misc]
 
 
 def read(metadata: Iterable[tuple[str, str | bytes]]) -> dict[str, str]:
-    """Take the text values of metadata; of a name that comes twice, neither value is believed."""
+    """Take the text values of metadata; of a name that comes twice, neither value is believed.
+
+    A token stays behind: `peer_of` has it, and nothing that comes later may see it.
+    """
     values: dict[str, str] = {}
     for name, value in metadata or ():
-        if isinstance(value, str):
+        if isinstance(value, str) and name != AUTHORIZATION:
             values[name] = f"{values[name]},{value}" if name in values else value
     return values
 
@@ -123,7 +127,10 @@ def trailers(answer: Answer) -> dict[str, str]:
 def error_trailers(trail: Trail, error: CallError) -> dict[str, str]:
     """Name the call of an error, and whether the error is an earlier call's."""
     replayed = isinstance(error, Failed) and "replayed" in error.details
-    return {
+    values = {
         "toolcrib-call-id": trail.earlier_call_id or trail.call_id,
         "toolcrib-replayed": "true" if replayed else "false",
     }
+    call = trail.call if trail.ran or replayed else None
+    labels = label_failure(error, call.contract.method, call.version.version) if call else ()
+    return values | ({"toolcrib-labels": ",".join(labels)} if labels else {})

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from broker.doctor.engine import check_engine
 from broker.doctor.files import check_certificates, check_files
 from broker.doctor.finding import Finding, Level
+from broker.doctor.identity import check_issuer
 from broker.doctor.isolation import check_isolation
 from broker.doctor.reach import check_target, check_tenants
 from broker.doctor.state import check_run_dir, look_at_state
@@ -34,5 +35,6 @@ async def examine(settings: Settings) -> list[Finding]:
         check_isolation(settings, view),
         check_vault(settings, view),
         *(check_target(name, target) for name, target in settings.targets.items()),
+        *(check_issuer(issuer) for issuer in settings.identity.issuers),
     )
     return [*findings, *(finding for part in parts for finding in part)]

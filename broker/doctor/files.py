@@ -10,13 +10,28 @@ from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 
-from broker.app import read_secret_file
 from broker.doctor.finding import Finding, bad, fine, warn
 from broker.keys import read_key_file
 from broker.settings import Settings, SettingsInvalid
+from credentials.secret import Secret
 
 # What of a login is no secret; and Kubernetes itself says who may read a service account's token.
 _OPEN_KEYS = {"approle": ("role_id_file",), "cert": ("certificate",), "kubernetes": ("token_file",)}
+
+
+def read_secret_file(path: Path) -> Secret:
+    """Read a secret that the operator put into a file.
+
+    Raises:
+        SettingsInvalid: It cannot be read, or is empty.
+    """
+    try:
+        text = path.read_text().strip()
+    except OSError as error:
+        raise SettingsInvalid(f"{path}: cannot be read ({error.strerror})") from error
+    if not text:
+        raise SettingsInvalid(f"{path}: is empty")
+    return Secret(text)
 
 
 def check_files(settings: Settings) -> Iterator[Finding]:

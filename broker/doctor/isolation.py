@@ -17,7 +17,7 @@ from broker.fleet_setup import WEAK, make_driver
 from broker.packing import open_folders
 from broker.settings import DriverName, IsolationClass, Settings, SettingsInvalid
 from broker.store.inspection import StateView
-from broker.store.protocol import Epoch
+from broker.store.records import Epoch
 from sandboxes.engine import Engine
 from sandboxes.image_store import BASE_REPOSITORY, image_name, inspect
 from sandboxes.outcome import SandboxError

@@ -8,7 +8,7 @@ from broker.doctor.files import is_open_to_others
 from broker.doctor.finding import Finding, bad, fine, warn
 from broker.settings import Settings
 from broker.store.inspection import StateView, look_into
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 
 
 def look_at_state(settings: Settings) -> tuple[StateView | None, list[Finding]]:

@@ -21,7 +21,7 @@ from broker.reconciliation.differences import Difference
 from broker.reconciliation.ledger import Count, Ledger, Window
 from broker.reconciliation.our_record import read_record
 from broker.reconciliation.vault_log import MAX_LINE_BYTES, VaultLog
-from broker.store.protocol import AuditRecord
+from broker.store.records import AuditRecord
 
 RecordsAfter = Callable[[int], AsyncIterator[AuditRecord]]
 """Gives the chain's records after a sequence, as many as there are then."""

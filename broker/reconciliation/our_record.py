@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from broker.store.protocol import AuditRecord
+from broker.store.records import AuditRecord
 
 LEASE_ENDED, ADOPTED = "lease.ended", "call.adopted"
 # A bundle's vetting reads secrets as a call does (broker/vetting.py).

@@ -6,8 +6,7 @@ tools use: no grant of its own widens that.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 
 from broker.brakes import Brakes
@@ -17,6 +16,7 @@ from broker.grant_book import GrantBook
 from broker.model import Call, Grant
 from broker.settings import Tenant
 from broker.trail import Trail
+from broker.workflows import WorkflowBook, name_of
 from toolcrib.v1.reasons_pb2 import Reason
 
 # What stands for a grant in the record of a call that the broker itself makes; no policy can have this id.
@@ -35,14 +35,14 @@ class Authorizer:
         catalogue: Catalogue,
         grants: GrantBook,
         tenants: Mapping[str, Tenant],
-        clock: Callable[[], datetime],
+        workflows: WorkflowBook,
         brakes: Brakes,
     ) -> None:
         self.brakes = brakes
         self._catalogue = catalogue
         self._tenants = tenants
         self._grants = grants
-        self._clock = clock
+        self._workflows = workflows
 
     def __call__(self, call: Call, trail: Trail) -> Grant:
         """Find the grant that allows a call.
@@ -52,7 +52,9 @@ class Authorizer:
                 TOOL_NOT_USABLE where the version was withdrawn.
         """
         self._check(call)
-        grant = self._grants.of(call.caller.tenant).authorize(call, self._clock())
+        untrusted = self._workflows.holds_untrusted(name_of(call))
+        grants = self._grants.of(call.caller.tenant)
+        grant = grants.authorize(call, self._workflows.clock(), untrusted=untrusted)
         trail.grant = grant
         return grant
 

@@ -24,8 +24,10 @@ from broker.doubts import Doubts
 from broker.errors import Failed, Refused
 from broker.model import Answer, Call, CallRecord, CallState
 from broker.request import Request
-from broker.store.protocol import Claim, ClaimScope, Store
+from broker.store.protocol import Store
+from broker.store.records import Claim, ClaimScope
 from broker.trail import Trail
+from broker.workflows import WorkflowBook, name_of
 from toolcrib.v1.reasons_pb2 import Reason
 
 NEW_SINCE = "toolcrib-new-since"
@@ -50,8 +52,9 @@ NO_KEY = Claimed(None)
 class Claimer:
     """Takes keys and replays what they did."""
 
-    def __init__(self, store: Store, doubts: Doubts | None = None) -> None:
+    def __init__(self, store: Store, workflows: WorkflowBook, doubts: Doubts | None = None) -> None:
         self._store = store
+        self._workflows = workflows
         self._doubts = doubts or Doubts()
 
     def __call__(self, call: Call, request: Request, trail: Trail) -> AbstractAsyncContextManager[Claimed]:
@@ -70,6 +73,8 @@ class Claimer:
         )
         claim = await self._take(scope, call, request, trail)
         if claim.earlier is not None:
+            # Recorded with the replay, before it leaves: an old answer may be new to this workflow.
+            trail.imprint = self._workflows.reading(name_of(call), claim.earlier)
             yield Claimed(scope, earlier_answer=replay(claim.earlier, call))
             return
         trail.attempt = claim.attempt

@@ -7,6 +7,7 @@ too, and look-up confirms both. What is not confirmed stays owed, visible, and i
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -22,6 +23,8 @@ from broker.trail import Trail
 from credentials.errors import CredentialsUnavailable
 from credentials.lease import CallTag, CredentialWanted, Lease, OwedLease
 from toolcrib.v1.reasons_pb2 import Reason
+
+log = logging.getLogger(__name__)
 
 # A lease outlives the deadline by this, so that it does not die under a tool that ends in time.
 MARGIN_SECONDS = 20
@@ -82,9 +85,11 @@ class Minter:
         except CredentialsUnavailable as error:
             trail.leases = [record_lease(lease) for lease in error.owed]  # written down with the call's end
             self._debts.owe(reservation.call_id, trail.leases)
+            log.warning("no credential", extra={"call_id": reservation.call_id, "cause": str(error)})
             raise NothingRan(
                 Reason.REASON_CREDENTIALS_UNAVAILABLE,
-                f"Vault gave no credential, nothing ran: {error}",
+                # Not what a target said: an agent would read it, and no label counts it.
+                f"Vault gave no credential, nothing ran: {error.own_words}",
                 retry_after_seconds=2.0,
             ) from error
 

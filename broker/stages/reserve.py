@@ -26,8 +26,11 @@ from broker.errors import CallError, Failed, Refused
 from broker.model import BudgetLimit, Call, CallRecord, CallState, Charge, Grant, Reservation, SandboxRecord
 from broker.outlast import outlast
 from broker.stages.claim import Claimed
-from broker.store.protocol import AuditEvent, BudgetExhausted, StaleEpoch, Store, StoreError
+from broker.store.protocol import Store
+from broker.store.records import AuditEvent, BudgetExhausted, StaleEpoch, StoreError
 from broker.trail import Trail
+from broker.workflow_records import Imprint
+from broker.workflows import WorkflowBook
 from toolcrib.v1.reasons_pb2 import Reason
 
 FIRST_PAUSE_SECONDS = 0.2
@@ -47,15 +50,23 @@ UNKNOWN_OUTCOME = (
 class Reserver:
     """Commits what a call will use, and what became of it when it goes wrong."""
 
-    def __init__(self, store: Store, doubts: Doubts | None = None, prepare: Prepare | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        workflows: WorkflowBook,
+        doubts: Doubts | None = None,
+        prepare: Prepare | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             store: Where calls are recorded.
+            workflows: What calls leave on their workflows.
             doubts: Told when a call has ended in doubt.
             prepare: Sees that what a tenant's call comes to can be recorded; raises StoreError.
         """
         self._store = store
+        self._workflows = workflows
         self._prepare = prepare
         self._doubts = doubts or Doubts()
         self._owed: set[asyncio.Task[None]] = set()
@@ -83,8 +94,11 @@ class Reserver:
         if self._prepare is not None:
             await self._prepare(call.caller.tenant)
         state = CallState.DISPATCHED if runs_at_once(call) else CallState.RESERVED
+        # What an own call of the broker finds out comes to the agent as a replay, and is noted then.
+        imprint = None if trail.resolves else self._workflows.arrival(call)
         try:
-            await self._store.reserve(trail.record(state), claim.scope, charges, trail.event("call.reserved"))
+            event = trail.event("call.reserved")
+            await self._store.reserve(trail.record(state), claim.scope, charges, event, imprint)
         except BudgetExhausted as error:
             raise Refused(
                 Reason.REASON_BUDGET_EXHAUSTED,
@@ -94,13 +108,13 @@ class Reserver:
                 retry_after_seconds=error.retry_after_seconds or None,
             ) from error
         trail.recorded = True
+        self._workflows.note(imprint)
         try:
             yield Reservation(call.call_id, grant, claim.attempt, trail.epoch, charges)
         except BaseException as error:
             if trail.settled:
                 raise  # the answer is durable; what went wrong after it changes nothing of that
             failure = _as_failure(error, call, trail)
-            trail.failure = failure if trail.completion is None else None
             await outlast(self._record_failure(failure, call, trail))
             if isinstance(error, Exception) and trail.completion is None:
                 raise failure from error
@@ -112,6 +126,8 @@ class Reserver:
     async def _record_failure(self, failure: CallError, call: Call, trail: Trail) -> None:
         await trail.see_sandboxes_end()
         await self._record(self._make_end(failure, call, trail), trail)
+        if trail.completion is None:
+            trail.failure = failure  # told from now on: a tool's words leave only when they are on record
 
     def _complete_behind(self, trail: Trail) -> None:
         """Write the end of a call whose answer may leave before it is durable."""
@@ -129,7 +145,8 @@ class Reserver:
             return told
 
         try:
-            await self._record(partial(self._store.complete, completion, event, behind=tell), trail)
+            end = partial(self._store.complete, completion, event, behind=tell, imprint=trail.imprint)
+            await self._record(end, trail)
             await trail.see_sandboxes_end()
             if told != (known := list(trail.sandboxes_now())):  # the end of a sandbox came later still
                 await self._store.amend(replace(completion, sandboxes=tuple(known)))
@@ -140,7 +157,8 @@ class Reserver:
         """Say how the call ends in the store."""
         store = self._store
         if trail.completion is not None:
-            return partial(store.complete, trail.completion, trail.event("call.succeeded"))
+            event = trail.event("call.succeeded")
+            return self._noting(partial(store.complete, trail.completion, event), trail.imprint)
         event = trail.event("call.failed", failure)
         if not trail.ran or isinstance(failure, NothingRan):
             return partial(store.give_back, trail.record(CallState.FAILED, failure), event)
@@ -148,7 +166,17 @@ class Reserver:
         doubtful = failure.reason == Reason.REASON_IN_DOUBT and not trail.resolves
         record = trail.record(CallState.IN_DOUBT if doubtful else CallState.FAILED, failure)
         passing = not call.is_write and failure.reason != Reason.REASON_TOOL_FAILED
-        return partial(store.complete, record, event, frees_key=passing)
+        imprint = None if trail.resolves else self._workflows.failure(call, failure)
+        return self._noting(partial(store.complete, record, event, frees_key=passing), imprint)
+
+    def _noting(self, complete: Callable[..., Awaitable[None]], imprint: Imprint | None) -> End:
+        """Let what a call leaves on its workflow be recorded with its end, and then count."""
+
+        async def end() -> None:
+            await complete(imprint=imprint)
+            self._workflows.note(imprint)
+
+        return end
 
     async def _record(self, end: End, trail: Trail) -> None:
         try:

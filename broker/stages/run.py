@@ -39,7 +39,7 @@ from sandboxes.pool_place import Place
 from sandboxes.sandbox import Sandbox
 from toolcrib.handler.v1 import handler_pb2
 from toolcrib.v1.reasons_pb2 import Reason
-from tools.text import clean_text
+from tools.content.text import clean_text
 
 log = logging.getLogger(__name__)
 

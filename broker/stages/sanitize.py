@@ -6,19 +6,26 @@ Rules:
    replaced and the contract checked again; a result that cannot do without it is refused.
 3. A file that the tool gave back is taken as it is, or, when it holds one of those secrets, thrown away with
    the result.
-4. A write that answered nonsense did answer: it is FAILED with effect APPLIED, never run again. A write whose
+4. Fields that strangers fill are cleaned by their format (broker/cleaning.py) before secrets are searched
+   for: what hides one is gone by then. Markup is searched as it came, too, and without the marks that
+   cleaning writes (broker/content_secrets.py). The record says what was taken out. What cannot be cleaned is
+   refused.
+5. A write that answered nonsense did answer: it is FAILED with effect APPLIED, never run again. A write whose
    result was redacted has SUCCEEDED.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 from google.protobuf.message import Message
 
+from broker.cleaning import Cleaner, NotCleaned
+from broker.content_secrets import take_out_marked, take_out_raw
 from broker.errors import Failed
 from broker.held_values import HoldsSecret, redact_message
+from broker.labels import make_labels
 from broker.leaks import LeakAlarm
 from broker.model import Answer, Artefact, Call, Mark
 from broker.redaction import LONG_CHARACTERS, Found, Redaction, off_loop
@@ -27,9 +34,13 @@ from broker.trail import Trail
 from credentials.lease import Lease
 from sandboxes.outcome import RawArtefact
 from toolcrib.v1.reasons_pb2 import Reason
-from tools.catalogue import ToolVersion
 from tools.contract import Contract
 from tools.errors import ContractError
+
+Origins = Callable[[str, str], Collection[str]]
+"""Tells to which origins links may stay, for a tenant and an environment: "https://docs.example"."""
+
+TakeOut = Callable[[Contract, Message, Redaction], tuple[Message, Found]]
 
 _NO_SECRETS = Redaction(())
 # What is longer is searched in pieces of so many bytes: each step of the search keeps the interpreter.
@@ -41,8 +52,15 @@ _OVERLAP_BYTES, _OVERLAP_SPELLINGS = 64 * 1024, 16
 class Sanitizer:
     """Makes answers of what tools give back."""
 
-    def __init__(self, alarm: LeakAlarm) -> None:
-        self._alarm = alarm
+    def __init__(self, alarm: LeakAlarm, cleaner: Cleaner, origins: Origins = lambda *_: ()) -> None:
+        """Prepare.
+
+        Args:
+            alarm: Sounds where a secret is found.
+            cleaner: Cleans untrusted fields.
+            origins: Tells to which links in Markdown keep their targets.
+        """
+        self._alarm, self._cleaner, self._origins = alarm, cleaner, origins
 
     async def __call__(
         self, call: Call, raw_output: RawOutput, leases: Sequence[Lease], trail: Trail
@@ -56,10 +74,14 @@ class Sanitizer:
         has_secrets = any(lease.secrets for lease in leases)
         try:
             response = raw_output.response
-            cleaned = await off_loop(len(response), lambda: _clean(contract, response))
+            message = await off_loop(len(response), lambda: contract.parse_result(response))
         except ContractError as error:
             raise await self._explain(call, error, redaction, trail) from error
         if has_secrets:
+            message = await self._take_out(take_out_raw, call, message, redaction, trail)
+        cleaned = await self._clean(call, message, trail)
+        if has_secrets:
+            cleaned = await self._take_out(take_out_marked, call, cleaned, redaction, trail)
             result = await self._redact(call, cleaned, redaction, trail)
             await self._search(call, raw_output.artefacts, redaction, trail)
         else:  # nothing was minted that could be in it
@@ -68,8 +90,43 @@ class Sanitizer:
             await off_loop(len(file.content), lambda file=file: _describe(file))  # type: ignore[misc]
             for file in raw_output.artefacts
         ]
-        labels = make_labels(contract, call.version)
+        labels = make_labels(contract, call.version, has_files=bool(artefacts))
         return Answer(call.call_id, contract, result, labels, artefacts=tuple(artefacts))
+
+    async def _take_out(
+        self, take_out: TakeOut, call: Call, message: Message, redaction: Redaction, trail: Trail
+    ) -> Message:
+        """Take secrets out of fields with markup, if there are such fields.
+
+        Raises:
+            Failed: SECRET_IN_RESULT, the result is nothing without them.
+        """
+        if not call.contract.untrusted:
+            return message
+        size = message.ByteSize()
+        taken, found = await off_loop(size, lambda: take_out(call.contract, message, redaction))
+        if not found:
+            return message
+        await self._alarm.sound(trail, Mark.SECRET_IN_RESULT, found)
+        try:
+            await off_loop(size, lambda: call.contract.check_result(taken))
+        except ContractError as error:
+            raise _secret_in_result(call) from error
+        return taken
+
+    async def _clean(self, call: Call, message: Message, trail: Trail) -> Message:
+        origins = self._origins(call.caller.tenant, call.environment)
+        try:
+            cleaned, trail.removed = await self._cleaner.clean(
+                call.contract, message, origins, call.caller.tenant
+            )
+        except NotCleaned as error:
+            raise Failed(
+                Reason.REASON_RESULT_INVALID,
+                f"the tool's result could not be cleaned: {error}; it was thrown away",
+                details=_effect(call),
+            ) from error
+        return cleaned
 
     async def _search(
         self, call: Call, files: Sequence[RawArtefact], redaction: Redaction, trail: Trail
@@ -109,12 +166,6 @@ class Sanitizer:
             f"the tool's result breaks its contract at {where}; it was thrown away",
             details=_effect(call),
         )
-
-
-def _clean(contract: Contract, raw_output: bytes) -> Message:
-    """Read a result and clean it; a few hundred kilobytes of many small messages take half a second."""
-    message, _ = contract.sanitize_result(contract.parse_result(raw_output))
-    return message
 
 
 def _encode(contract: Contract, message: Message, *, is_changed: bool) -> bytes:
@@ -158,11 +209,3 @@ def _secret_in_result(call: Call) -> Failed:
 
 def _effect(call: Call) -> dict[str, str]:
     return {"effect": "APPLIED"} if call.is_write else {}
-
-
-def make_labels(contract: Contract, version: ToolVersion) -> tuple[str, ...]:
-    """Label a result with where it comes from."""
-    labels = [f"tool:{contract.method}@{version.version}"]
-    if contract.untrusted:
-        labels.append("untrusted")
-    return tuple(labels)

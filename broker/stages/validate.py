@@ -20,8 +20,10 @@ from broker.keys import TenantKeys
 from broker.model import Call, Caller
 from broker.request import Request
 from broker.stages.claim import NEW_SINCE
-from broker.store.protocol import ClaimScope, Store
+from broker.store.protocol import Store
+from broker.store.records import ClaimScope
 from broker.trail import Trail
+from broker.workflows import WorkflowBook
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract, Effect
@@ -39,7 +41,7 @@ _SHAPES = {
     KEY: re.compile(r"[A-Za-z0-9._:-]{1,128}"),
     ENVIRONMENT: re.compile(r"[a-z][a-z0-9-]{0,62}"),
     VERSION: re.compile(r"[A-Za-z0-9._+-]{1,64}"),
-    WORKFLOW: re.compile(r"[A-Za-z0-9._:-]{1,128}"),
+    WORKFLOW: re.compile(r"[A-Za-z0-9._-]{1,256}"),
     NEW_SINCE: re.compile(
         r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(?:\.\d{1,6})?(?:[Zz]|[+-]\d\d:\d\d)"  # RFC 3339
     ),
@@ -51,22 +53,30 @@ class Validator:
     """Reads a request as a call of a tool of the caller's tenant."""
 
     def __init__(
-        self, catalogue: Catalogue, store: Store, keys: TenantKeys, environments: tuple[str, ...]
+        self,
+        catalogue: Catalogue,
+        store: Store,
+        keys: TenantKeys,
+        environments: tuple[str, ...],
+        workflows: WorkflowBook,
     ) -> None:
         self._catalogue = catalogue
         self._store = store
         self._keys = keys
         self._environments = environments
+        self._workflows = workflows
 
     async def __call__(self, request: Request, caller: Caller, trail: Trail) -> Call:
         """Check metadata, find the tool version, and read the request by its contract.
 
         Raises:
             Refused: ENVIRONMENT_UNKNOWN, KEY_REQUIRED, METADATA_INVALID, NEEDS_NEWER_VERSION,
-                REQUEST_INVALID, REQUEST_MALFORMED, TOOL_NOT_USABLE or TOOL_UNKNOWN.
+                REQUEST_INVALID, REQUEST_MALFORMED, TOOL_NOT_USABLE, TOOL_UNKNOWN or WORKFLOW_INVALID.
         """
         metadata = read_metadata(request)
         trail.environment = environment = self._environment(metadata.get(ENVIRONMENT, ""))
+        handle = metadata.get(WORKFLOW, "")
+        workflow = self._workflows.read(handle, caller, environment) if handle else ""
         key = metadata.get(KEY, "")
         asked = metadata.get(VERSION, "")
         _check_method(request.method)
@@ -92,7 +102,7 @@ class Validator:
             call_id=trail.call_id,
             caller=caller,
             environment=environment,
-            workflow=metadata.get(WORKFLOW, ""),
+            workflow=workflow,
             key=key,
             version=version,
             contract=contract,

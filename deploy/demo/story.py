@@ -129,7 +129,10 @@ async def issue_a_refund(desk: Desk) -> None:
     large = {"orderId": ORDER, "amount": _euros(8990)}
     await _expect_approval(desk, "89.90 EUR, above the grant", large, "large")
     strange = {**small, "payoutAccount": STRANGE_ACCOUNT}
-    await _expect_approval(desk, "The account that the customer's note names", strange, "strange")
+    refused, record = await desk.call(
+        "The account that the customer's note names", "IssueRefund", strange, "strange"
+    )
+    _expect_refused(desk, refused, record, "PERMISSION_DENIED", {"DESTINATION_UNTRUSTED"})
     desk.report.expect("still one refund", await desk.rows.count("refunds") == before + 1)
 
 

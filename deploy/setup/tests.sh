@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Run all tests, in two lanes side by side: those of the sandboxes, which wait for
-# containers most of the time, and all others. Each has an engine of its own where
-# none answers. With arguments for pytest there is one lane.
+# Run all tests, in three lanes side by side: those of the sandboxes and those of whole
+# installations, which wait most of the time, and all others. Each has an engine of its
+# own where none answers. With arguments for pytest there is one lane.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 . deploy/setup/messages.sh
@@ -13,6 +13,7 @@ sandboxes=(
   tests/e2e/test_{sandbox_kills,sandbox_rows,stubborn_tools,without_docker}.py
   tests/sandboxes
 )
+whole=(tests/chaos tests/deploy tests/e2e)
 
 finish() {
   local code=$1
@@ -26,21 +27,35 @@ if (($#)); then
   finish "$code"
 fi
 
-log=$(mktemp)
+logs=$(mktemp -d)
+beside=()
 stop() {
   trap - EXIT
-  kill "$beside" 2>/dev/null && wait "$beside" 2>/dev/null || true
-  rm -f "$log"
+  for lane in "${beside[@]}"; do
+    kill "$lane" 2>/dev/null && wait "$lane" 2>/dev/null || true
+  done
+  rm -rf "$logs"
 }
-TOOLCRIB_TESTS_ENGINE=tests-sandboxes "${pytest[@]}" "${sandboxes[@]}" >"$log" 2>&1 &
-beside=$!
 trap stop EXIT
 trap 'exit 143' TERM
 trap 'exit 130' INT
 
+start() {
+  local name=$1
+  shift
+  TOOLCRIB_TESTS_ENGINE=tests-$name "${pytest[@]}" "$@" >"$logs/$name" 2>&1 &
+  beside+=("$!")
+}
+start sandboxes "${sandboxes[@]}"
+start whole "${whole[@]}" "${sandboxes[@]/#/--ignore=}"
+
 code=0
-"${pytest[@]}" "${sandboxes[@]/#/--ignore=}" || code=$?
-say "The tests of the sandboxes, which ran beside these:"
-wait "$beside" || code=$?
-cat "$log"
+"${pytest[@]}" "${sandboxes[@]/#/--ignore=}" "${whole[@]/#/--ignore=}" || code=$?
+for lane in "${beside[@]}"; do
+  wait "$lane" || code=$?
+done
+for name in sandboxes whole; do
+  say "The tests of lane \"$name\", which ran beside these:"
+  cat "$logs/$name"
+done
 finish "$code"

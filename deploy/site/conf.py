@@ -15,7 +15,7 @@ html_show_sphinx = False
 html_copy_source = False
 myst_heading_anchors = 4
 # Pages that no list names are reached from other pages.
-suppress_warnings = ["toc.not_included", "misc.highlighting_failure"]
+suppress_warnings = ["toc.not_included", "misc.highlighting_failure", "myst.header"]
 
 # What the side bar lists, by role; each page once.
 CONTENTS = {

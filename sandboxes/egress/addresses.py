@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 CONTAINER_DIR = "/run/toolcrib"
 """Where a call's socket folder is mounted, read-only, in its container."""
 
-KINDS = ("ldap", "postgresql", "ssh", "tls")
+KINDS = ("http", "ldap", "postgresql", "smtp", "ssh", "tls")
 """What may speak at a target. The bytes are carried as they are, whatever the kind."""
 POSTGRESQL_SOCKET = ".s.PGSQL.5432"
 """libpq and asyncpg find this one when the folder is given as host and no port is: so the port that the

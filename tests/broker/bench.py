@@ -15,15 +15,16 @@ from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
 from broker.model import Call, Caller, CallState, Role
 from broker.request import Peer, Request
-from broker.settings import Tenant
+from broker.settings import Tenant, Workflows
 from broker.stages.authenticate import Authenticator
 from broker.stages.authorize import Authorizer
 from broker.stages.claim import Claimed, Claimer
 from broker.stages.reserve import Reserver
 from broker.stages.validate import Validator
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, ClaimScope, VersionRow
+from broker.store.records import AuditEvent, ClaimScope, VersionRow
 from broker.trail import Recorder, Trail
+from broker.workflows import WorkflowBook
 from tools.catalogue import load_version
 from tools.source import BundleSource, compile_bundle
 
@@ -44,6 +45,11 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def make_book() -> WorkflowBook:
+    """Make a book in which no workflow is open and nothing is held."""
+    return WorkflowBook(TenantKeys(b"k" * 32), Workflows.model_validate({}), now)
+
+
 class Bench:
     """Stages that need neither Vault nor engine."""
 
@@ -51,15 +57,20 @@ class Bench:
         self.store = store
         self.catalogue = catalogue
         grants = GrantBook(store, catalogue, ("dev",), ())
-        self.recorder = Recorder(store)
+        self.workflows = make_book()
+        self.recorder = Recorder(store, self.workflows.note)
         self.brakes = Brakes()
         self.authenticate = Authenticator("x", ["shop"], now, self.brakes)
-        self.validate = Validator(catalogue, store, TenantKeys(b"k" * 32), ("dev",))
-        self.claim = Claimer(store)
+        self.validate = Validator(catalogue, store, TenantKeys(b"k" * 32), ("dev",), self.workflows)
+        self.claim = Claimer(store, self.workflows)
         self.authorize = Authorizer(
-            catalogue, grants, {"shop": Tenant(targets=("*",), vault_roles=("*",))}, now, self.brakes
+            catalogue,
+            grants,
+            {"shop": Tenant(targets=("*",), vault_roles=("*",))},
+            self.workflows,
+            self.brakes,
         )
-        self.reserve = Reserver(store)
+        self.reserve = Reserver(store, self.workflows)
 
     @classmethod
     async def make(cls, store: MemoryStore | None = None) -> Bench:

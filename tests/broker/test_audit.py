@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 
 from broker.audit import START, Anchor, Broken, Verified, seal, verify
-from broker.store.protocol import AuditEvent, AuditRecord
+from broker.store.records import AuditEvent, AuditRecord
 
 KEY = b"0123456789abcdef0123456789abcdef"
 KEYS = {"k1": KEY}

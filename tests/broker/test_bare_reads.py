@@ -15,7 +15,7 @@ from broker.errors import CallError, Failed
 from broker.model import CallState
 from broker.recovery import adopt_unfinished
 from broker.store.memory import MemoryStore
-from broker.store.protocol import Latest
+from broker.store.records import Latest
 from sandboxes.outcome import RawOutcome, SandboxError
 from tests.broker import bench
 from tests.broker.workshop import EMPTY, FakeSandbox, MoodyStore, Workshop

@@ -17,7 +17,7 @@ from broker.brakes import Brakes, holds
 from broker.errors import Failed, Refused
 from broker.lever import Order
 from broker.model import Brake, BrakeKind, Caller, CallRecord, CallState, Mark, Role
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from sandboxes.outcome import OutcomeKind, RawOutcome
 from tests.broker.station import (
     AGENT,
@@ -252,7 +252,7 @@ async def test_is_the_platforms_when_one_of_the_platform_sets_it_again(station: 
     (own,) = [(await station.pull(TENANT)).brake]
     pia = Caller("platform", "pia", Role.OPERATOR, "", "spiffe://x/tenant/platform/operator/pia")
     outside = (await station.lever.set(TENANT, pia)).brake
-    assert (own.set_by, outside.set_by) == (OLGA.spiffe_id, pia.spiffe_id)
+    assert (own.set_by, outside.set_by) == (OLGA.identity, pia.identity)
     assert station.lever.brakes.in_force == [outside] == list(await station.shop.store.brakes())
     again = (await station.pull(TENANT)).brake
     assert again == outside  # nobody inside takes it back
@@ -311,7 +311,7 @@ async def test_records_who_set_and_who_lifted_it_and_why(station: Station):
     assert len(told) == 2
     assert "drill" in told[0]
     assert "over" in told[1]
-    assert all(OLGA.spiffe_id in text for text in told)
+    assert all(OLGA.identity in text for text in told)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from broker.errors import Refused
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, Page, VersionRow
+from broker.store.records import AuditEvent, Page, VersionRow
 from tests.broker.bench import METHOD, Bench
 
 EVENT = AuditEvent("test", "shop", "", datetime.now(UTC))

@@ -13,7 +13,7 @@ from broker import debts
 from broker.debts import Debts
 from broker.model import CallRecord, CallState, LeaseRecord, LiveLease
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from credentials.errors import Cause, EndNotConfirmed
 from credentials.lease import LeaseIds, OwedLease
 from tools.contract import Effect

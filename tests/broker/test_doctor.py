@@ -15,14 +15,17 @@ from cryptography.x509.oid import NameOID
 
 from broker.cli import main
 from broker.doctor import Finding, Level, examine
+from broker.doctor.identity import check_issuer
 from broker.doctor.reach import check_tenants
 from broker.doctor.vault import check_vault
 from broker.settings import AppRoleLogin, Settings, read_settings
 from broker.store.inspection import StateView, is_live, look_into
 from broker.store.options import StoreOptions
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.sqlite import open_store
 from credentials.dev_vault import DevVault
+from tests.broker.tokens.conftest import make_identity
+from tests.parts.issuer import LocalIssuer
 from tests.parts.vault import TARGET
 
 MANIFEST = """
@@ -270,3 +273,16 @@ async def test_names_a_tenant_without_a_data_key(at_vault: Settings) -> None:
     tenants = {"newcomer": at_vault.tenants["shop"]}
     found = await problems(at_vault.model_copy(update={"tenants": tenants}), view_of("doctor-read"))
     assert found == ["data key of tenant newcomer: it is missing: the tenant's writes are refused"]
+
+
+async def test_names_the_keys_of_an_issuer_or_says_why_there_are_none(tmp_path):
+    with LocalIssuer() as served:
+        url, file = served.keys_url, tmp_path / "keys.json"
+        (good,) = await check_issuer(make_identity(jwks_url=url).issuers[0])
+        served.down = True
+        (down,) = await check_issuer(make_identity(jwks_url=url).issuers[0])
+    (missing,) = await check_issuer(make_identity(jwks_file=file).issuers[0])
+    assert (good.level, good.text) == (Level.OK, "1 key (k1); a broker reads them again every 300 s")
+    assert (down.level, missing.level) == (Level.PROBLEM, Level.PROBLEM)
+    assert "503" in down.text
+    assert str(file) in missing.text

@@ -10,7 +10,7 @@ import pytest
 
 from broker.fleet_setup import make_fleet, pool_terms
 from broker.settings import Sandboxes, Settings, SettingsInvalid
-from broker.store.protocol import Epoch
+from broker.store.records import Epoch
 from sandboxes.pool_size import half_of_host_mib
 from tests.sandboxes.yard import MemoryDriver
 

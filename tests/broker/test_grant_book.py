@@ -13,7 +13,7 @@ from broker.grant_book import GrantBook
 from broker.policy.files import digest_files
 from broker.policy.grants import GrantSet
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, GrantFiles, StoreError
+from broker.store.records import AuditEvent, GrantFiles, StoreError
 
 EVENT = AuditEvent("test", "shop", "", datetime.now(UTC))
 ONE, TWO = ({"destinations.toml": f'[[destination]]\nvalue = "{name}"\nnote = "n"\n'} for name in "ab")

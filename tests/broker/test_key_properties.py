@@ -24,9 +24,9 @@ from broker.request import Peer, Request
 from broker.stages.claim import Claimer
 from broker.stages.validate import Validator
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, VersionRow
+from broker.store.records import AuditEvent, VersionRow
 from broker.trail import Recorder
-from tests.broker.bench import DESK, IMAGE, now, shop_source
+from tests.broker.bench import DESK, IMAGE, make_book, now, shop_source
 from tests.broker.changes import changes
 from tests.broker.spellings import Source, json_text, wire
 from tests.tools.protos import HEAD, compile_text, write_manifest
@@ -108,9 +108,10 @@ class KeyBench:
     def __init__(self, store: MemoryStore, catalogue: Catalogue) -> None:
         self.store = store
         self.catalogue = catalogue
-        self.recorder = Recorder(store)
-        self.validate = Validator(catalogue, store, TenantKeys(b"k" * 32), ("dev", "staging"))
-        self.claim = Claimer(store)
+        self.workflows = make_book()
+        self.recorder = Recorder(store, self.workflows.note)
+        self.validate = Validator(catalogue, store, TenantKeys(b"k" * 32), ("dev", "staging"), self.workflows)
+        self.claim = Claimer(store, self.workflows)
 
     @classmethod
     async def make(cls) -> KeyBench:

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from google.protobuf.message_factory import GetMessageClass
 
+from broker.cleaning import Cleaner
 from broker.debts import Debts
 from broker.errors import CallError, Failed
 from broker.held_values import list_values
@@ -28,7 +29,7 @@ from broker.redaction import LONG_CHARACTERS, OFF_LOOP_CHARACTERS, off_loop
 from broker.request import Request
 from broker.stages.run import RawOutput
 from broker.stages.sanitize import Sanitizer
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from broker.trail import Trail
 from credentials.errors import Cause, EndNotConfirmed
 from credentials.lease import UsernamePassword
@@ -312,7 +313,9 @@ async def sanitize(raw: bytes, secret: str = SECRET) -> tuple[Answer | Failed, T
     lease = make_lease(UsernamePassword("v", Secret(secret)))
     try:
         output = RawOutput(raw)
-        return await Sanitizer(alarm)(replace(call, contract=contract()), output, [lease], trail), trail
+        return await Sanitizer(alarm, Cleaner())(
+            replace(call, contract=contract()), output, [lease], trail
+        ), trail
     except Failed as error:
         return error, trail
 

@@ -10,7 +10,7 @@ import pytest
 
 from broker.cipher import KeyUnavailable
 from broker.lease_book import LeaseState
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from credentials.errors import Cause, EndNotConfirmed
 from sandboxes.outcome import RawOutcome
 from tests.broker.station import (

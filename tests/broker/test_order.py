@@ -95,7 +95,7 @@ def test_shows_every_pair_of_neighbours():
 
 
 async def test_authenticate_before_record_would_refuse_without_a_call_id(bench: Bench):
-    peer, recorder = Peer(b""), Recorder(bench.store)
+    peer, recorder = Peer(b""), Recorder(bench.store, bench.workflows.note)
     with pytest.raises(Refused) as before:
         bench.authenticate(peer)
     trail = recorder.begin(Request(peer, METHOD, b"", math.inf))

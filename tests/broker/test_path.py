@@ -12,7 +12,7 @@ from broker.errors import CallError, Failed
 from broker.model import CallState, Role
 from broker.settings import Tenant
 from broker.stages import reserve
-from broker.store.protocol import AuditEvent
+from broker.store.records import AuditEvent
 from broker.trail import MAX_MESSAGE, MAX_METHOD
 from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxUnavailable
 from tests.broker.workshop import DESK, EMPTY, Workshop

@@ -15,7 +15,7 @@ from broker.errors import Failed, Refused
 from broker.model import CallState, Mark
 from broker.policy.files import digest_files
 from broker.stock import Stock
-from broker.store.protocol import AuditEvent, GrantFiles
+from broker.store.records import AuditEvent, GrantFiles
 from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxUnavailable
 from sandboxes.pool_memory import Memory
 from sandboxes.pool_stock import Kind

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from broker.pool_record import IdleCount, PoolRecord
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from sandboxes.pool_watch import Why
 from tests.sandboxes.yard import LOOKUP, opened
 

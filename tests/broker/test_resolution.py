@@ -20,7 +20,7 @@ from broker.policy.files import digest_files
 from broker.recovery import adopt_unfinished
 from broker.request import Peer, Request
 from broker.resolution import Resolution, Tuning
-from broker.store.protocol import AuditEvent, GrantFiles, StaleEpoch
+from broker.store.records import AuditEvent, GrantFiles, StaleEpoch
 from credentials.errors import Cause, CredentialsUnavailable
 from sandboxes.outcome import OutcomeKind, RawOutcome, SandboxUnavailable
 from tests.broker.bench import METHOD as DRAFT

@@ -12,8 +12,9 @@ from broker.errors import CallError
 from broker.model import CallState, Mark
 from broker.session_watch import REASON, SessionWatch
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from broker.trail import Trail
+from broker.workflow_records import Imprint
 from sandboxes.outcome import RawOutcome
 from tests.broker.workshop import EMPTY, Workshop
 from toolcrib.handler.v1 import handler_pb2
@@ -120,7 +121,7 @@ async def test_writes_down_what_happened(shop: Workshop):
 class FullStore(MemoryStore):
     """Takes no event."""
 
-    async def append_audit(self, event: AuditEvent) -> None:
+    async def append_audit(self, event: AuditEvent, imprint: Imprint | None = None) -> None:
         raise StoreError("the disk is full")
 
 

@@ -11,7 +11,7 @@ import pytest
 from broker.errors import Refused
 from broker.reconciliation.our_record import CallEnded, CallOpened, LeaseEnded, read_record
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, StoreError
+from broker.store.records import AuditEvent, StoreError
 from broker.vetting import Vetting
 from credentials.dev_engines import put_secret
 from credentials.engines import DEFAULT_MOUNTS

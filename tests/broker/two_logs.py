@@ -15,7 +15,7 @@ from broker.audit import START, Anchor, Walk, seal
 from broker.ids import make_call_id
 from broker.reconciliation.comparison import Comparison, LogLines, compare
 from broker.reconciliation.ledger import Window
-from broker.store.protocol import AuditEvent, AuditRecord
+from broker.store.records import AuditEvent, AuditRecord
 
 KEY = {"k1": b"k" * 32}
 POLICY = "toolcrib-tool-database-shop-read"

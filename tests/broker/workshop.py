@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.brakes import Brakes
+from broker.cleaning import Cleaner
 from broker.debts import Debts
 from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
@@ -37,7 +38,7 @@ from broker.stages.settle import Settler
 from broker.stages.validate import Validator
 from broker.stock import Stock
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent, GrantFiles, StoreError
+from broker.store.records import AuditEvent, GrantFiles, StoreError
 from broker.trail import Recorder, Trail
 from credentials.lease import CallTag, CredentialWanted, Lease, LeaseIds, UsernamePassword
 from credentials.secret import Secret
@@ -205,6 +206,7 @@ class Workshop:
 
     path: CallPath
     tool: Tool
+    environments: tuple[str, ...] = ("dev",)
 
     def __init__(self, bench: Bench, store: MoodyStore) -> None:
         self.store, self.catalogue = store, bench.catalogue
@@ -212,32 +214,31 @@ class Workshop:
         self.caller, self.runs, self.brakes = DESK, 0, Brakes()
         self.answer_sign: AnswerSign = refuse_to_sign
         self.cancelled: list[str] = []
-        self.grants = GrantBook(store, bench.catalogue, ("dev",), ["orders-db"])
+        self.grants = GrantBook(store, bench.catalogue, self.environments, ["orders-db"])
         self.debts = Debts(self.vault, store)
         self.tenants = {"shop": Tenant(targets=("*",), vault_roles=("*",))}
         self.admit = Admission(self.tenants, 100)
         self.tool = self.answer_nothing
         keys, alarm = TenantKeys(b"k" * 32), LeakAlarm(store, self.debts)
+        self.workflows = bench.workflows
         engine: Any = self.engine
         authenticate: Any = self.authenticate
         self.pool = Pool({"container": engine}, engine.nest, POOL_OFF)
         self.path = CallPath(
             Stages(
-                recorder=Recorder(store),
+                recorder=Recorder(store, self.workflows.note),
                 authenticate=authenticate,
                 admit=self.admit,
-                validate=Validator(bench.catalogue, store, keys, ("dev",)),
-                claim=Claimer(store),
-                authorize=Authorizer(
-                    bench.catalogue, self.grants, self.tenants, lambda: datetime.now(UTC), self.brakes
-                ),
-                gate=Gate(self.grants),
+                validate=Validator(bench.catalogue, store, keys, self.environments, self.workflows),
+                claim=Claimer(store, self.workflows),
+                authorize=Authorizer(bench.catalogue, self.grants, self.tenants, self.workflows, self.brakes),
+                gate=self.make_gate(),
                 place=Placer(self.pool, Stock(bench.catalogue, self.grants)),
-                reserve=Reserver(store),
+                reserve=Reserver(store, self.workflows),
                 mint=Minter(self.vault, self.debts),
                 run=Runner(engine, store, alarm),
-                sanitize=Sanitizer(alarm),
-                settle=Settler(store),
+                sanitize=Sanitizer(alarm, Cleaner()),
+                settle=Settler(store, self.workflows),
             )
         )
 
@@ -255,6 +256,10 @@ class Workshop:
         await store.apply_grants("shop", GrantFiles(files, digest_files(files)), "", event)
         await shop.grants.refresh("shop")
         return shop
+
+    def make_gate(self) -> Gate:
+        """Make the gate of the path."""
+        return Gate(self.grants, self.workflows)
 
     def authenticate(self, _peer: Peer) -> Caller:
         self.brakes.check_caller(self.caller)

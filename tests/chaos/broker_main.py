@@ -30,7 +30,7 @@ import uvloop
 from broker.app import Broker, Hooks
 from broker.logs import log_as_json
 from broker.settings import Settings, read_settings
-from broker.store.protocol import Epoch, StoreBusy
+from broker.store.records import Epoch, StoreBusy
 from broker.trail import Trail
 from sandboxes.docker_driver import DockerDriver
 from sandboxes.engine import Engine

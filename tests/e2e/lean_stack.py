@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -149,7 +150,7 @@ class LeanStack(DevStack):
         version: registry_pb2.Version = registered.version
         async with self.profile("rob", "reviewer", tenant).connect_async() as channel:
             stub = registry_pb2_grpc.RegistryStub(channel)
-            place = {"bundle": version.bundle, "version": version.version}
+            place: dict[str, Any] = {"bundle": version.bundle, "version": version.version}
             review_it = registry_pb2.ReviewVersionRequest(**place, digest=version.digest, accept=True)
             await stub.ReviewVersion(review_it)
             moved = await stub.MoveAlias(registry_pb2.MoveAliasRequest(**place, alias="stable"))
@@ -162,6 +163,8 @@ class LeanStack(DevStack):
         for part in (self.postgres, self.vault):
             await asyncio.to_thread(part.start)
             self._stack.callback(part.stop)
+        await asyncio.to_thread(self.targets.start)
+        self._stack.callback(self.targets.stop)
         await asyncio.to_thread(self._seed)
         await asyncio.to_thread(self._configure_vault)
         self._write_settings()

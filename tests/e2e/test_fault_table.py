@@ -28,7 +28,7 @@ import pytest
 
 from broker.dev import DevOptions
 from broker.keys import read_key_file
-from broker.store.protocol import ClaimScope
+from broker.store.records import ClaimScope
 from tests.e2e import grants
 from tests.e2e.breakable import BreakableThread, Disk, OwnEngine, Tap, own_disk, own_engine
 from tests.e2e.caller import Reply, ToolCaller

@@ -16,11 +16,13 @@ import pytest
 from broker.keys import read_key_file
 from broker.store.backup import backup_store, restore_store
 from broker.store.options import StoreOptions
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from tests.e2e import grants
 from tests.e2e.caller import Reply, read_error
 from tests.e2e.stack import MISCHIEF, SHOP, Crib
-from tests.parts.crib import Switchboard
+from tests.e2e.tokens import TokenProfile
+from tests.parts.crib import DOWN, Switchboard
+from tests.parts.issuer import Mint
 from toolcrib.v1 import (
     broker_pb2,
     broker_pb2_grpc,
@@ -31,6 +33,8 @@ from toolcrib.v1 import (
     reasons_pb2,
     registry_pb2,
     registry_pb2_grpc,
+    workflows_pb2,
+    workflows_pb2_grpc,
 )
 from tools.source import compile_bundle
 
@@ -250,6 +254,23 @@ def large_refund(crib: Crib, _: Switchboard) -> Reply:
     return call(crib, REFUND, {**ORDER, "amount": {"minor_units": 5001, "currency": "EUR"}}, key=new_key())
 
 
+@produces("DESTINATION_UNTRUSTED")
+def account_of_a_stranger(crib: Crib, _: Switchboard) -> Reply:
+    """The order's note is a customer's; whatever account comes after it has to be known."""
+    crib.grant(grants.READ + grants.REFUND)
+    call(crib, LOOKUP, ORDER)
+    return call(crib, REFUND, {**ORDER, "amount": EURO, "payout_account": "iban:DE00EVIL"}, key=new_key())
+
+
+@produces("WORKFLOW_INVALID")
+def handle_of_another_agent(crib: Crib, _: Switchboard) -> Reply:
+    crib.grant(grants.READ)
+    with crib.profile("front-office", "orchestrator").connect() as channel:
+        stub = workflows_pb2_grpc.WorkflowsStub(channel)
+        handle = stub.OpenWorkflow(workflows_pb2.OpenWorkflowRequest(agent="somebody-else")).handle
+    return call(crib, LOOKUP, ORDER, workflow=handle)
+
+
 @produces("BUDGET_EXHAUSTED")
 def second_call(crib: Crib, _: Switchboard) -> Reply:
     crib.grant(grants.one_call_an_hour())
@@ -413,6 +434,24 @@ def no_brake(crib: Crib, _: Switchboard) -> Reply:
 def no_call(crib: Crib, _: Switchboard) -> Reply:
     request = broker_pb2.GetCallRequest(call_id="c0000")
     return ask(crib.profile("refund-desk"), lambda c: broker_pb2_grpc.BrokerStub(c).GetCall(request))
+
+
+@produces("TOKEN_INVALID")
+def token_beside_a_certificate(crib: Crib, _: Switchboard) -> Reply:
+    request, token = broker_pb2.ListToolsRequest(), (("authorization", "Bearer x"),)
+    return ask(
+        crib.profile("refund-desk"),
+        lambda c: broker_pb2_grpc.BrokerStub(c).ListTools(request, metadata=token),
+    )
+
+
+@produces("TOKEN_KEYS_UNAVAILABLE")
+def issuer_is_down(crib: Crib, _: Switchboard) -> Reply:
+    mint = Mint(DOWN)
+    profile = TokenProfile(crib, mint.sign(mint.claims(time.time())))
+    reply = ask(profile, lambda c: broker_pb2_grpc.BrokerStub(c).ListTools(broker_pb2.ListToolsRequest()))
+    assert reply.retry_after_seconds == 5
+    return reply
 
 
 @produces("PAGE_TOKEN_INVALID")

@@ -122,11 +122,22 @@ def test_names_every_violation_at_once_by_field(crib: Crib):
 
 
 def test_asks_a_person_about_an_unknown_destination(crib: Crib):
-    crib.grant(grants.REFUND)
+    crib.grant(grants.REFUND.replace("refund-desk", "unread-desk"))
     request = {"order_id": "A-1042", "amount": euros(100), "payout_account": "iban:DE00EVIL"}
-    with crib.caller() as agent:
+    with crib.caller("unread-desk") as agent:  # which has read nothing yet
         reply = agent.call(REFUND, request, key=new_key())
     assert reply.reason == "APPROVAL_REQUIRED"
+    assert "payout_account" in reply.violations
+    assert "EVIL" not in reply.message
+
+
+def test_refuses_it_once_the_agent_has_read_a_customers_note(crib: Crib):
+    crib.grant(grants.READ + grants.REFUND)
+    request = {"order_id": "A-1042", "amount": euros(100), "payout_account": "iban:DE00EVIL"}
+    with crib.caller() as agent:
+        assert "untrusted" in agent.call(LOOKUP, ORDER).trailers["toolcrib-labels"]
+        reply = agent.call(REFUND, request, key=new_key())
+    assert (reply.code, reply.reason) == ("PERMISSION_DENIED", "DESTINATION_UNTRUSTED")
     assert "payout_account" in reply.violations
     assert "EVIL" not in reply.message
 

@@ -15,9 +15,12 @@ from broker.dev import DevOptions
 from sandboxes.engine import Engine
 from tests.e2e.stack import MISCHIEF, SHOP, Crib, CribThread
 from tests.parts import REAL_PARTS, without
+from tests.parts.issuer import LocalIssuer
 
 CACHE_DIR = Path(__file__).parent.parent.parent / ".toolcrib" / "cache"
 
+DOWN = "http://127.0.0.1:9"
+"""Nobody listens there."""
 OPTIONS = DevOptions(
     bundles=(SHOP, MISCHIEF),
     tenants=("shop", "rival", "tight"),
@@ -46,13 +49,42 @@ SWITCHBOARD = Switchboard()
 
 
 @pytest.fixture(scope="session")
-def running_crib(tmp_path_factory: pytest.TempPathFactory, engine: Engine) -> Iterator[Crib]:
+def token_issuer() -> Iterator[LocalIssuer]:
+    """The issuer whose tokens the running Toolcrib takes; its "desk-1" is our refund-desk."""
+    with LocalIssuer() as issuer:
+        yield issuer
+
+
+def describe_issuers(issuer: str) -> str:
+    """Write [identity]: one issuer that is up, and one that never was."""
+    common = 'audiences = ["toolcrib"]\ntenant = "shop"\nagent_prefix = "{}"\n'
+    return f"""
+[identity]
+listen = "127.0.0.1:0"
+[[identity.issuers]]
+issuer = "{issuer}"
+discovery = true
+agents = {{ "desk-1" = "refund-desk" }}
+{common.format("id-")}
+[[identity.issuers]]
+issuer = "{DOWN}"
+jwks_url = "{DOWN}/keys"
+{common.format("down-")}
+"""
+
+
+@pytest.fixture(scope="session")
+def running_crib(
+    tmp_path_factory: pytest.TempPathFactory, engine: Engine, token_issuer: LocalIssuer
+) -> Iterator[Crib]:
     for part in ("openbao", "postgres"):
         if without(part):
             pytest.skip(f"needs {part}")
     hooks = Hooks(boundary=SWITCHBOARD.boundary, clock=SWITCHBOARD.clock)
     folder = tmp_path_factory.mktemp("crib") / "state"
-    with CribThread(folder, CACHE_DIR, replace(OPTIONS, engine_url=engine.base_url), hooks) as crib:
+    tokens = describe_issuers(token_issuer.mint.issuer)
+    options = replace(OPTIONS, engine_url=engine.base_url, settings_extra=tokens)
+    with CribThread(folder, CACHE_DIR, options, hooks) as crib:
         REAL_PARTS.append(f"OpenBao {crib.stack.vault.version}, PostgreSQL {crib.stack.postgres.version}")
         yield crib
 

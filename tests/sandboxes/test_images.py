@@ -163,7 +163,7 @@ async def test_has_the_programs_that_were_asked_for_and_no_others(
     obedient: Obedient, full_image: str
 ) -> None:
     assert await obedient.answer(LOOK) == "[]"
-    assert await replace(obedient, image=full_image).answer(LOOK) == "['git', 'ssh']"
+    assert await replace(obedient, image=full_image).answer(LOOK) == "['busybox', 'git', 'ssh']"
 
 
 NAMED = """
@@ -183,3 +183,23 @@ async def test_runs_openssh_where_the_user_has_a_name(obedient: Obedient, full_i
     git, nameless, named = eval(await replace(obedient, image=full_image).answer(NAMED))
     assert (git, nameless) == (["git", "version"], ["No", "user"])
     assert named[0].startswith("OpenSSH_")
+
+
+STARTED = """
+import subprocess
+def run(name):
+    try:
+        return subprocess.run([f"/opt/bundle/handler/{name}"], capture_output=True, text=True).stdout
+    except PermissionError:
+        return "denied"
+answer = [run("bin/tool"), run("tool")]
+"""
+
+
+async def test_starts_the_programs_of_a_bundle_and_none_of_its_other_files(
+    engine: Engine, obedient: Obedient, base_image: str
+) -> None:
+    program = b"#!/usr/bin/python3\nprint('started', end='')\n"
+    files = {"handler/__main__.py": OBEDIENT_HANDLER, "handler/bin/tool": program, "handler/tool": program}
+    image = build_bundle(engine, base_image, "programs", files)
+    assert await replace(obedient, image=image).answer(STARTED) == "['started', 'denied']"

@@ -154,3 +154,9 @@ def test_labels_images_with_what_they_sum_up_to(engine: Engine, base_image: str,
 
 def test_puts_files_below_a_folder() -> None:
     assert list(files_below("opt/bundle", {"a/b.py": b""})) == ["opt/bundle/a/b.py"]
+
+
+def test_lets_only_programs_be_started() -> None:
+    names = ("handler/bin/tool", "handler/main.py", "bin/tool", "site-packages/handler/bin/tool")
+    tree = files_below("opt/bundle", dict.fromkeys(names, b""))
+    assert [tree[f"opt/bundle/{name}"].mode for name in names] == [0o755, 0o644, 0o644, 0o644]

@@ -23,10 +23,13 @@ SLEEP = "import time; time.sleep(600)"
 FORK = """
 import os, time
 while True:
-    if os.fork() == 0:
-        time.sleep(0.05)
-        os._exit(0)
-    os.waitpid(-1, os.WNOHANG)
+    try:
+        if os.fork() == 0:
+            time.sleep(0.05)
+            os._exit(0)
+        os.waitpid(-1, os.WNOHANG)
+    except BlockingIOError:  # as many as it may have
+        time.sleep(0.01)
 """
 
 

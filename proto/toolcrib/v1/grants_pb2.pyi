@@ -212,3 +212,37 @@ class UnusedGrant(_message.Message):
     last_used: _timestamp_pb2.Timestamp
     uses: int
     def __init__(self, grant_id: _Optional[str] = ..., file: _Optional[str] = ..., applied: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ...) -> None: ...
+
+class ListDestinationsRequest(_message.Message):
+    __slots__ = ("value", "environment", "page_size", "page_token")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    value: str
+    environment: str
+    page_size: int
+    page_token: str
+    def __init__(self, value: _Optional[str] = ..., environment: _Optional[str] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListDestinationsResponse(_message.Message):
+    __slots__ = ("destinations", "next_page_token")
+    DESTINATIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    destinations: _containers.RepeatedCompositeFieldContainer[TrustedDestination]
+    next_page_token: str
+    def __init__(self, destinations: _Optional[_Iterable[_Union[TrustedDestination, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class TrustedDestination(_message.Message):
+    __slots__ = ("value", "match", "environments", "note", "source")
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    MATCH_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENTS_FIELD_NUMBER: _ClassVar[int]
+    NOTE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    value: str
+    match: str
+    environments: _containers.RepeatedScalarFieldContainer[str]
+    note: str
+    source: str
+    def __init__(self, value: _Optional[str] = ..., match: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ..., note: _Optional[str] = ..., source: _Optional[str] = ...) -> None: ...

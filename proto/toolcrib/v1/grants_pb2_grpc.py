@@ -59,6 +59,11 @@ class GrantsStub(object):
                 request_serializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessRequest.SerializeToString,
                 response_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessResponse.FromString,
                 _registered_method=True)
+        self.ListDestinations = channel.unary_unary(
+                '/toolcrib.v1.Grants/ListDestinations',
+                request_serializer=toolcrib_dot_v1_dot_grants__pb2.ListDestinationsRequest.SerializeToString,
+                response_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListDestinationsResponse.FromString,
+                _registered_method=True)
         self.ListUnusedGrants = channel.unary_unary(
                 '/toolcrib.v1.Grants/ListUnusedGrants',
                 request_serializer=toolcrib_dot_v1_dot_grants__pb2.ListUnusedGrantsRequest.SerializeToString,
@@ -104,6 +109,13 @@ class GrantsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListDestinations(self, request, context):
+        """Lists the destinations that are trusted, or says what trusts one of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListUnusedGrants(self, request, context):
         """Lists grants that allowed no call for some days.
         """
@@ -138,6 +150,11 @@ def add_GrantsServicer_to_server(servicer, server):
                     servicer.ListAccess,
                     request_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessRequest.FromString,
                     response_serializer=toolcrib_dot_v1_dot_grants__pb2.ListAccessResponse.SerializeToString,
+            ),
+            'ListDestinations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDestinations,
+                    request_deserializer=toolcrib_dot_v1_dot_grants__pb2.ListDestinationsRequest.FromString,
+                    response_serializer=toolcrib_dot_v1_dot_grants__pb2.ListDestinationsResponse.SerializeToString,
             ),
             'ListUnusedGrants': grpc.unary_unary_rpc_method_handler(
                     servicer.ListUnusedGrants,
@@ -280,6 +297,33 @@ class Grants(object):
             '/toolcrib.v1.Grants/ListAccess',
             toolcrib_dot_v1_dot_grants__pb2.ListAccessRequest.SerializeToString,
             toolcrib_dot_v1_dot_grants__pb2.ListAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDestinations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/toolcrib.v1.Grants/ListDestinations',
+            toolcrib_dot_v1_dot_grants__pb2.ListDestinationsRequest.SerializeToString,
+            toolcrib_dot_v1_dot_grants__pb2.ListDestinationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -121,17 +121,23 @@ class GetVersionResponse(_message.Message):
     def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., descriptor_set: _Optional[bytes] = ..., manifest_yaml: _Optional[str] = ...) -> None: ...
 
 class MoveAliasRequest(_message.Message):
-    __slots__ = ("bundle", "alias", "version")
+    __slots__ = ("bundle", "alias", "version", "back", "leaves")
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     ALIAS_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    BACK_FIELD_NUMBER: _ClassVar[int]
+    LEAVES_FIELD_NUMBER: _ClassVar[int]
     bundle: str
     alias: str
     version: str
-    def __init__(self, bundle: _Optional[str] = ..., alias: _Optional[str] = ..., version: _Optional[str] = ...) -> None: ...
+    back: bool
+    leaves: str
+    def __init__(self, bundle: _Optional[str] = ..., alias: _Optional[str] = ..., version: _Optional[str] = ..., back: bool = ..., leaves: _Optional[str] = ...) -> None: ...
 
 class MoveAliasResponse(_message.Message):
-    __slots__ = ("version",)
+    __slots__ = ("version", "left")
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    LEFT_FIELD_NUMBER: _ClassVar[int]
     version: Version
-    def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ...) -> None: ...
+    left: str
+    def __init__(self, version: _Optional[_Union[Version, _Mapping]] = ..., left: _Optional[str] = ...) -> None: ...

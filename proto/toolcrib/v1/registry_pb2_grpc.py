@@ -93,7 +93,7 @@ class RegistryServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def MoveAlias(self, request, context):
-        """Points an alias ("stable", "canary") at a usable version.
+        """Points an alias ("stable", "canary") at a usable version, or back at the one that it named before.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

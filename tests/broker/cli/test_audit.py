@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 from broker.cli import main
 from broker.keys import read_key_file
 from broker.store.options import StoreOptions
-from broker.store.protocol import AuditEvent
+from broker.store.records import AuditEvent
 from broker.store.sqlite import open_store
 
 

@@ -17,6 +17,8 @@ from broker.cli.calling import read_json
 from broker.cli.connection import explain
 from broker.cli.grants import read_files
 from broker.cli.output import CommandFailed
+from broker.client import read_profile
+from broker.settings import SettingsInvalid
 
 VIOLATION = {"field": "order_id", "description": "is too short"}
 
@@ -76,7 +78,11 @@ def test_tells_programs_the_same():
 def test_tells_a_broker_that_is_not_there_from_one_that_drains():
     gone = explain(Status(grpc.StatusCode.UNAVAILABLE, "connection refused"))
     drains = explain(
-        Status(grpc.StatusCode.UNAVAILABLE, "wait", error_details_pb2.ErrorInfo(reason="DRAINING"))
+        Status(
+            grpc.StatusCode.UNAVAILABLE,
+            "wait",
+            error_details_pb2.ErrorInfo(reason="DRAINING", domain="toolcrib"),
+        )
     )
     assert (gone.exit_code, drains.exit_code) == (4, 1)
 
@@ -139,3 +145,9 @@ def test_refuses_a_folder_without_grants(tmp_path: Path):
 def test_refuses_two_kinds_of_key_at_once():
     result = CliRunner().invoke(main, ["call", "x", "{}", "--key", "k", "--new-key"])
     assert result.exit_code == 2
+
+
+def test_says_that_the_command_line_needs_a_certificate(tmp_path: Path):
+    (tmp_path / "profile.toml").write_text('address = "x:1"\nca = "ca.pem"\ntoken_file = "token"\n')
+    with pytest.raises(SettingsInvalid, match="needs certificate and private_key"):
+        read_profile(tmp_path)

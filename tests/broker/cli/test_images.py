@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 from broker.cli import main
 from broker.image_uses import read_image_uses
 from broker.store.options import StoreOptions
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.sqlite import open_store
 from sandboxes.engine import Engine, Folders, start_engine
 from sandboxes.hardening import LABEL_INSTALLATION

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import click
+import pytest
 from click.testing import CliRunner
 
 from broker.cli import main
@@ -110,3 +111,12 @@ def test_completes_in_each_shell():
     for shell in ("zsh", "fish", "bash"):
         result = CliRunner().invoke(main, ["completion", shell])
         assert "_TOOLCRIB_COMPLETE" in result.stdout
+
+
+def test_wraps_what_is_wider_than_the_terminal_and_cuts_no_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    show_one({"note": "one two three four five six seven eight", "id": "x" * 60}, "table")
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ["note  one two three four five six seven", "      eight", f"id    {'x' * 60}"]

@@ -10,7 +10,7 @@ from broker.api.grant_review import GrantReview
 from broker.errors import Refused
 from broker.model import Caller, Role
 from broker.policy.files import digest_files
-from broker.store.protocol import AuditEvent, GrantFiles
+from broker.store.records import AuditEvent, GrantFiles
 from tests.broker.policy.conftest import write_forbid
 from tests.broker.workshop import GRANTS, LOOKUP, Workshop
 from toolcrib.v1 import grants_pb2

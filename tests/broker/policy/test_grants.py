@@ -173,9 +173,16 @@ def test_shows_subject_workflow_and_version_to_policies(desk: Desk) -> None:
     assert grants.authorize(replace(call, caller=replace(call.caller, subject="ada")), NOW).grant_id == "a"
 
 
+def test_may_ask_whether_the_workflow_holds_strangers_words(desk: Desk) -> None:
+    grants, call = desk.compile(write_permit("a", "!context.untrusted")), desk.refund()
+    assert grants.authorize(call, NOW, untrusted=False).grant_id == "a"
+    assert refusal(grants, call).reason_name == "NOT_GRANTED"  # where nobody said, it does
+
+
 def test_knows_destinations_by_environment(desk: Desk) -> None:
     grants = desk.compile("", '[[destination]]\nvalue = "iban:DE1"\nenvironments = ["prod"]\n')
-    assert [grants.destinations(name) for name in ("dev", "prod", "other")] == [set(), {"iban:DE1"}, set()]
+    known = ["iban:DE1" in grants.destinations(name) for name in ("dev", "prod", "other")]
+    assert known == [False, True, False]
 
 
 def test_explains_an_allowed_call(desk: Desk) -> None:

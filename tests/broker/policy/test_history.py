@@ -8,7 +8,7 @@ import pytest
 
 from broker.policy.history import GrantHistory
 from broker.store.memory import MemoryStore
-from broker.store.protocol import AuditEvent
+from broker.store.records import AuditEvent
 from tests.broker.policy.conftest import NOW
 
 

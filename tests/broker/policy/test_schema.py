@@ -29,6 +29,7 @@ CONDITIONS = [
     'context has subject && context.subject == "ada"',
     'context has workflow && context.workflow like "refund-*"',
     'context.tool_version == "1.0.0"',
+    "context.untrusted",
 ]
 REQUEST = """{"name": "x", "nick": "x", "weight": 1.5, "pin": "1234", "colour": "COLOUR_RED",
     "tags": {"a": "b"}, "parts": [{"id": "x", "sizes": ["1", "1"]}], "count": "9223372036854775807"}"""

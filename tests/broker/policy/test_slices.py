@@ -140,6 +140,7 @@ ASKED = st.fixed_dictionaries(
         "subject": st.text(max_size=5),
         "workflow": st.text(max_size=5),
         "tool_version": st.sampled_from(["1.0.0", "1.1.0"]),
+        "untrusted": st.booleans(),
     }
 )
 

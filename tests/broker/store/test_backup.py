@@ -13,7 +13,7 @@ import pytest
 from broker.audit import Verified, verify
 from broker.model import CallState, Mark
 from broker.store.backup import Restored, backup_store, restore_store
-from broker.store.protocol import StaleEpoch, StoreBusy, StoreError
+from broker.store.records import StaleEpoch, StoreBusy, StoreError
 from broker.store.sqlite import SqliteStore, open_store, read_audit, take_over
 from tests.contracts.stores import (
     AUDIT_KEY,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from broker.model import BudgetLimit, Charge
 from broker.store.budgets import amounts_to_book, check_charges, merge_charges
-from broker.store.protocol import BudgetExhausted
+from broker.store.records import BudgetExhausted
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 

@@ -14,7 +14,7 @@ from broker.audit import Verified, verify
 from broker.model import CallState
 from broker.store.database import Database, connect
 from broker.store.options import StoreOptions
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.sqlite import SqliteStore, open_store, read_audit, take_over
 from tests.broker.store.faults import fail_syncs, full_disk
 from tests.contracts.stores import AUDIT_KEY, make_call, make_event, reserve, run, scope_of, succeed

@@ -16,7 +16,7 @@ from broker.store.database import connect
 from broker.store.inspection import look_into
 from broker.store.moments import EPOCH
 from broker.store.options import StoreOptions
-from broker.store.protocol import Epoch
+from broker.store.records import AliasStep, Epoch
 from broker.store.schema import migrate, read_migrations
 from broker.store.sqlite import open_store, read_audit
 from tests.contracts.stores import (
@@ -50,6 +50,11 @@ VALUES ('acme', 'prod', 'c1', ?, ?, ?, 'orders', ?, 7, ?)
 """
 
 
+_VERSION = (
+    "INSERT INTO versions VALUES ('acme', 'shop', ?, 'd', 'USABLE', x'00', 'm', 'i', 'a', 1, 'r', 2, '')"
+)
+
+
 def make_old(path: Path, schema: int) -> None:
     """Write a file as the release with this schema left it, when it was killed a while ago."""
     path.touch()
@@ -67,6 +72,9 @@ def make_old(path: Path, schema: int) -> None:
         old.execute(_CALL, ("c3", "REFUSED", 9, None, "" if schema == 1 else b""))
         if schema >= 3:
             old.execute("INSERT INTO grant_uses VALUES ('acme', 'prod', 'g', 'desk', 'm', 2, 6)")
+        for version in ("1.0.0", "1.1.0"):
+            old.execute(_VERSION, (version,))
+        old.execute("INSERT INTO aliases VALUES ('acme', 'shop', 'stable', '1.0.0')")
         old.execute(_LEASE, (0, "l1", "a1", "v-l1", None))
         old.execute(_LEASE, (1, "l2", "a2", "v-l2", 8))
 
@@ -154,3 +162,20 @@ async def test_restores_a_backup_of_the_release_before(tmp_path: Path) -> None:
     (live,) = await store.live_leases()
     await store.close()
     assert (restored.in_doubt, live.lease) == (1, OLD_LEASE)
+
+
+async def test_takes_an_alias_back_to_where_the_earlier_release_left_it(old_file: Path) -> None:
+    store = await open_store(old_file, OPTIONS)
+    assert list(await store.alias_steps("acme", "shop", "stable")) == ["1.0.0"]
+    await store.move_alias("acme", "shop", "stable", "1.1.0", make_event())
+    back = AliasStep("acme", "shop", "stable", left="1.1.0", reached="1.0.0")
+    assert (await store.step_back(back, make_event())).version == "1.0.0"
+    await store.close()
+
+
+async def test_reads_what_earlier_calls_had_not(old_file: Path) -> None:
+    store = await open_store(old_file, OPTIONS)
+    found = await store.get_call("acme", "c1")
+    await store.close()
+    assert found is not None
+    assert (found.removed, found.workflow, found.artefacts) == ((), "", ())

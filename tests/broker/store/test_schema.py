@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.store.protocol import StoreError
+from broker.store.records import StoreError
 from broker.store.schema import FOLDER, Migration, migrate, read_migrations, split_statements
 
 STEPS = read_migrations()

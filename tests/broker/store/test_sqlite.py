@@ -20,7 +20,7 @@ from broker.audit import Verified, verify
 from broker.store import call_table
 from broker.store.database import Database, connect
 from broker.store.options import StoreOptions
-from broker.store.protocol import StaleEpoch, StoreBusy, StoreError
+from broker.store.records import StaleEpoch, StoreBusy, StoreError
 from broker.store.sqlite import SqliteStore, open_store, read_audit, take_over
 from tests.contracts.stores import (
     AUDIT_KEY,
@@ -137,7 +137,7 @@ async def test_is_stale_when_it_wakes_after_it_was_stopped_and_taken_over(tmp_pa
         import asyncio, os, signal, sys
         from dataclasses import replace
         from pathlib import Path
-        from broker.store.protocol import StaleEpoch
+        from broker.store.records import StaleEpoch
         from broker.store.sqlite import open_store
         from tests.broker.store.test_sqlite import OPTIONS
         from tests.contracts.stores import make_call, run, event_of

@@ -57,7 +57,7 @@ async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedi
             assert await run_with_way_out(obedient, process) == "hello ENOENT EROFS"
 
 
-@pytest.mark.parametrize("kind", ["ldap", "ssh", "tls"])
+@pytest.mark.parametrize("kind", ["http", "smtp", "ldap", "ssh", "tls"])
 async def test_reaches_a_target_of_each_kind_by_its_name(start: Start, obedient: Obedient, kind: str) -> None:
     name = "t" * 43  # the longest that a client can connect to
     program = PROGRAM.replace("orders-db/.s.PGSQL.5432", f"{name}/{name}.sock")

@@ -284,7 +284,7 @@ async def test_does_nothing_when_a_person_starts_it() -> None:
     ("change", "message"),
     [
         ({"name": "Orders"}, "a-z, 0-9"),
-        ({"kind": "http"}, "is not one of"),
+        ({"kind": "gopher"}, "is not one of"),
         ({"host": "no host"}, "no host name"),
         ({"name": "a" * 44, "kind": "ssh"}, "use a shorter name"),
         ({"port": 0}, "1-65535"),
@@ -299,7 +299,7 @@ def test_refuses_an_ill_formed_target(change: dict[str, object], message: str) -
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("postgresql", ".s.PGSQL.5432"), ("ldap", "t.sock"), ("ssh", "t.sock"), ("tls", "t.sock")],
+    [("postgresql", ".s.PGSQL.5432"), *((kind, "t.sock") for kind in ("http", "smtp", "ldap", "ssh", "tls"))],
 )
 async def test_opens_a_socket_for_each_kind_of_target(start: Start, kind: str, name: str) -> None:
     async with listening("t", kind=kind) as target:
