@@ -225,6 +225,10 @@ secret_id_file = "secret_id"
 {engine}
 {play.targets}
 
+# What is rehearsed is not who is turned away on a busy machine.
+[sandboxes.pool]
+max_wait_seconds = 60
+
 [tenants.{TENANT}]
 max_concurrent_calls = 256
 targets = ["*"]

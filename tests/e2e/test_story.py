@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e import grants
 from tests.e2e.stack import Crib
-from toolcrib.v1 import broker_pb2, broker_pb2_grpc
+from toolcrib.v1 import broker_pb2, broker_pb2_grpc, workflows_pb2, workflows_pb2_grpc
 
 LOOKUP = "shop.v1.Orders/LookupOrder"
 DRAFT = "shop.v1.Orders/CreateRefundDraft"
@@ -122,10 +122,13 @@ def test_names_every_violation_at_once_by_field(crib: Crib):
 
 
 def test_asks_a_person_about_an_unknown_destination(crib: Crib):
-    crib.grant(grants.REFUND.replace("refund-desk", "unread-desk"))
+    crib.grant(grants.REFUND)
     request = {"order_id": "A-1042", "amount": euros(100), "payout_account": "iban:DE00EVIL"}
-    with crib.caller("unread-desk") as agent:  # which has read nothing yet
-        reply = agent.call(REFUND, request, key=new_key())
+    with crib.profile("front-office", "orchestrator").connect() as channel:
+        stub = workflows_pb2_grpc.WorkflowsStub(channel)
+        handle = stub.OpenWorkflow(workflows_pb2.OpenWorkflowRequest(agent="refund-desk")).handle
+    with crib.caller() as agent:  # which has read nothing in this workflow
+        reply = agent.call(REFUND, request, key=new_key(), workflow=handle)
     assert reply.reason == "APPROVAL_REQUIRED"
     assert "payout_account" in reply.violations
     assert "EVIL" not in reply.message
