@@ -20,6 +20,7 @@ leases, reservation, claim, record. `trail.at` is the one boundary between stage
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -49,8 +50,9 @@ from toolcrib.v1.reasons_pb2 import Reason
 RETIRE_SECONDS = 10.0
 # An answer comes this long after the call's deadline at the latest.
 GRACE_SECONDS = 0.5
-# Kept of the caller's own deadline, to send an answer in before a call is reserved.
-ANSWER_SECONDS = 0.1
+# Kept of the caller's own deadline, to send an answer in before a call is reserved: a fifth of what is left,
+# between these. Half of it is for the store to say that this broker is current.
+ANSWER_SECONDS, MOST_ANSWER_SECONDS = 0.1, 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,11 +108,11 @@ class Path:
         task.add_done_callback(self._forget)
         try:
             async with asyncio.timeout(None) as trail.patience:
-                trail.answer_by(request.deadline - ANSWER_SECONDS)
+                trail.answer_by(request.deadline - _keep_back(request))
                 return self._hand_out(await asyncio.shield(task), trail)
         except TimeoutError:
             # A process that was stopped wakes with its time up, and perhaps with nothing left to say.
-            if not await self._stages.recorder.is_current():
+            if not await self._stages.recorder.is_current(_keep_back(request) / 2):
                 raise taken_over() from None
             return self._hand_out(_answer_late(task, trail), trail)
         except asyncio.CancelledError:
@@ -284,6 +286,12 @@ class Path:
                     await stages.settle(answer, trail)
                     return answer
         raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: the stages above answer or raise")
+
+
+def _keep_back(request: Request) -> float:
+    """Say how long before its caller's deadline a call that stalls is answered, in seconds."""
+    left = request.deadline - time.monotonic()
+    return min(max(left / 5, ANSWER_SECONDS), MOST_ANSWER_SECONDS)
 
 
 def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:

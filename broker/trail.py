@@ -237,10 +237,10 @@ class Recorder:
         trail.epoch = self._store.epoch.number
         return trail
 
-    async def is_current(self) -> bool:
+    async def is_current(self, seconds: float = TENURE_SECONDS) -> bool:
         """Ask the store whether this process may still write; one that does not say in time is believed."""
         beat = asyncio.ensure_future(self._store.beat())
-        await asyncio.wait((beat,), timeout=TENURE_SECONDS)
+        await asyncio.wait((beat,), timeout=min(seconds, TENURE_SECONDS))
         if not beat.done():
             beat.add_done_callback(lambda late: late.cancelled() or late.exception())
             return True
