@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
@@ -21,6 +21,7 @@ from google.protobuf.message_factory import GetMessageClass
 from tools.errors import MessageMalformed, Violation
 from tools.json_values import TEXT_PATTERNS, WRAPPER_TYPES, check_json_key, check_json_text, check_json_value
 from tools.shapes import FieldShape, MessageShape, quote_key
+from tools.strict_json import load_strict
 from tools.values import MAX_DEPTH, MAX_VIOLATIONS, WHOLE
 
 _MAX_NAME_CHARACTERS = 64
@@ -77,22 +78,11 @@ def format_json(message: Message) -> str:
 
 def _load(text: str) -> Any:
     try:
-        return json.loads(text, object_pairs_hook=_build_object, parse_constant=_refuse_constant)
+        return load_strict(text)
     except RecursionError as error:
         raise MessageMalformed([Violation(WHOLE, "the JSON is nested too deep")]) from error
     except ValueError as error:
         raise MessageMalformed([Violation(WHOLE, f"the text is not valid JSON: {error}")]) from error
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    built = dict(pairs)
-    if len(built) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return built
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _convert(data: dict[str, Any], shape: MessageShape, reading: JsonReading) -> None:

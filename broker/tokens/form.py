@@ -6,14 +6,14 @@ Whoever can reach the door can send one, so each step is bounded and comes befor
 from __future__ import annotations
 
 import base64
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import Any
 
 from broker.errors import Refused
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.strict_json import load_strict
 
 MAX_TOKEN_CHARACTERS = 16 * 1024
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+")
@@ -105,22 +105,9 @@ def parse_strict_json(data: bytes) -> Any:
         ValueError: It is none.
     """
     try:
-        return json.loads(
-            data.decode("utf-8"), object_pairs_hook=_build_object, parse_constant=_refuse_constant
-        )
+        return load_strict(data.decode("utf-8"))
     except RecursionError as error:
         raise ValueError("nested too deep") from error
-
-
-def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    built = dict(pairs)
-    if len(built) != len(pairs):
-        raise ValueError("a name stands twice in one object")
-    return built
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _read_text(header: Mapping[str, Any], name: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import socket
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.parts.handlers import load_handler
+from tests.parts.unix_server import UnixServer
 from toolcrib.handler import KeyValues, testing
 from toolcrib.handler.context import Target
 
@@ -26,37 +26,23 @@ def reply(status: int, body: bytes = b"", head: str = "") -> bytes:
     return f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n{head}\r\n".encode("latin-1") + body
 
 
-class LyingServer:
+class LyingServer(UnixServer):
     """Answers each connection's one request as it is told."""
 
     def __init__(self, path: Path) -> None:
         self.target = Target("", str(path), {"host": "files.example"})
         self.answer: Answer = lambda _method, _path: reply(404)
         self.heard: list[bytes] = []
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(path))
-        self._listening.listen()
-        self._thread = threading.Thread(target=self._serve, name="liar")
-        self._thread.start()
+        super().__init__(path)
 
-    def stop(self) -> None:
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-        self._listening.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            with connection, connection.makefile("rb") as stream:
-                head = b"".join(iter(stream.readline, b"\r\n"))
-                sizes = [line for line in head.lower().splitlines() if line.startswith(b"content-length:")]
-                stream.read(int(sizes[0].split(b":")[1]) if sizes else 0)
-                self.heard.append(head)
-                method, path, _ = head.decode().split(" ", 2)
-                connection.sendall(self.answer(method, path))
+    def serve_one(self, connection: socket.socket) -> None:
+        with connection.makefile("rb") as stream:
+            head = b"".join(iter(stream.readline, b"\r\n"))
+            sizes = [line for line in head.lower().splitlines() if line.startswith(b"content-length:")]
+            stream.read(int(sizes[0].split(b":")[1]) if sizes else 0)
+            self.heard.append(head)
+            method, path, _ = head.decode().split(" ", 2)
+            connection.sendall(self.answer(method, path))
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +55,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def server(tmp_path: Path) -> Iterator[LyingServer]:
     made = LyingServer(tmp_path / "files.sock")
     yield made
-    made.stop()
+    made.close()
 
 
 def run(bundle: Any, server: LyingServer, method: str, **fields: Any) -> testing.Run:

@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from credentials import child_process
 from credentials.child_process import HOST, Launch, attempts, find_free_port
 from credentials.errors import PartUnavailable
 from tests.parts.nginx import NGINX
+from tests.parts.unix_server import UnixServer
 
 SERVER = Path(__file__).parent.parent.parent / "tools" / "bundles" / "files" / "dev" / "server.py"
 READER, WRITER, PASSWORD = "reader", "writer", "for-tests"
@@ -116,7 +116,7 @@ class FileStore:
         self._process = child_process.start(launch)
 
 
-class Relay:
+class Relay(UnixServer):
     """A unix socket whose connections are carried to a TCP port, as egress does; it may lose some.
 
     Attributes:
@@ -130,28 +130,10 @@ class Relay:
         self.path, self.seen = path, list[str]()
         self.loses: Callable[[int], str] = lambda _: ""
         self._port = port
-        self._listening = socket.socket(socket.AF_UNIX)
-        self._listening.bind(str(path))
-        self._listening.listen()
-        self._thread = threading.Thread(target=self._serve, name="relay")
-        self._thread.start()
+        super().__init__(path)
 
-    def close(self) -> None:
-        """Take nothing more."""
-        self._listening.shutdown(socket.SHUT_RDWR)
-        self._thread.join(10)
-        self._listening.close()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                connection, _ = self._listening.accept()
-            except OSError:
-                return
-            with connection:
-                self._carry(connection)
-
-    def _carry(self, connection: socket.socket) -> None:
+    def serve_one(self, connection: socket.socket) -> None:
+        """Carry one request and its answer, or lose it."""
         request = _read_request(connection)
         lost = self.loses(len(self.seen))
         self.seen.append(request.split(b"\r\n", 1)[0].decode())
