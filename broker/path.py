@@ -299,7 +299,7 @@ def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
 
     Raises:
         Failed: DEADLINE_EXCEEDED, nothing ran, or a read was stopped.
-        Refused: IN_PROGRESS, a write whose end is not known yet.
+        Refused: IN_PROGRESS, a write whose end is not known yet, its own or that of an earlier call.
     """
     if task.done():
         return task.result()
@@ -312,6 +312,13 @@ def _answer_late(task: asyncio.Task[Answer], trail: Trail) -> Answer:
             retry_after_seconds=1.0,
         )
     task.cancel()
+    if trail.earlier_call_id:
+        raise Refused(
+            Reason.REASON_IN_PROGRESS,
+            "the time is up and it is not known yet how the first call with this key ended; ask again with "
+            "the same key",
+            retry_after_seconds=1.0,
+        )
     raise Failed(
         Reason.REASON_DEADLINE_EXCEEDED,
         "the time was up before the tool had answered; no write was begun. Ask again with the same key",

@@ -33,8 +33,9 @@ from toolcrib.v1.reasons_pb2 import Reason
 NEW_SINCE = "toolcrib-new-since"
 # A caller without a deadline is told IN_PROGRESS after this long.
 MAX_WAIT_SECONDS = 30.0
-# Time kept of the caller's deadline to send the answer in.
-ANSWER_SECONDS = 0.2
+# Time kept of the caller's deadline to say so in: more than the path keeps for what stalls, or that would
+# answer first.
+ANSWER_SECONDS, ANSWER_SHARE = 0.4, 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,9 @@ class Claimer:
 
     async def _take(self, scope: ClaimScope, call: Call, request: Request, trail: Trail) -> Claim:
         """Return a claim that is won, or whose earlier call has ended."""
-        give_up = min(request.deadline - ANSWER_SECONDS, time.monotonic() + MAX_WAIT_SECONDS)
+        now = time.monotonic()
+        kept = min(ANSWER_SECONDS, (request.deadline - now) * ANSWER_SHARE)
+        give_up = min(request.deadline - kept, now + MAX_WAIT_SECONDS)
         while True:
             claim = await self._store.claim(scope, call.digest, call.call_id, call.new_since)
             if claim.won:

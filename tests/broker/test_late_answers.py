@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -99,3 +100,28 @@ async def test_leaves_an_answer_in_time_alone(shop: Workshop):
     assert await task
     trail.answer_by(time.monotonic())  # nobody waits any more
     assert shop.is_clean()
+
+
+@pytest.mark.parametrize("seconds", [0.6, 1.5])
+async def test_tells_who_repeats_a_running_write_that_it_runs(shop: Workshop, seconds: float):
+    stall = Stall()
+    shop.tool = stall.run_tool
+    first, _ = await shop.begin(shop.draft(), lambda trail: trail.ran)
+    again = replace(shop.draft(), deadline=time.monotonic() + seconds)
+    with pytest.raises(Refused) as refusal:
+        await shop.path.answer(again)
+    assert refusal.value.reason_name == "IN_PROGRESS"
+    stall.mended.set()
+    assert await first
+
+
+async def test_tells_so_also_when_the_store_stalls_meanwhile(shop: Workshop):
+    stall = Stall()
+    shop.tool = stall.run_tool
+    first, _ = await shop.begin(shop.draft(), lambda trail: trail.ran)
+    task = await begin_late(shop, shop.draft(), lambda trail: bool(trail.earlier_call_id))
+    with pytest.raises(Refused) as refusal:
+        await task
+    assert refusal.value.reason_name == "IN_PROGRESS"
+    stall.mended.set()
+    assert await first

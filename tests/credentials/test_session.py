@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 
 import pytest
@@ -14,6 +12,7 @@ from credentials.logins import AppRole, Token
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
 from tests.credentials.conftest import READ, TAG, wanted
+from tests.parts.stopped import stopped
 
 
 class UnsafeNoKeeper:
@@ -77,9 +76,8 @@ async def test_confirms_no_end_with_a_session_that_vault_ended(own_session, own_
 
 
 async def test_survives_a_stall_of_vault(own_session, own_vault) -> None:
-    os.kill(own_vault.pid, signal.SIGSTOP)
-    await asyncio.sleep(1.5)
-    os.kill(own_vault.pid, signal.SIGCONT)
+    with stopped(own_vault.pid):
+        await asyncio.sleep(1.5)
     await own_session.mint(TAG, wanted(), 60)
     assert not own_session.lost
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
-import signal
 import uuid
 
 import pytest
@@ -13,6 +11,7 @@ from credentials.dev_vault import DevVault
 from credentials.errors import Cause, CredentialsUnavailable, DataKeyGone, PartUnavailable
 from credentials.transit import DataKey, Transit, transit_key_name
 from credentials.vault import VaultSession
+from tests.parts.stopped import stopped
 
 
 @pytest.fixture
@@ -96,10 +95,8 @@ async def test_keeps_apart_a_sealed_vault_and_a_lost_key(own_session: VaultSessi
 
 async def test_gives_up_on_a_vault_that_does_not_answer(own_session: VaultSession, own_vault: DevVault):
     own_vault.install_tenant_key("shop")
-    os.kill(own_vault.pid or 0, signal.SIGSTOP)
-    with pytest.raises(CredentialsUnavailable, match="within 1 s") as caught:
+    with stopped(own_vault.pid), pytest.raises(CredentialsUnavailable, match="within 1 s") as caught:
         await Transit(own_session).make_data_key("shop")
-    os.kill(own_vault.pid or 0, signal.SIGCONT)
     assert caught.value.cause is Cause.TIMEOUT
 
 

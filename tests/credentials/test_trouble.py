@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 
 import asyncpg
 import pytest
@@ -16,6 +14,7 @@ from credentials.logins import AppRole
 from credentials.secret import Secret
 from credentials.vault import SessionTuning, VaultSession
 from tests.credentials.conftest import TAG, wanted
+from tests.parts.stopped import stopped
 
 
 async def test_refuses_to_open_where_nothing_listens() -> None:
@@ -53,10 +52,8 @@ async def test_refuses_to_mint_when_vault_stopped(own_session, own_vault) -> Non
 
 
 async def test_refuses_to_mint_when_vault_does_not_answer(own_session, own_vault) -> None:
-    os.kill(own_vault.pid, signal.SIGSTOP)
-    with pytest.raises(CredentialsUnavailable, match="within 1 s") as caught:
+    with stopped(own_vault.pid), pytest.raises(CredentialsUnavailable, match="within 1 s") as caught:
         await own_session.mint(TAG, wanted(), 60)
-    os.kill(own_vault.pid, signal.SIGCONT)
     assert caught.value.cause is Cause.TIMEOUT
 
 
@@ -102,11 +99,10 @@ async def test_says_that_it_is_busy_when_no_request_ends(own_vault) -> None:
     tuning = SessionTuning(timeout_seconds=0.5, max_requests=1)
     session = VaultSession(own_vault.address, own_vault.login, tuning)
     await session.open()
-    os.kill(own_vault.pid, signal.SIGSTOP)
-    results = await asyncio.gather(
-        *(session.mint(TAG, wanted(), 60) for _ in range(3)), return_exceptions=True
-    )
-    os.kill(own_vault.pid, signal.SIGCONT)
+    with stopped(own_vault.pid):
+        results = await asyncio.gather(
+            *(session.mint(TAG, wanted(), 60) for _ in range(3)), return_exceptions=True
+        )
     assert Cause.OVERLOADED in [getattr(result, "cause", None) for result in results]
     await session.close()
 

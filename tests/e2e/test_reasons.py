@@ -21,6 +21,7 @@ from tests.e2e import grants
 from tests.e2e.caller import Reply, read_error
 from tests.e2e.stack import MISCHIEF, SHOP, Crib
 from tests.e2e.tokens import TokenProfile
+from tests.e2e.waiting import wait_for_container
 from tests.parts.crib import DOWN, Switchboard
 from tests.parts.issuer import Mint
 from toolcrib.v1 import (
@@ -117,7 +118,7 @@ def too_many(crib: Crib, _: Switchboard) -> Reply:
     crib.grant(grants.MISCHIEF, tenant="tight")
     with crib.caller(tenant="tight") as caller:
         slow = caller.start(READ, {"how": "sleep", "seconds": 2})
-        time.sleep(0.7)
+        wait_for_container(crib, "tight")
         reply = caller.call(READ, {"how": "fine"})
         caller.finish(READ, slow)
     assert reply.retry_after_seconds
@@ -225,7 +226,7 @@ def still_running(crib: Crib, _: Switchboard) -> Reply:
     key = new_key()
     with crib.caller() as caller:
         first = caller.start(WRITE, {"how": "sleep_first", "seconds": 3}, key=key)
-        time.sleep(0.5)
+        wait_for_container(crib)
         reply = caller.call(WRITE, {"how": "sleep_first", "seconds": 3}, key=key, timeout=1)
         assert caller.finish(WRITE, first).code == "OK"
     return reply
@@ -418,7 +419,7 @@ def stopped(crib: Crib, _: Switchboard) -> Reply:
     crib.grant(grants.MISCHIEF)
     with crib.caller() as caller:
         slow = caller.start(READ, {"how": "sleep", "seconds": 2})
-        time.sleep(0.7)
+        wait_for_container(crib)
         with brake(crib, operations_pb2.BRAKE_KIND_TOOL, READ):
             return caller.finish(READ, slow)
 

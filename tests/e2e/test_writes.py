@@ -8,6 +8,7 @@ import uuid
 from tests.e2e import grants
 from tests.e2e.stack import Crib
 from tests.e2e.test_reasons import register_newer
+from tests.e2e.waiting import wait_for_container
 from toolcrib.v1 import registry_pb2, registry_pb2_grpc
 
 WRITE = "mischief.v1.Mischief/Write"
@@ -55,17 +56,6 @@ def test_ends_the_write_of_a_client_that_hangs_up(crib: Crib):
     assert reply.replayed
     assert int(reply.result["effectNumber"]) > 0
     assert effects(crib) == before + 1
-
-
-def wait_for_container(crib: Crib) -> None:
-    """Wait until the tool has been dispatched."""
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        calls = crib.run(crib.stack.broker.store.list_calls("shop", page_size=1)).items
-        if calls and calls[0].state == "DISPATCHED":
-            return
-        time.sleep(0.02)
-    raise AssertionError("the tool was never dispatched")
 
 
 def test_stops_the_read_of_a_client_that_hangs_up(crib: Crib):
