@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any
 
 from tests.parts import REAL_PARTS
@@ -24,3 +26,6 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.line(line)
     if not REAL_PARTS:
         terminalreporter.line("none: these tests needed no engine, OpenBao or PostgreSQL")
+    if list_file := os.environ.get("TOOLCRIB_TESTS_FAILED"):  # for deploy/setup/tests.sh
+        reports = [report for kind in ("failed", "error") for report in terminalreporter.getreports(kind)]
+        Path(list_file).write_text("".join(f"{report.nodeid}\n" for report in reports))
