@@ -27,6 +27,7 @@ bench: setup engine runtimes image ## Measure sandboxes and calls beside their f
 	@$(BIN)/python -m bench.bench_call $(ARGS)
 	@$(BIN)/python -m bench.bench_sandbox
 	@$(BIN)/python -m bench.bench_load
+	@$(BIN)/python -m bench.bench_egress
 
 .PHONY: chaos
 chaos: setup engine image ## Kill the broker at every point under 10,000 writes, count the effects
@@ -65,6 +66,10 @@ node:
 targets:
 	@deploy/setup/targets.sh
 
+.PHONY: clients
+clients: setup
+	@deploy/setup/clients.sh
+
 .PHONY: image
 image: engine ## Build the sandboxes' base image; nothing when it is up to date
 	@deploy/setup/image.sh
@@ -72,12 +77,16 @@ image: engine ## Build the sandboxes' base image; nothing when it is up to date
 ##@ Change
 
 .PHONY: test
-test: setup engine runtimes node targets image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
+test: setup engine runtimes node targets clients image ## Run all tests on real parts; TOOLCRIB_WITHOUT=node,… leaves some out
 	@$(WITHOUT) deploy/setup/tests.sh $(ARGS)
 
 .PHONY: fuzz
 fuzz: setup ## Fuzz registration with damaged descriptor sets; ARGS="--seconds 600 --seed 7"
 	@$(BIN)/python -m tests.fuzz.fuzz_descriptors $(ARGS)
+
+.PHONY: fuzz-proxy
+fuzz-proxy: setup ## Fuzz the HTTP proxy with damaged requests and answers; ARGS="--seconds 600 --seed 7"
+	@$(BIN)/python -m tests.fuzz.fuzz_proxy $(ARGS)
 
 .PHONY: attacks
 attacks: setup engine runtimes image ## Attack the sandboxes, each attack on each runtime and with its control

@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-for name in bootstrap broker dev image ldap; do
+for name in bootstrap broker clients dev image ldap; do
   .venv/bin/uv pip compile --quiet --python-version 3.11 --generate-hashes \
     --no-header --no-emit-index-url --no-emit-find-links \
     "$@" "requirements/$name.in" --output-file "requirements/$name.txt"
