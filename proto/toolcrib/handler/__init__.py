@@ -21,6 +21,7 @@ from toolcrib.handler.context import Context, SignatureRefused, Target
 from toolcrib.handler.credentials import (
     ClientCertificate,
     Credential,
+    Injected,
     KeyValues,
     Login,
     Signed,
@@ -37,6 +38,7 @@ __all__ = [
     "Effect",
     "Failure",
     "Handler",
+    "Injected",
     "KeyValues",
     "Login",
     "SignatureRefused",

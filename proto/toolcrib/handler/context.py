@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from toolcrib.handler.artefacts import make_folder, read_artefact
@@ -21,11 +21,14 @@ class Target(NamedTuple):
         socket_dir: Folder of the unix socket; a PostgreSQL client takes it as its host.
         socket_path: The unix socket itself.
         settings: What the operator declared, for example "database".
+        origins: What the URLs of an "http" target begin with, for example "https://api.example:8443". Any
+            client that reads HTTP_PROXY and HTTPS_PROXY reaches them.
     """
 
     socket_dir: str
     socket_path: str
     settings: Mapping[str, str]
+    origins: Sequence[str] = ()
 
 
 class SignatureRefused(Exception):
@@ -52,7 +55,7 @@ class Context:
             name: read_credential(value) for name, value in start.credentials.items()
         }
         self.targets: Mapping[str, Target] = {
-            name: Target(value.socket_dir, value.socket_path, dict(value.settings))
+            name: Target(value.socket_dir, value.socket_path, dict(value.settings), tuple(value.origins))
             for name, value in start.targets.items()
         }
         self.cancel_reason = ""

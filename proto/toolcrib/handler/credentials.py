@@ -80,6 +80,16 @@ class Signer(NamedTuple):
     public_key_pem: str
 
 
+class Injected(NamedTuple):
+    """A credential that is added to requests toward its target, on the way out; the tool has nothing of it.
+
+    Attributes:
+        form: How, for example "bearer".
+    """
+
+    form: str
+
+
 class Signed(NamedTuple):
     """A signature, raw bytes, and the version of the key that made it."""
 
@@ -87,7 +97,7 @@ class Signed(NamedTuple):
     key_version: int
 
 
-Credential = Login | KeyValues | ClientCertificate | SshLogin | Signer
+Credential = Login | KeyValues | ClientCertificate | SshLogin | Signer | Injected
 """What stands in `Context.credentials`."""
 
 
@@ -110,4 +120,6 @@ def read_credential(value: handler_pb2.Credential) -> Credential:
         return SshLogin(login.username, login.private_key, login.certificate)
     if kind == "signer":
         return Signer(value.signer.algorithm, value.signer.max_signatures, value.signer.public_key_pem)
+    if kind == "injected":
+        return Injected(value.injected.form)
     raise ValueError("a credential is of a kind that this SDK does not know; update it")

@@ -9,7 +9,8 @@ Rules:
 2. Only what is sent as it is gets read (`identity`): a small answer cannot unpack to a large one.
 3. At most `most_bytes` of the body are read, chunked or not, and a multiple of it of all that the server
    sends; the whole exchange ends when its time is over, however slowly the server drips.
-4. A path or a header with a line end, a control character or a space is refused before anything is sent, so
+4. A refusal of the way out, which has the header `toolcrib-egress`, is no answer of the target: it is raised.
+5. A path or a header with a line end, a control character or a space is refused before anything is sent, so
    that no value can become a header or a second request.
 
 It is not imported by `toolcrib.handler`: `http.client` costs a start some 20 ms that only its users pay.
@@ -32,6 +33,7 @@ _HEAD_BYTES = 1024 * 1024
 _WRAPPING = 6
 """A body in chunks of one byte takes six times its size."""
 
+_REFUSAL_HEADER = "toolcrib-egress"
 _PATH = re.compile(r"/[!-~]*")
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?")
 _HEADER_VALUE = re.compile(r"[ -~]*")
@@ -113,10 +115,15 @@ def send(target: Target, request: HttpRequest, seconds: float) -> HttpAnswer:
         raise HttpFailed("the target cannot be reached", was_sent=False) from error
     with connected, closing(_Connection(connected)) as connection:
         try:
-            return _exchange(connection, request)
+            answer = _exchange(connection, request)
         except (OSError, http.client.HTTPException, ValueError) as error:
             text = "the target gave no answer that can be read, or not in time"
             raise HttpFailed(text, was_sent=True) from error
+    if refused := answer.headers.get(_REFUSAL_HEADER):
+        # What a rule refuses reaches no target; from 500 on the target may have got it.
+        text = f"the way out did not let that pass ({refused[:20]})"
+        raise HttpFailed(text, was_sent=answer.status >= 500)
+    return answer
 
 
 def _exchange(connection: _Connection, request: HttpRequest) -> HttpAnswer:

@@ -29,6 +29,7 @@ from toolcrib.handler.context import Target
 from toolcrib.handler.credentials import (
     ClientCertificate,
     Credential,
+    Injected,
     KeyValues,
     Login,
     Signed,
@@ -191,7 +192,10 @@ def _make_start(method: str, request: Message, call: Call) -> handler_pb2.Start:
         credentials={name: write_credential(value) for name, value in call.credentials.items()},
         targets={
             name: handler_pb2.Target(
-                socket_dir=target.socket_dir, socket_path=target.socket_path, settings=dict(target.settings)
+                socket_dir=target.socket_dir,
+                socket_path=target.socket_path,
+                settings=dict(target.settings),
+                origins=target.origins,
             )
             for name, target in call.targets.items()
         },
@@ -209,6 +213,8 @@ def write_credential(value: Credential) -> handler_pb2.Credential:
         return handler_pb2.Credential(client_certificate=handler_pb2.ClientCertificate(**value._asdict()))
     if isinstance(value, SshLogin):
         return handler_pb2.Credential(ssh_login=handler_pb2.SshLogin(**value._asdict()))
+    if isinstance(value, Injected):
+        return handler_pb2.Credential(injected=handler_pb2.Injected(form=value.form))
     return handler_pb2.Credential(signer=handler_pb2.Signer(**value._asdict()))
 
 

@@ -176,7 +176,7 @@ class ListCallsResponse(_message.Message):
     def __init__(self, calls: _Optional[_Iterable[_Union[Call, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class Call(_message.Message):
-    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks", "artefacts", "removed", "workflow")
+    __slots__ = ("call_id", "tenant", "environment", "agent", "subject", "tool", "tool_version", "effect", "state", "reason", "message", "started", "ended", "request_digest", "grant_id", "stages", "leases", "sandboxes", "labels", "tool_log", "marks", "artefacts", "removed", "workflow", "connections", "connections_dropped")
     CALL_ID_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
@@ -201,6 +201,8 @@ class Call(_message.Message):
     ARTEFACTS_FIELD_NUMBER: _ClassVar[int]
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     WORKFLOW_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_FIELD_NUMBER: _ClassVar[int]
+    CONNECTIONS_DROPPED_FIELD_NUMBER: _ClassVar[int]
     call_id: str
     tenant: str
     environment: str
@@ -225,7 +227,47 @@ class Call(_message.Message):
     artefacts: _containers.RepeatedCompositeFieldContainer[Artefact]
     removed: _containers.RepeatedScalarFieldContainer[str]
     workflow: str
-    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., workflow: _Optional[str] = ...) -> None: ...
+    connections: _containers.RepeatedCompositeFieldContainer[Connection]
+    connections_dropped: int
+    def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., tool: _Optional[str] = ..., tool_version: _Optional[str] = ..., effect: _Optional[_Union[_options_pb2.Effect, str]] = ..., state: _Optional[_Union[CallState, str]] = ..., reason: _Optional[_Union[_reasons_pb2.Reason, str]] = ..., message: _Optional[str] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., request_digest: _Optional[str] = ..., grant_id: _Optional[str] = ..., stages: _Optional[_Iterable[_Union[StageTime, _Mapping]]] = ..., leases: _Optional[_Iterable[_Union[LeaseRecord, _Mapping]]] = ..., sandboxes: _Optional[_Iterable[_Union[SandboxRecord, _Mapping]]] = ..., labels: _Optional[_Iterable[str]] = ..., tool_log: _Optional[str] = ..., marks: _Optional[_Iterable[str]] = ..., artefacts: _Optional[_Iterable[_Union[Artefact, _Mapping]]] = ..., removed: _Optional[_Iterable[str]] = ..., workflow: _Optional[str] = ..., connections: _Optional[_Iterable[_Union[Connection, _Mapping]]] = ..., connections_dropped: _Optional[int] = ...) -> None: ...
+
+class Connection(_message.Message):
+    __slots__ = ("target", "address", "opened", "closed", "bytes_up", "bytes_down", "outcome", "detail", "method", "path_template", "status", "rule", "grant_rule", "injected", "stripped", "request_sha256", "response_sha256")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    OPENED_FIELD_NUMBER: _ClassVar[int]
+    CLOSED_FIELD_NUMBER: _ClassVar[int]
+    BYTES_UP_FIELD_NUMBER: _ClassVar[int]
+    BYTES_DOWN_FIELD_NUMBER: _ClassVar[int]
+    OUTCOME_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    PATH_TEMPLATE_FIELD_NUMBER: _ClassVar[int]
+    STATUS_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    GRANT_RULE_FIELD_NUMBER: _ClassVar[int]
+    INJECTED_FIELD_NUMBER: _ClassVar[int]
+    STRIPPED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_SHA256_FIELD_NUMBER: _ClassVar[int]
+    RESPONSE_SHA256_FIELD_NUMBER: _ClassVar[int]
+    target: str
+    address: str
+    opened: _timestamp_pb2.Timestamp
+    closed: _timestamp_pb2.Timestamp
+    bytes_up: int
+    bytes_down: int
+    outcome: str
+    detail: str
+    method: str
+    path_template: str
+    status: int
+    rule: str
+    grant_rule: str
+    injected: str
+    stripped: int
+    request_sha256: str
+    response_sha256: str
+    def __init__(self, target: _Optional[str] = ..., address: _Optional[str] = ..., opened: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., closed: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., bytes_up: _Optional[int] = ..., bytes_down: _Optional[int] = ..., outcome: _Optional[str] = ..., detail: _Optional[str] = ..., method: _Optional[str] = ..., path_template: _Optional[str] = ..., status: _Optional[int] = ..., rule: _Optional[str] = ..., grant_rule: _Optional[str] = ..., injected: _Optional[str] = ..., stripped: _Optional[int] = ..., request_sha256: _Optional[str] = ..., response_sha256: _Optional[str] = ...) -> None: ...
 
 class Artefact(_message.Message):
     __slots__ = ("name", "media_type", "size_bytes", "sha256")

@@ -146,7 +146,7 @@ class ListAccessResponse(_message.Message):
     def __init__(self, access: _Optional[_Iterable[_Union[GrantedAccess, _Mapping]]] = ...) -> None: ...
 
 class GrantedAccess(_message.Message):
-    __slots__ = ("decision", "agent", "tool", "effect", "grant_id", "file", "environments", "condition", "limits", "expires", "credentials", "targets", "last_used", "uses")
+    __slots__ = ("decision", "agent", "tool", "effect", "grant_id", "file", "environments", "condition", "limits", "expires", "credentials", "targets", "last_used", "uses", "egress")
     DECISION_FIELD_NUMBER: _ClassVar[int]
     AGENT_FIELD_NUMBER: _ClassVar[int]
     TOOL_FIELD_NUMBER: _ClassVar[int]
@@ -161,6 +161,7 @@ class GrantedAccess(_message.Message):
     TARGETS_FIELD_NUMBER: _ClassVar[int]
     LAST_USED_FIELD_NUMBER: _ClassVar[int]
     USES_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
     decision: str
     agent: str
     tool: str
@@ -175,7 +176,8 @@ class GrantedAccess(_message.Message):
     targets: _containers.RepeatedScalarFieldContainer[str]
     last_used: _timestamp_pb2.Timestamp
     uses: int
-    def __init__(self, decision: _Optional[str] = ..., agent: _Optional[str] = ..., tool: _Optional[str] = ..., effect: _Optional[str] = ..., grant_id: _Optional[str] = ..., file: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ..., condition: _Optional[str] = ..., limits: _Optional[_Iterable[str]] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., credentials: _Optional[_Iterable[_Union[CredentialUse, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ...) -> None: ...
+    egress: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, decision: _Optional[str] = ..., agent: _Optional[str] = ..., tool: _Optional[str] = ..., effect: _Optional[str] = ..., grant_id: _Optional[str] = ..., file: _Optional[str] = ..., environments: _Optional[_Iterable[str]] = ..., condition: _Optional[str] = ..., limits: _Optional[_Iterable[str]] = ..., expires: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., credentials: _Optional[_Iterable[_Union[CredentialUse, _Mapping]]] = ..., targets: _Optional[_Iterable[str]] = ..., last_used: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., uses: _Optional[int] = ..., egress: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class CredentialUse(_message.Message):
     __slots__ = ("credential", "engine", "role")

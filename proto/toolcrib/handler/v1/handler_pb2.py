@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!toolcrib/handler/v1/handler.proto\x12\x13toolcrib.handler.v1\"\xa7\x01\n\x0b\x42rokerFrame\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.toolcrib.handler.v1.StartH\x00\x12-\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1b.toolcrib.handler.v1.CancelH\x00\x12\x33\n\tsignature\x18\x03 \x01(\x0b\x32\x1e.toolcrib.handler.v1.SignatureH\x00\x42\x07\n\x05\x66rame\"\x93\x03\n\x05Start\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x31\n\x07\x63ontext\x18\x02 \x01(\x0b\x32 .toolcrib.handler.v1.CallContext\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07request\x18\x04 \x01(\x0c\x12@\n\x0b\x63redentials\x18\x05 \x03(\x0b\x32+.toolcrib.handler.v1.Start.CredentialsEntry\x12\x38\n\x07targets\x18\x06 \x03(\x0b\x32\'.toolcrib.handler.v1.Start.TargetsEntry\x1aS\n\x10\x43redentialsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.toolcrib.handler.v1.Credential:\x02\x38\x01\x1aK\n\x0cTargetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.toolcrib.handler.v1.Target:\x02\x38\x01\"\xbc\x01\n\x0b\x43\x61llContext\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x18\n\x10remaining_millis\x18\x08 \x01(\x04\x12\x13\n\x0btraceparent\x18\t \x01(\t\"\xb7\x02\n\nCredential\x12\x42\n\x11username_password\x18\x01 \x01(\x0b\x32%.toolcrib.handler.v1.UsernamePasswordH\x00\x12\x34\n\nkey_values\x18\x02 \x01(\x0b\x32\x1e.toolcrib.handler.v1.KeyValuesH\x00\x12\x44\n\x12\x63lient_certificate\x18\x03 \x01(\x0b\x32&.toolcrib.handler.v1.ClientCertificateH\x00\x12\x32\n\tssh_login\x18\x04 \x01(\x0b\x32\x1d.toolcrib.handler.v1.SshLoginH\x00\x12-\n\x06signer\x18\x05 \x01(\x0b\x32\x1b.toolcrib.handler.v1.SignerH\x00\x42\x06\n\x04kind\"6\n\x10UsernamePassword\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\x87\x01\n\tKeyValues\x12:\n\x06values\x18\x01 \x03(\x0b\x32*.toolcrib.handler.v1.KeyValues.ValuesEntry\x12\x0f\n\x07version\x18\x02 \x01(\r\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"X\n\x11\x43lientCertificate\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x17\n\x0fprivate_key_pem\x18\x02 \x01(\t\x12\x11\n\tchain_pem\x18\x03 \x01(\t\"F\n\x08SshLogin\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x13\n\x0bprivate_key\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"K\n\x06Signer\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\x16\n\x0emax_signatures\x18\x02 \x01(\r\x12\x16\n\x0epublic_key_pem\x18\x03 \x01(\t\"\x9f\x01\n\x06Target\x12\x12\n\nsocket_dir\x18\x01 \x01(\t\x12\x13\n\x0bsocket_path\x18\x02 \x01(\t\x12;\n\x08settings\x18\x03 \x03(\x0b\x32).toolcrib.handler.v1.Target.SettingsEntry\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"N\n\tSignature\x12\n\n\x02id\x18\x01 \x01(\r\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0bkey_version\x18\x03 \x01(\r\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\xb7\x02\n\x0cHandlerFrame\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.toolcrib.handler.v1.ProgressH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.toolcrib.handler.v1.ResultH\x00\x12/\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.toolcrib.handler.v1.FailureH\x00\x12\x31\n\x08\x61rtefact\x18\x04 \x01(\x0b\x32\x1d.toolcrib.handler.v1.ArtefactH\x00\x12)\n\x04sign\x18\x05 \x01(\x0b\x32\x19.toolcrib.handler.v1.SignH\x00\x12-\n\x06loaded\x18\x06 \x01(\x0b\x32\x1b.toolcrib.handler.v1.LoadedH\x00\x42\x07\n\x05\x66rame\"\x08\n\x06Loaded\"5\n\x04Sign\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\ncredential\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\x0c\",\n\x08Progress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"\x1a\n\x06Result\x12\x10\n\x08response\x18\x01 \x01(\x0c\"l\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12/\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1f.toolcrib.handler.v1.EffectDone\"=\n\x08\x41rtefact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c*b\n\nEffectDone\x12\x1b\n\x17\x45\x46\x46\x45\x43T_DONE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_NONE\x10\x01\x12\x12\n\x0e\x45\x46\x46\x45\x43T_APPLIED\x10\x02\x12\x12\n\x0e\x45\x46\x46\x45\x43T_UNKNOWN\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!toolcrib/handler/v1/handler.proto\x12\x13toolcrib.handler.v1\"\xa7\x01\n\x0b\x42rokerFrame\x12+\n\x05start\x18\x01 \x01(\x0b\x32\x1a.toolcrib.handler.v1.StartH\x00\x12-\n\x06\x63\x61ncel\x18\x02 \x01(\x0b\x32\x1b.toolcrib.handler.v1.CancelH\x00\x12\x33\n\tsignature\x18\x03 \x01(\x0b\x32\x1e.toolcrib.handler.v1.SignatureH\x00\x42\x07\n\x05\x66rame\"\x93\x03\n\x05Start\x12\x18\n\x10protocol_version\x18\x01 \x01(\r\x12\x31\n\x07\x63ontext\x18\x02 \x01(\x0b\x32 .toolcrib.handler.v1.CallContext\x12\x0e\n\x06method\x18\x03 \x01(\t\x12\x0f\n\x07request\x18\x04 \x01(\x0c\x12@\n\x0b\x63redentials\x18\x05 \x03(\x0b\x32+.toolcrib.handler.v1.Start.CredentialsEntry\x12\x38\n\x07targets\x18\x06 \x03(\x0b\x32\'.toolcrib.handler.v1.Start.TargetsEntry\x1aS\n\x10\x43redentialsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12.\n\x05value\x18\x02 \x01(\x0b\x32\x1f.toolcrib.handler.v1.Credential:\x02\x38\x01\x1aK\n\x0cTargetsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.toolcrib.handler.v1.Target:\x02\x38\x01\"\xbc\x01\n\x0b\x43\x61llContext\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0e\n\x06tenant\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0f\n\x07subject\x18\x05 \x01(\t\x12\x17\n\x0fidempotency_key\x18\x06 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\r\x12\x18\n\x10remaining_millis\x18\x08 \x01(\x04\x12\x13\n\x0btraceparent\x18\t \x01(\t\"\xea\x02\n\nCredential\x12\x42\n\x11username_password\x18\x01 \x01(\x0b\x32%.toolcrib.handler.v1.UsernamePasswordH\x00\x12\x34\n\nkey_values\x18\x02 \x01(\x0b\x32\x1e.toolcrib.handler.v1.KeyValuesH\x00\x12\x44\n\x12\x63lient_certificate\x18\x03 \x01(\x0b\x32&.toolcrib.handler.v1.ClientCertificateH\x00\x12\x32\n\tssh_login\x18\x04 \x01(\x0b\x32\x1d.toolcrib.handler.v1.SshLoginH\x00\x12-\n\x06signer\x18\x05 \x01(\x0b\x32\x1b.toolcrib.handler.v1.SignerH\x00\x12\x31\n\x08injected\x18\x06 \x01(\x0b\x32\x1d.toolcrib.handler.v1.InjectedH\x00\x42\x06\n\x04kind\"\x18\n\x08Injected\x12\x0c\n\x04\x66orm\x18\x01 \x01(\t\"6\n\x10UsernamePassword\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x10\n\x08password\x18\x02 \x01(\t\"\x87\x01\n\tKeyValues\x12:\n\x06values\x18\x01 \x03(\x0b\x32*.toolcrib.handler.v1.KeyValues.ValuesEntry\x12\x0f\n\x07version\x18\x02 \x01(\r\x1a-\n\x0bValuesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"X\n\x11\x43lientCertificate\x12\x17\n\x0f\x63\x65rtificate_pem\x18\x01 \x01(\t\x12\x17\n\x0fprivate_key_pem\x18\x02 \x01(\t\x12\x11\n\tchain_pem\x18\x03 \x01(\t\"F\n\x08SshLogin\x12\x10\n\x08username\x18\x01 \x01(\t\x12\x13\n\x0bprivate_key\x18\x02 \x01(\t\x12\x13\n\x0b\x63\x65rtificate\x18\x03 \x01(\t\"K\n\x06Signer\x12\x11\n\talgorithm\x18\x01 \x01(\t\x12\x16\n\x0emax_signatures\x18\x02 \x01(\r\x12\x16\n\x0epublic_key_pem\x18\x03 \x01(\t\"\xb0\x01\n\x06Target\x12\x12\n\nsocket_dir\x18\x01 \x01(\t\x12\x13\n\x0bsocket_path\x18\x02 \x01(\t\x12;\n\x08settings\x18\x03 \x03(\x0b\x32).toolcrib.handler.v1.Target.SettingsEntry\x12\x0f\n\x07origins\x18\x04 \x03(\t\x1a/\n\rSettingsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x18\n\x06\x43\x61ncel\x12\x0e\n\x06reason\x18\x01 \x01(\t\"N\n\tSignature\x12\n\n\x02id\x18\x01 \x01(\r\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x13\n\x0bkey_version\x18\x03 \x01(\r\x12\r\n\x05\x65rror\x18\x04 \x01(\t\"\xb7\x02\n\x0cHandlerFrame\x12\x31\n\x08progress\x18\x01 \x01(\x0b\x32\x1d.toolcrib.handler.v1.ProgressH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.toolcrib.handler.v1.ResultH\x00\x12/\n\x07\x66\x61ilure\x18\x03 \x01(\x0b\x32\x1c.toolcrib.handler.v1.FailureH\x00\x12\x31\n\x08\x61rtefact\x18\x04 \x01(\x0b\x32\x1d.toolcrib.handler.v1.ArtefactH\x00\x12)\n\x04sign\x18\x05 \x01(\x0b\x32\x19.toolcrib.handler.v1.SignH\x00\x12-\n\x06loaded\x18\x06 \x01(\x0b\x32\x1b.toolcrib.handler.v1.LoadedH\x00\x42\x07\n\x05\x66rame\"\x08\n\x06Loaded\"5\n\x04Sign\x12\n\n\x02id\x18\x01 \x01(\r\x12\x12\n\ncredential\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\x0c\",\n\x08Progress\x12\x0f\n\x07message\x18\x01 \x01(\t\x12\x0f\n\x07percent\x18\x02 \x01(\r\"\x1a\n\x06Result\x12\x10\n\x08response\x18\x01 \x01(\x0c\"l\n\x07\x46\x61ilure\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\x12/\n\x06\x65\x66\x66\x65\x63t\x18\x04 \x01(\x0e\x32\x1f.toolcrib.handler.v1.EffectDone\"=\n\x08\x41rtefact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x03 \x01(\x0c*b\n\nEffectDone\x12\x1b\n\x17\x45\x46\x46\x45\x43T_DONE_UNSPECIFIED\x10\x00\x12\x0f\n\x0b\x45\x46\x46\x45\x43T_NONE\x10\x01\x12\x12\n\x0e\x45\x46\x46\x45\x43T_APPLIED\x10\x02\x12\x12\n\x0e\x45\x46\x46\x45\x43T_UNKNOWN\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,8 +39,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_KEYVALUES_VALUESENTRY']._serialized_options = b'8\001'
   _globals['_TARGET_SETTINGSENTRY']._loaded_options = None
   _globals['_TARGET_SETTINGSENTRY']._serialized_options = b'8\001'
-  _globals['_EFFECTDONE']._serialized_start=2466
-  _globals['_EFFECTDONE']._serialized_end=2564
+  _globals['_EFFECTDONE']._serialized_start=2560
+  _globals['_EFFECTDONE']._serialized_end=2658
   _globals['_BROKERFRAME']._serialized_start=59
   _globals['_BROKERFRAME']._serialized_end=226
   _globals['_START']._serialized_start=229
@@ -52,39 +52,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CALLCONTEXT']._serialized_start=635
   _globals['_CALLCONTEXT']._serialized_end=823
   _globals['_CREDENTIAL']._serialized_start=826
-  _globals['_CREDENTIAL']._serialized_end=1137
-  _globals['_USERNAMEPASSWORD']._serialized_start=1139
-  _globals['_USERNAMEPASSWORD']._serialized_end=1193
-  _globals['_KEYVALUES']._serialized_start=1196
-  _globals['_KEYVALUES']._serialized_end=1331
-  _globals['_KEYVALUES_VALUESENTRY']._serialized_start=1286
-  _globals['_KEYVALUES_VALUESENTRY']._serialized_end=1331
-  _globals['_CLIENTCERTIFICATE']._serialized_start=1333
-  _globals['_CLIENTCERTIFICATE']._serialized_end=1421
-  _globals['_SSHLOGIN']._serialized_start=1423
-  _globals['_SSHLOGIN']._serialized_end=1493
-  _globals['_SIGNER']._serialized_start=1495
-  _globals['_SIGNER']._serialized_end=1570
-  _globals['_TARGET']._serialized_start=1573
-  _globals['_TARGET']._serialized_end=1732
-  _globals['_TARGET_SETTINGSENTRY']._serialized_start=1685
-  _globals['_TARGET_SETTINGSENTRY']._serialized_end=1732
-  _globals['_CANCEL']._serialized_start=1734
-  _globals['_CANCEL']._serialized_end=1758
-  _globals['_SIGNATURE']._serialized_start=1760
-  _globals['_SIGNATURE']._serialized_end=1838
-  _globals['_HANDLERFRAME']._serialized_start=1841
-  _globals['_HANDLERFRAME']._serialized_end=2152
-  _globals['_LOADED']._serialized_start=2154
-  _globals['_LOADED']._serialized_end=2162
-  _globals['_SIGN']._serialized_start=2164
-  _globals['_SIGN']._serialized_end=2217
-  _globals['_PROGRESS']._serialized_start=2219
-  _globals['_PROGRESS']._serialized_end=2263
-  _globals['_RESULT']._serialized_start=2265
-  _globals['_RESULT']._serialized_end=2291
-  _globals['_FAILURE']._serialized_start=2293
-  _globals['_FAILURE']._serialized_end=2401
-  _globals['_ARTEFACT']._serialized_start=2403
-  _globals['_ARTEFACT']._serialized_end=2464
+  _globals['_CREDENTIAL']._serialized_end=1188
+  _globals['_INJECTED']._serialized_start=1190
+  _globals['_INJECTED']._serialized_end=1214
+  _globals['_USERNAMEPASSWORD']._serialized_start=1216
+  _globals['_USERNAMEPASSWORD']._serialized_end=1270
+  _globals['_KEYVALUES']._serialized_start=1273
+  _globals['_KEYVALUES']._serialized_end=1408
+  _globals['_KEYVALUES_VALUESENTRY']._serialized_start=1363
+  _globals['_KEYVALUES_VALUESENTRY']._serialized_end=1408
+  _globals['_CLIENTCERTIFICATE']._serialized_start=1410
+  _globals['_CLIENTCERTIFICATE']._serialized_end=1498
+  _globals['_SSHLOGIN']._serialized_start=1500
+  _globals['_SSHLOGIN']._serialized_end=1570
+  _globals['_SIGNER']._serialized_start=1572
+  _globals['_SIGNER']._serialized_end=1647
+  _globals['_TARGET']._serialized_start=1650
+  _globals['_TARGET']._serialized_end=1826
+  _globals['_TARGET_SETTINGSENTRY']._serialized_start=1779
+  _globals['_TARGET_SETTINGSENTRY']._serialized_end=1826
+  _globals['_CANCEL']._serialized_start=1828
+  _globals['_CANCEL']._serialized_end=1852
+  _globals['_SIGNATURE']._serialized_start=1854
+  _globals['_SIGNATURE']._serialized_end=1932
+  _globals['_HANDLERFRAME']._serialized_start=1935
+  _globals['_HANDLERFRAME']._serialized_end=2246
+  _globals['_LOADED']._serialized_start=2248
+  _globals['_LOADED']._serialized_end=2256
+  _globals['_SIGN']._serialized_start=2258
+  _globals['_SIGN']._serialized_end=2311
+  _globals['_PROGRESS']._serialized_start=2313
+  _globals['_PROGRESS']._serialized_end=2357
+  _globals['_RESULT']._serialized_start=2359
+  _globals['_RESULT']._serialized_end=2385
+  _globals['_FAILURE']._serialized_start=2387
+  _globals['_FAILURE']._serialized_end=2495
+  _globals['_ARTEFACT']._serialized_start=2497
+  _globals['_ARTEFACT']._serialized_end=2558
 # @@protoc_insertion_point(module_scope)

@@ -2,7 +2,7 @@ from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Mapping as _Mapping
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
@@ -81,18 +81,26 @@ class CallContext(_message.Message):
     def __init__(self, call_id: _Optional[str] = ..., tenant: _Optional[str] = ..., environment: _Optional[str] = ..., agent: _Optional[str] = ..., subject: _Optional[str] = ..., idempotency_key: _Optional[str] = ..., attempt: _Optional[int] = ..., remaining_millis: _Optional[int] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class Credential(_message.Message):
-    __slots__ = ("username_password", "key_values", "client_certificate", "ssh_login", "signer")
+    __slots__ = ("username_password", "key_values", "client_certificate", "ssh_login", "signer", "injected")
     USERNAME_PASSWORD_FIELD_NUMBER: _ClassVar[int]
     KEY_VALUES_FIELD_NUMBER: _ClassVar[int]
     CLIENT_CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
     SSH_LOGIN_FIELD_NUMBER: _ClassVar[int]
     SIGNER_FIELD_NUMBER: _ClassVar[int]
+    INJECTED_FIELD_NUMBER: _ClassVar[int]
     username_password: UsernamePassword
     key_values: KeyValues
     client_certificate: ClientCertificate
     ssh_login: SshLogin
     signer: Signer
-    def __init__(self, username_password: _Optional[_Union[UsernamePassword, _Mapping]] = ..., key_values: _Optional[_Union[KeyValues, _Mapping]] = ..., client_certificate: _Optional[_Union[ClientCertificate, _Mapping]] = ..., ssh_login: _Optional[_Union[SshLogin, _Mapping]] = ..., signer: _Optional[_Union[Signer, _Mapping]] = ...) -> None: ...
+    injected: Injected
+    def __init__(self, username_password: _Optional[_Union[UsernamePassword, _Mapping]] = ..., key_values: _Optional[_Union[KeyValues, _Mapping]] = ..., client_certificate: _Optional[_Union[ClientCertificate, _Mapping]] = ..., ssh_login: _Optional[_Union[SshLogin, _Mapping]] = ..., signer: _Optional[_Union[Signer, _Mapping]] = ..., injected: _Optional[_Union[Injected, _Mapping]] = ...) -> None: ...
+
+class Injected(_message.Message):
+    __slots__ = ("form",)
+    FORM_FIELD_NUMBER: _ClassVar[int]
+    form: str
+    def __init__(self, form: _Optional[str] = ...) -> None: ...
 
 class UsernamePassword(_message.Message):
     __slots__ = ("username", "password")
@@ -148,7 +156,7 @@ class Signer(_message.Message):
     def __init__(self, algorithm: _Optional[str] = ..., max_signatures: _Optional[int] = ..., public_key_pem: _Optional[str] = ...) -> None: ...
 
 class Target(_message.Message):
-    __slots__ = ("socket_dir", "socket_path", "settings")
+    __slots__ = ("socket_dir", "socket_path", "settings", "origins")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -159,10 +167,12 @@ class Target(_message.Message):
     SOCKET_DIR_FIELD_NUMBER: _ClassVar[int]
     SOCKET_PATH_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    ORIGINS_FIELD_NUMBER: _ClassVar[int]
     socket_dir: str
     socket_path: str
     settings: _containers.ScalarMap[str, str]
-    def __init__(self, socket_dir: _Optional[str] = ..., socket_path: _Optional[str] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    origins: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, socket_dir: _Optional[str] = ..., socket_path: _Optional[str] = ..., settings: _Optional[_Mapping[str, str]] = ..., origins: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class Cancel(_message.Message):
     __slots__ = ("reason",)
