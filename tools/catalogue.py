@@ -24,7 +24,15 @@ from tools.manifest import Manifest, read_manifest
 from tools.registration import Registered, register_set
 from tools.set_form import name_methods
 
-__all__ = ["Parts", "ToolVersion", "digest_version", "find_breaking_changes", "load_version", "read_parts"]
+__all__ = [
+    "Parts",
+    "ToolVersion",
+    "digest_version",
+    "find_breaking_changes",
+    "load_contracts",
+    "load_version",
+    "read_parts",
+]
 
 MAX_SCHEMA_CHARACTERS = 64 * 1024
 """A schema goes into a model's prompt; what is larger than this serves nobody."""
@@ -111,6 +119,15 @@ def build_version(parts: Parts, descriptor_set: bytes, manifest_yaml: str, image
         descriptor_set=descriptor_set,
         client_descriptor_set=client_view(descriptor_set),
     )
+
+
+def load_contracts(descriptor_set: bytes) -> dict[str, Contract]:
+    """Prepare the contracts of a version whose manifest cannot be used.
+
+    Raises:
+        BundleInvalid: Its descriptors cannot be used either.
+    """
+    return _prepare(register_set(descriptor_set))
 
 
 def read_parts(descriptor_set: bytes, manifest_yaml: str) -> Parts:

@@ -61,6 +61,13 @@ MANIFEST_CODES = {
     "MANIFEST_MISSING": _error("a field is required and not there", "add it"),
     "MANIFEST_VALUE": _error("a value has the wrong form", "write it as the message says"),
     "MANIFEST_NAME": _error("a name leads to nothing", "declare it, or correct the name"),
+    "HTTP_ALLOW": _error(
+        "an http target has neither rules nor `opaque`, or both; or another kind has one of them",
+        "write `allow`, or `opaque: true`",
+    ),
+    "HTTP_RULE": _error("a rule says nothing that a request can be held to", "write it as the message says"),
+    "INJECT_FORM": _error("`inject` does not fit its engine or its form", "do as the message says"),
+    "INJECT_TARGET": _error("a credential cannot be added there", "do as the message says"),
     "METHOD_MISSING": _error("a method of the services is not in tool.yaml", "list it under `tools`"),
     "METHOD_UNKNOWN": _error("tool.yaml lists what is no method", "remove or correct it"),
     "IMAGE_ID": _error("the image is not named by its id", "let `tools register` build it"),
@@ -222,6 +229,19 @@ MANIFEST_ADVICE = {
     "SIGNATURES_MANY": _warning("one call may sign more than ten times", "lower max_signatures"),
     "DEADLINE_LONG": _warning("a deadline is over two minutes: an agent waits that long", "lower it"),
     "DEADLINE_SHORT": _warning("a deadline is under half a second: a busy host needs more", "raise it"),
+    "INJECT_QUERY": _warning(
+        "a credential is added to the URL, and URLs are logged everywhere", "use bearer or header"
+    ),
+    "CREDENTIAL_HANDED": _warning(
+        "the tool gets a secret of an http target that the proxy could add instead", "write `inject`"
+    ),
+    "TARGET_OPAQUE": _warning(
+        "nobody sees what a tool asks of an opaque target", "write `allow`, unless it is HTTP/2 or WebSocket"
+    ),
+    "RULE_ANY_QUERY": _warning(
+        "a rule lets any query pass, so a tool can send what it likes", "list the parameters"
+    ),
+    "RULE_REST": _warning("a rule allows everything below a path", "name the segments"),
     "OUTPUT_LARGE": _warning("limits.output_kib is more than the results can have", "lower it"),
 }
 HANDLER_ADVICE = {

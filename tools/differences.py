@@ -9,10 +9,12 @@ contract, or tells a model something else. Without an earlier version everything
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from tools.breaking import find_breaking_changes
+from tools.errors import BundleInvalid
 from tools.field_changes import (
     MODEL_READS,
     Difference,
@@ -21,7 +23,7 @@ from tools.field_changes import (
     look_at_field,
     read_fields,
 )
-from tools.manifest import Limits, Manifest, read_manifest
+from tools.manifest import HttpLimits, Limits, Manifest, TargetWanted, read_manifest
 from tools.registration import Registered, register_set
 
 __all__ = ["Difference", "Subject", "find_differences", "sort_by_weight"]
@@ -60,13 +62,18 @@ class _Side:
 def find_differences(old: Subject | None, new: Subject) -> list[Difference]:
     """Compare two versions; the lines come in the order of the module's table.
 
+    Where today's rules refuse the tool.yaml of the older version, all that the new one says is new.
+
     Raises:
-        BundleInvalid: One of them breaks the rules of registration.
+        BundleInvalid: The new one breaks the rules of registration, or the old one's contract does.
         BufFailed: It cannot be known what breaks callers.
     """
-    before = _read(old) if old else _Side(None, None)
     after = _read(new)
+    before = _read_earlier(old) if old else _Side(None, None)
     found = [*_compare_methods(before, after)]
+    if old is not None and before.manifest is None:
+        text = "the earlier version's is refused by the rules of today, so all of this one is shown as new"
+        found.insert(0, Difference("tool.yaml", text, "read all of it"))
     found += _compare_fields(before, after)
     found += _compare_manifests(before.manifest, after.manifest)
     if old is not None:
@@ -93,6 +100,13 @@ def _weigh(one: Difference) -> int:
 
 def _read(subject: Subject) -> _Side:
     return _Side(register_set(subject.descriptor_set), read_manifest(subject.manifest_yaml))
+
+
+def _read_earlier(subject: Subject) -> _Side:
+    try:
+        return _read(subject)
+    except BundleInvalid:
+        return _Side(register_set(subject.descriptor_set), None)
 
 
 def _describe_method(name: str, registered: Registered, manifest: Manifest) -> Facts:
@@ -171,6 +185,11 @@ def _compare_manifests(old: Manifest | None, new: Manifest | None) -> Iterator[D
     later = _describe_manifest(new)
     if old is None:  # what differs from what every bundle gets
         usual = _describe_limits(Limits())
+        usual |= {
+            f"targets.{name}.limits.{key}": f"{value:g}"
+            for name in new.targets
+            for key, value in HttpLimits().model_dump().items()
+        }
         shown = {name: fact for name, fact in later.items() if usual.get(name) != fact}
         yield from (
             Difference("tool.yaml", f"{name}: {fact}", _look_at_manifest(name, "", fact))
@@ -180,7 +199,7 @@ def _compare_manifests(old: Manifest | None, new: Manifest | None) -> Iterator[D
         yield from compare_facts("tool.yaml", _describe_manifest(old), later, _look_at_manifest)
 
 
-def _describe_limits(limits: Limits) -> Facts:
+def _describe_limits(limits: Limits) -> dict[str, str]:
     return {f"limits.{name}": str(value) for name, value in limits.model_dump().items()}
 
 
@@ -194,9 +213,32 @@ def _describe_manifest(manifest: Manifest) -> Facts:
     if manifest.image.packages:
         facts["packages"] = ", ".join(sorted(manifest.image.packages))
     for name, wanted in manifest.credentials.items():
-        facts[f"credentials.{name}"] = _write_fields(wanted.model_dump(exclude_defaults=True))
+        facts[f"credentials.{name}"] = _write_fields(
+            wanted.model_dump(exclude_defaults=True, exclude={"inject"})
+        )
+        if wanted.inject is not None:
+            facts[f"credentials.{name}.inject"] = _write_fields(
+                wanted.inject.model_dump(exclude_defaults=True)
+            )
     for name, target in manifest.targets.items():
-        facts[f"targets.{name}"] = _write_fields(target.model_dump())
+        facts |= _describe_target(f"targets.{name}", target)
+    return facts
+
+
+def _describe_target(name: str, target: TargetWanted) -> Facts:
+    """Describe a target: each rule is a fact of its own, and a line that stands twice hides neither.
+
+    Patterns stand in quotes: one that reads like a second header would hide that there is one.
+    """
+    facts = {name: f"kind {target.kind}{', opaque' if target.opaque else ''}"}
+    if target.kind == "http":
+        facts |= {f"{name}.limits.{key}": f"{value:g}" for key, value in target.limits.model_dump().items()}
+    for rule in target.rules:
+        listed = sorted(rule.headers.items())
+        headers = "".join(f", header {key} {json.dumps(pattern)}" for key, pattern in listed)
+        required = f", require {', '.join(sorted(rule.require))}" if rule.require else ""
+        fact, earlier = f"{name}.allow {rule.text}", facts.get(f"{name}.allow {rule.text}")
+        facts[fact] = f"{f'{earlier}; ' if earlier else ''}allowed{required}{headers}"
     return facts
 
 
@@ -206,19 +248,25 @@ def _write_fields(fields: Mapping[str, object]) -> str:
 
 def _look_at_manifest(fact: str, old: str, new: str) -> str:
     part = fact.partition(".")[0]
+    if ".limits." in f".{fact}" and part in ("limits", "targets") and " " not in fact:
+        return "more than before" if old and new and float(new) > float(old) else ""
     if part in ("credentials", "targets"):
-        if not new:
-            return ""
-        what = "credential" if part == "credentials" else "target"
-        return f"another {what}" if old else f"new {what}"
-    if part == "limits" and old and float(new) > float(old):
-        return "more than before"
+        return _look_at_reach(fact, part, old, new)
     looks = {
         "isolation": "isolation changed" if old else "",
         "packages": "programs in the sandbox",
         "command": "what is started" if old else "",
     }
     return looks.get(fact, "")
+
+
+def _look_at_reach(fact: str, part: str, old: str, new: str) -> str:
+    if fact.endswith(".inject"):
+        return "how it is added changed" if new else "the tool gets the secret itself"
+    if not new:
+        return ""
+    what = "rule" if ".allow " in fact else part.removesuffix("s")
+    return f"another {what}" if old else f"new {what}"
 
 
 def _compare_images(old: Subject, new: Subject) -> Iterator[Difference]:

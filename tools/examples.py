@@ -28,7 +28,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from tools.errors import BundleInvalid, Violation
-from tools.manifest import StrictLoader
+from tools.http_rules import read_origin
+from tools.manifest_yaml import StrictLoader
 
 FOLDER = "examples"
 MAX_EXAMPLES = 1_000
@@ -61,10 +62,20 @@ class FakeTarget(_Closed):
     Attributes:
         fake: Path in the bundle's folder, below `examples/`.
         settings: What the operator would declare, for example {"database": "shop"}.
+        origins: So are these, of a target of kind "http": "http://api.example". A fake speaks no TLS, so they
+            are http; without them the tool is told where the fake is.
     """
 
     fake: str = Field(pattern=r"^examples/[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}\.py$")
     settings: Mapping[str, str] = Field(default_factory=dict)
+    origins: tuple[str, ...] = Field((), max_length=8)
+
+    @model_validator(mode="after")
+    def _check_origins(self) -> FakeTarget:
+        for origin in self.origins:
+            if not origin.startswith("http://") or read_origin(origin) != origin:
+                raise ValueError(f"origins: {origin!r} is none that a fake has; write http://NAME")
+        return self
 
     @model_validator(mode="after")
     def _check_path(self) -> FakeTarget:

@@ -8,14 +8,24 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Hashable, Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails, PydanticCustomError
 
 from tools.errors import BundleInvalid, Violation, breach
+from tools.http_rules import HttpRule, parse_rule
+from tools.manifest_egress import check_egress
+from tools.manifest_yaml import load_yaml
 from tools.unseen import name_unseen
 
 MAX_MANIFEST_BYTES = 64 * 1024
@@ -90,19 +100,44 @@ class Limits(_Closed):
     artefact_kib: int = Field(default=1024, ge=1, le=16_384)
 
 
+class Inject(_Closed):
+    """How the egress proxy adds a credential to requests toward its target; the tool does not get it.
+
+    Attributes:
+        form: As `credentials.injection.Form` has them. "query" is discouraged: URLs are logged everywhere.
+        key: Which value of a "kv" secret is meant, for bearer, header and query; "token" unless it is said.
+        name: The header's or the query's name, for these two forms.
+        prefix: What stands before the value in a header, for example "Token ".
+        region: For sigv4.
+        service: For sigv4, for example "s3".
+    """
+
+    form: Literal["bearer", "basic", "header", "query", "client_certificate", "sigv4"]
+    key: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,63}$")] = "token"
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]{1,63}$")] | None = None
+    prefix: Annotated[str, StringConstraints(pattern=r"^([!-~][ -~]{0,31})?$")] = ""
+    region: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+    service: Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,32}$")] | None = None
+
+
 class CredentialWanted(_Closed):
     """A credential that is minted for a call and ends with it.
 
     Attributes:
-        role: Vault's role of that engine; the secret's name for "kv", the key's for "transit".
+        role: Vault's role of that engine; the secret's name for "kv" and "oauth2", the key's for "transit".
         target: Where it is good. Only "kv" and "transit" may leave it out.
         max_signatures: How often one call may sign; for "transit" only.
+        inject: Where it is said the tool does not get the credential: the proxy adds it. For targets of kind
+            "http"; "oauth2" has no other way.
     """
 
-    engine: Literal["database", "database_static", "kv", "pki", "ssh", "transit", "ldap", "ldap_static"]
+    engine: Literal[
+        "database", "database_static", "kv", "pki", "ssh", "transit", "ldap", "ldap_static", "oauth2"
+    ]
     role: RoleName
     target: Name | None = None
     max_signatures: int = Field(default=1, ge=1, le=100)
+    inject: Inject | None = None
 
     @model_validator(mode="after")
     def _check_fields(self) -> CredentialWanted:
@@ -113,10 +148,58 @@ class CredentialWanted(_Closed):
         return self
 
 
+class HttpLimits(_Closed):
+    """Ceilings of one call at one HTTP target. Absent ones are the defaults here."""
+
+    request_kib: int = Field(default=1024, ge=1, le=65_536)
+    response_kib: int = Field(default=4096, ge=1, le=65_536)
+    seconds: float = Field(default=30.0, ge=0.1, le=300, strict=False)
+    requests: int = Field(default=256, ge=1, le=1_000)
+
+
+def _read_rule(written: object) -> object:
+    """Take a line alone for a rule without more."""
+    if isinstance(written, str):
+        return {"rule": written}
+    if not isinstance(written, Mapping | BaseModel):
+        raise PydanticCustomError("rule_form", 'Must be a line such as "GET /path", or a mapping with `rule`')
+    return written
+
+
+class RuleWanted(_Closed):
+    """A rule; in tool.yaml its line alone, or a mapping.
+
+    Attributes:
+        rule: The line (tools/http_rules.py).
+        require: Names of its query that have to be there.
+        headers: Patterns of headers that pass beside the usual ones.
+    """
+
+    rule: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
+    require: tuple[str, ...] = Field(default=(), max_length=32, strict=False)
+    headers: Mapping[str, str] = Field(default_factory=dict, max_length=32)
+
+
 class TargetWanted(_Closed):
-    """A target that the operator must have declared under the same name."""
+    """A target that the operator must have declared under the same name.
+
+    Attributes:
+        allow: What may be asked of an "http" target; each a line, or a mapping. Required there, unless:
+        opaque: TLS is not opened on the way: HTTP/2, gRPC, WebSocket. No rules, nothing can be added.
+        limits: Of an "http" target.
+    """
 
     kind: Literal["postgresql", "http", "smtp", "ldap", "ssh", "tls"]
+    allow: tuple[Annotated[RuleWanted, BeforeValidator(_read_rule)], ...] = Field(
+        default=(), max_length=64, strict=False
+    )
+    opaque: bool = False
+    limits: HttpLimits = HttpLimits()
+
+    @property
+    def rules(self) -> tuple[HttpRule, ...]:
+        """The rules of `allow`, read."""
+        return tuple(parse_rule(wanted.rule, wanted.require, wanted.headers) for wanted in self.allow)
 
 
 class MethodRuntime(_Closed):
@@ -130,6 +213,14 @@ class MethodRuntime(_Closed):
     targets: tuple[Name, ...] = Field(default=(), max_length=8, strict=False)
     deadline_seconds: float = Field(gt=0, le=300, strict=False)
     settle_seconds: float = Field(default=5, ge=0, le=3600, strict=False)
+
+
+class _ManifestWrong(ValueError):
+    """Fields of a manifest do not agree with each other."""
+
+    def __init__(self, violations: list[Violation]) -> None:
+        super().__init__("; ".join(violation.description for violation in violations))
+        self.violations = violations
 
 
 class Manifest(_Closed):
@@ -154,8 +245,8 @@ class Manifest(_Closed):
         return self.tools[name]
 
     @model_validator(mode="after")
-    def _check_names(self) -> Manifest:
-        problems = [
+    def _check_fields(self) -> Manifest:
+        names = [
             *(
                 f"credentials.{name}.target: {wanted.target} is not under `targets`"
                 for name, wanted in self.credentials.items()
@@ -163,8 +254,9 @@ class Manifest(_Closed):
             ),
             *(problem for name, tool in self.tools.items() for problem in self._find_missing(name, tool)),
         ]
+        problems = [*(_blame_name("tool.yaml: ", problem) for problem in names), *check_egress(self)]
         if problems:
-            raise ValueError("\n".join(problems))
+            raise _ManifestWrong(problems)
         return self
 
     def _find_missing(self, name: str, tool: MethodRuntime) -> list[str]:
@@ -191,7 +283,7 @@ def read_manifest(text: str) -> Manifest:
         problem = f"is larger than {MAX_MANIFEST_BYTES} bytes"
         raise BundleInvalid([breach("MANIFEST_YAML", "tool.yaml", problem)])
     _refuse_unseen(text)
-    data = _load_yaml(text)
+    data = load_yaml(text)
     if not isinstance(data, dict):
         problem = "must be a mapping with `bundle`, `version`, `tools` …"
         raise BundleInvalid([breach("MANIFEST_YAML", "tool.yaml", problem)])
@@ -215,63 +307,24 @@ def _refuse_unseen(text: str) -> None:
         )
 
 
-class StrictLoader(yaml.SafeLoader):
-    """Plain YAML: no aliases (a small text could stand for gigabytes), no key twice."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases."""
-        if self.check_event(yaml.events.AliasEvent):
-            mark = self.peek_event().start_mark  # type: ignore[no-untyped-call]
-            raise yaml.composer.ComposerError(
-                None, None, "aliases are not allowed: write the value out", mark
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
-        """Refuse a key that stands twice."""
-        seen: set[str] = set()
-        for key, _value in node.value:
-            if key.value in seen:
-                problem = f"the key {key.value!r} stands twice"
-                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-def compose_manifest(text: str) -> yaml.Node | None:
-    """Read the text as YAML nodes, which know their lines; None where it is no plain YAML."""
-    try:
-        node: yaml.Node | None = yaml.compose(text, Loader=StrictLoader)
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError):
-        return None
-    return node
-
-
-def _load_yaml(text: str) -> Any:
-    try:
-        return yaml.load(text, Loader=StrictLoader)  # noqa: S506 - a SafeLoader with less
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 0
-        where = f"tool.yaml:{line}" if line else "tool.yaml"
-        raise BundleInvalid([breach("MANIFEST_YAML", where, error.problem or "is not valid YAML")]) from error
-    except (yaml.YAMLError, RecursionError, ValueError, TypeError) as error:
-        raise BundleInvalid([breach("MANIFEST_YAML", "tool.yaml", f"is not valid YAML: {error}")]) from error
-
-
 def _translate(error: ErrorDetails) -> list[Violation]:
     where = ".".join(str(part) for part in error["loc"] if part != "[key]")
     if error["type"] == "extra_forbidden":
         code = "MANIFEST_FORBIDDEN" if str(error["loc"][-1]) in _FORBIDDEN else "MANIFEST_FIELD"
         return [breach(code, f"tool.yaml: {where}", _explain_extra(error["loc"]))]
     if error["type"] == "value_error":
-        problems = str(error["ctx"]["error"]).split("\n")
-        prefix = f"tool.yaml: {where}." if where else "tool.yaml: "
-        return [
-            breach("MANIFEST_NAME", prefix + field, problem)
-            for field, _, problem in (p.partition(": ") for p in problems)
-        ]
+        cause = error["ctx"]["error"]
+        if isinstance(cause, _ManifestWrong):
+            return cause.violations
+        return [_blame_name(f"tool.yaml: {where}.", str(cause))]
     code = "MANIFEST_MISSING" if error["type"] == "missing" else "MANIFEST_VALUE"
     return [breach(code, f"tool.yaml: {where}", _explain(error))]
+
+
+def _blame_name(prefix: str, problem: str) -> Violation:
+    """Make a violation of "field: what is wrong"."""
+    field, _, description = problem.partition(": ")
+    return breach("MANIFEST_NAME", prefix + field, description)
 
 
 def _explain(error: ErrorDetails) -> str:
@@ -304,6 +357,17 @@ _PARTS: dict[str, type[BaseModel]] = {
 }
 
 
+_NESTED: dict[tuple[str, str], type[BaseModel]] = {
+    ("credentials", "inject"): Inject,
+    ("targets", "allow"): RuleWanted,
+    ("targets", "limits"): HttpLimits,
+}
+"""What is two steps below a part: the part's name, then the field's."""
+
+
 def _find_known(location: tuple[int | str, ...]) -> list[str]:
-    model = _PARTS[str(location[0])] if location else Manifest
-    return list(model.model_fields)
+    if not location:
+        return list(Manifest.model_fields)
+    part = str(location[0])
+    nested = _NESTED.get((part, str(location[2]))) if len(location) > 2 else None
+    return list((nested or _PARTS[part]).model_fields)

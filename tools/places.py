@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from tools.comments import Path, index_comments
 from tools.descriptors import TRUSTED_FILES
 from tools.elements import Element, walk_file
-from tools.manifest import compose_manifest
+from tools.manifest_yaml import compose_manifest
 
 Span = tuple[int, int]
 """Line and column, from 0."""

@@ -111,6 +111,77 @@ def test_marks_another_role_of_a_credential(folder: Path):
     ]
 
 
+API = """credentials:
+  key: {engine: kv, role: r, target: api, inject: {form: bearer}}
+targets:
+  api:
+    kind: http
+    allow:
+      - GET /a?b={int}
+      - {rule: PUT /a, headers: {x-a: "1"}}
+    limits: {requests: 3}
+tools:"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "change", "look"),
+    [
+        ("    allow:", "    allow:\n      - GET /b", "allow GET /b: (nothing) → allowed", "new rule"),
+        ("      - GET /a?b={int}\n", "", "allow GET /a?b={int}: allowed → (nothing)", ""),
+        ('x-a: "1"', 'x-a: "{text}"', 'header x-a "1" → allowed, header x-a "{text}"', "another rule"),
+        ("    limits", "      - {rule: PUT /a}\n    limits", 'header x-a "1"; allowed', "another rule"),
+        ("requests: 3", "requests: 4", "targets.api.limits.requests: 3 → 4", "more than before"),
+        ("requests: 3", "requests: 2", "targets.api.limits.requests: 3 → 2", ""),
+        ("form: bearer", "form: basic", "inject: form bearer → form basic", "how it is added changed"),
+        (", inject: {form: bearer}", "", "inject: form bearer → (nothing)", "gets the secret itself"),
+    ],
+)  # fmt: skip
+def test_shows_what_changed_on_the_way_out(folder: Path, old: str, new: str, change: str, look: str):
+    source = compile_bundle(folder)
+    before = source.manifest_yaml.replace("tools:", API)
+    assert old in before
+    (found,) = find_differences(
+        Subject(source.descriptor_set, before), Subject(source.descriptor_set, before.replace(old, new))
+    )
+    assert (change in found.change, look in found.look, bool(look)) == (True, True, bool(found.look))
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ('x-a: "1, header x-b {int}"', 'x-a: "1", x-b: "{int}"'),
+        ('x-a: "1; allowed"', 'x-a: "1"}}\n      - {rule: PUT /a, headers: {'),
+    ],
+)
+def test_shows_a_header_that_an_earlier_pattern_read_like(folder: Path, old: str, new: str):
+    """The attack: an odd pattern first, which nobody minds, and what it reads like in the next version."""
+    source = compile_bundle(folder)
+    before = source.manifest_yaml.replace("tools:", API).replace('x-a: "1"', old)
+    (found,) = find_differences(
+        Subject(source.descriptor_set, before), Subject(source.descriptor_set, before.replace(old, new))
+    )
+    assert found.look == "another rule"
+
+
+def test_shows_all_as_new_beside_a_version_that_todays_rules_refuse(folder: Path):
+    source = compile_bundle(folder)
+    after = source.manifest_yaml.replace("tools:", API)
+    before = source.manifest_yaml.replace("tools:", "targets:\n  api: {kind: http}\ntools:")
+    found = find_differences(Subject(source.descriptor_set, before), Subject(source.descriptor_set, after))
+    assert found[0].look == "read all of it"
+    assert any("allow GET /a?b={int}" in one.change and one.look == "new rule" for one in found)
+
+
+def test_shows_that_a_target_became_opaque(folder: Path):
+    source = compile_bundle(folder)
+    before = source.manifest_yaml.replace("tools:", "targets:\n  api: {kind: http, allow: [GET /]}\ntools:")
+    after = before.replace("allow: [GET /]", "opaque: true")
+    found = find_differences(Subject(source.descriptor_set, before), Subject(source.descriptor_set, after))
+    assert ("targets.api: kind http → kind http, opaque", "another target") in [
+        (f.change, f.look) for f in found
+    ]
+
+
 def test_says_what_breaks_callers(folder: Path):
     found = find(folder, proto=[("string name = 1", "string called = 1")])
     assert [one for one in found if one.look == "breaks callers"]

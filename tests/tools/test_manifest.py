@@ -10,7 +10,7 @@ import yaml
 
 from sandboxes.rootfs import EXTRAS
 from tools.errors import BundleInvalid
-from tools.manifest import PackageName, read_manifest
+from tools.manifest import Manifest, PackageName, read_manifest
 
 SHOP = Path(__file__).parents[2] / "tools" / "bundles" / "shop" / "tool.yaml"
 
@@ -76,7 +76,7 @@ def test_tells_every_violation_at_once() -> None:
         ("limits:zzzz", "known here: memory_mib, pids, cpus, tmp_mib, output_kib, log_kib"),
         ("tools:test.v1.Things/Do:deadline", "did you mean deadline_seconds?"),
         ("credentials:db_read:roles", "did you mean role?"),
-        ("targets:db:type", "known here: kind"),
+        ("targets:db:zzzz", "known here: kind, allow, opaque, limits"),
         ("image:cmd", "did you mean command?"),
     ],
 )
@@ -177,3 +177,88 @@ def test_refuses_a_package_that_is_not_listed(name: object) -> None:
         "tool.yaml: image.packages.0",
         "should be 'git', 'openssh-client', 'libnss-wrapper' or 'busybox-static'",
     )
+
+
+API = {"kind": "http", "allow": ["GET /a/{id:int}", {"rule": "PUT /b?c={int}", "require": ["c"]}]}
+
+
+def read_api(credentials: dict[str, object], **target: object) -> Manifest:
+    names = sorted(credentials)
+    tool = {"credentials": names, "targets": ["api"], "deadline_seconds": 1}
+    more = {"credentials": credentials, "targets": {"api": {**API, **target}}, "tools": {"a.v1.B/C": tool}}
+    return read_manifest(yaml.safe_dump({**GOOD, **more}))
+
+
+def test_reads_rules_as_lines_and_as_mappings() -> None:
+    manifest = read_api({}, limits={"requests": 3})
+
+    assert [rule.text for rule in manifest.targets["api"].rules] == ["GET /a/{id:int}", "PUT /b?c={int}"]
+    assert manifest.targets["api"].rules[1].require == {"c"}
+    assert (manifest.targets["api"].limits.requests, manifest.targets["api"].limits.seconds) == (3, 30)
+
+
+@pytest.mark.parametrize(
+    ("engine", "inject"),
+    [
+        ("kv", {"form": "bearer"}), ("oauth2", {"form": "bearer"}),
+        ("oauth2", {"form": "header", "name": "X-Key"}),
+        ("kv", {"form": "header", "name": "Authorization", "prefix": "Token ", "key": "api"}),
+        ("kv", {"form": "query", "name": "key"}), ("ldap", {"form": "basic"}),
+        ("database", {"form": "basic"}),
+        ("pki", {"form": "client_certificate"}), ("kv", {"form": "sigv4", "region": "eu-1", "service": "s3"}),
+    ],
+)  # fmt: skip
+def test_takes_each_form_with_its_engine(engine: str, inject: dict[str, str]) -> None:
+    manifest = read_api({"key": {"engine": engine, "role": "r", "target": "api", "inject": inject}})
+
+    assert manifest.credentials["key"].inject is not None
+
+
+@pytest.mark.parametrize(
+    "inject",
+    [
+        {"name": "X-HTTP-Method-Override"}, {"name": "X_Forwarded_Host"}, {"name": "Host"},
+        {"name": "Transfer_Encoding"}, {"name": "Range"}, {"name": "X-Key", "prefix": " Token"},
+    ],
+)  # fmt: skip
+def test_adds_no_credential_where_the_proxy_would_refuse_to(inject: dict[str, str]) -> None:
+    wanted = {"engine": "kv", "role": "r", "target": "api", "inject": {"form": "header", **inject}}
+    with pytest.raises(BundleInvalid) as caught:
+        read_api({"key": wanted})
+
+    assert {violation.code for violation in caught.value.violations} <= {"INJECT_FORM", "MANIFEST_VALUE"}
+
+
+def test_adds_one_credential_to_a_target_and_method() -> None:
+    wanted = {"engine": "kv", "role": "r", "target": "api", "inject": {"form": "bearer"}}
+    with pytest.raises(BundleInvalid) as caught:
+        read_api({"key": wanted, "other": dict(wanted, inject={"form": "basic"})})
+
+    (violation,) = caught.value.violations
+    assert (violation.code, violation.field) == ("INJECT_TARGET", "tool.yaml: tools.a.v1.B/C.credentials")
+
+
+@pytest.mark.parametrize(
+    ("target", "hint"),
+    [
+        ({"limits": {"request": 1}}, "did you mean requests?"),
+        ({"limits": {"seconds": 0.0001}}, "greater than or equal to 0.1"),
+        ({"allow": [{"rules": "GET /"}]}, "did you mean rule?"),
+    ],
+)
+def test_knows_the_fields_of_what_is_nested(target: dict[str, object], hint: str) -> None:
+    with pytest.raises(BundleInvalid) as caught:
+        read_api({}, **target)
+
+    assert hint in str(caught.value)
+
+
+def test_tells_names_and_rules_that_are_wrong_at_once() -> None:
+    with pytest.raises(BundleInvalid) as caught:
+        read_api({"key": {"engine": "kv", "role": "r", "target": "gone"}}, allow=["GET"], opaque=True)
+
+    assert {violation.code for violation in caught.value.violations} == {
+        "MANIFEST_NAME",
+        "HTTP_ALLOW",
+        "HTTP_RULE",
+    }

@@ -77,6 +77,26 @@ DOUBLING = (
 )
 TRIPLE = "this.a.all(a, this.a.all(b, this.a.all(c, a < b || b < c)))"
 
+API = """  api:
+    kind: http
+    allow:
+      - GET /tickets/{id:int}
+"""
+"""A target of kind http; `api` and `inject` write it with more."""
+
+
+def api(more: str, code: str, at: str = "", target: str = API) -> Break:
+    """Add an HTTP target, and lines to it."""
+    return manifest("targets:\n", f"targets:\n{target}{more}", code, at)
+
+
+def inject(what: str, code: str, at: str = "", engine: str = "kv", target: str = API) -> Break:
+    """Add an HTTP target, and a credential that is added to what goes there."""
+    old = "targets:\n  tickets: {kind: postgresql}\n"
+    credential = f"  key: {{engine: {engine}, role: desk-key, target: api, inject: {{{what}}}}}\n"
+    return manifest(old, f"{credential}{old}{target}", code, at or "  key: {engine")
+
+
 ERRORS: dict[str, Break] = {
     # --- the proto as text ---
     "a semicolon is missing": proto(WORDS, WORDS[:-1], "PROTO_INVALID", at="int32 days = 3"),
@@ -146,6 +166,36 @@ ERRORS: dict[str, Break] = {
     "a target that is not asked for": manifest("    credentials: [tickets_draft]\n    targets: [tickets]\n", "    credentials: [tickets_draft]\n", "MANIFEST_NAME", at="desk.v1.Desk/DraftAnswer:"),
     "signatures without a key": manifest("role: desk-mail", "role: desk-mail, max_signatures: 3", "MANIFEST_NAME"),
     "a target of an unknown kind": manifest("kind: postgresql", "kind: carrier-pigeon", "MANIFEST_VALUE"),
+    # --- HTTP targets and what is added to requests ---
+    "an http target without rules": api("", "HTTP_ALLOW", "  api: {kind: http}", target="  api: {kind: http}\n"),
+    "rules and opaque": api("    opaque: true\n", "HTTP_ALLOW", "    allow:"),
+    "rules of a database": manifest("{kind: postgresql}", "{kind: postgresql, allow: [GET /]}", "HTTP_ALLOW"),
+    "an opaque database": manifest("{kind: postgresql}", "{kind: postgresql, opaque: true}", "HTTP_ALLOW"),
+    "limits of a database": manifest("{kind: postgresql}", "{kind: postgresql, limits: {requests: 1}}", "HTTP_ALLOW"),
+    "a rule without a method": api("      - /tickets\n", "HTTP_RULE", "      - /tickets"),
+    "a rule that traces": api("      - TRACE /tickets\n", "HTTP_RULE", "      - TRACE"),
+    "a rule that connects": api("      - CONNECT /tickets\n", "HTTP_RULE", "      - CONNECT"),
+    "a rule of a type of nobody": api("      - GET /a/{b:number}\n", "HTTP_RULE", "      - GET /a/{b:number}"),
+    "a rule that wants what it does not list": api("      - {rule: GET /a, require: [b]}\n", "HTTP_RULE", "      - {rule: GET /a"),
+    "a rule that lets a hop's header pass": api('      - rule: GET /a\n        headers: {te: "{text}"}\n', "HTTP_RULE", "      - rule: GET /a"),
+    "a rule that is a number": api("      - 5\n", "MANIFEST_VALUE", "      - 5"),
+    "a rule with a field of nobody": api("      - {rule: GET /a, header: {}}\n", "MANIFEST_FIELD", "      - {rule: GET /a"),
+    "a limit of nobody": api("    limits: {request: 1}\n", "MANIFEST_FIELD", "    limits: {request: 1}"),
+    "a form of nobody": inject("form: cookie", "MANIFEST_VALUE"),
+    "a header without a name": inject("form: header", "INJECT_FORM"),
+    "a header of the connection": inject("form: header, name: Transfer-Encoding", "INJECT_FORM"),
+    "a signature without a region": inject("form: sigv4, service: s3", "INJECT_FORM"),
+    "a bearer with a name": inject("form: bearer, name: X-Key", "INJECT_FORM"),
+    "a bearer of a certificate": inject("form: bearer", "INJECT_FORM", engine="pki"),
+    "a certificate of values": inject("form: client_certificate", "INJECT_FORM"),
+    "basic of a token": inject("form: basic", "INJECT_FORM", engine="oauth2"),
+    "a token in the URL": inject("form: query, name: key", "INJECT_FORM", engine="oauth2"),
+    "a token for the tool": manifest("{engine: kv, role: desk-mail}", "{engine: oauth2, role: desk-mail, target: tickets}", "INJECT_FORM"),
+    "something added to a database": manifest("role: desk-tickets-read, target: tickets}", "role: desk-tickets-read, target: tickets, inject: {form: basic}}", "INJECT_TARGET"),
+    "something added nowhere": manifest("{engine: kv, role: desk-mail}", "{engine: kv, role: desk-mail, inject: {form: bearer}}", "INJECT_TARGET"),
+    "something added to what is opaque": inject("form: bearer", "INJECT_TARGET", target="  api: {kind: http, opaque: true}\n"),
+    "a rule for what is added": inject("form: header, name: X-Key", "INJECT_TARGET", "      - rule: GET /b", target=API + '      - rule: GET /b\n        headers: {x-key: "{text}"}\n'),
+    "a rule for a parameter that is added": inject("form: query, name: key", "INJECT_TARGET", "      - GET /b", target=API + "      - GET /b?key={text}\n"),
     "a key twice": manifest("limits:", "bundle: desk # again\nlimits:", "MANIFEST_YAML", at="bundle: desk # again"),
     "an alias": manifest("memory_mib: 64", "memory_mib: *x", "MANIFEST_YAML"),
     "no YAML": manifest("image:", "image: [", "MANIFEST_YAML", at="limits:"),
@@ -205,6 +255,11 @@ WARNINGS: dict[str, Break] = {
     "a link to a number": proto("// Who gets it.", "// See https://203.0.113.9/x", "COMMENT_URL"),
     "a link that looks like another": proto("// Who gets it.", "// See https://example.com@evil.test/", "COMMENT_URL"),
     # --- the manifest ---
+    "a secret in the URL": inject("form: query, name: key", "INJECT_QUERY"),
+    "a secret for the tool": manifest("targets:\n  tickets: {kind: postgresql}\n", "  key: {engine: kv, role: desk-key, target: api}\ntargets:\n  tickets: {kind: postgresql}\n" + API, "CREDENTIAL_HANDED"),
+    "what nobody sees": api("", "TARGET_OPAQUE", "  api: {", target="  api: {kind: http, opaque: true}\n"),
+    "any query": api("      - GET /a?*\n", "RULE_ANY_QUERY", "      - GET /a?*"),
+    "anything below": api("      - GET /a/{b:rest}\n", "RULE_REST", "      - GET /a/{b:rest}"),
     "a credential of no method": manifest("credentials: [mail, seal]", "credentials: [mail]", "CREDENTIAL_UNUSED", at="  seal: {"),
     "a target of no method": manifest("  tickets: {kind: postgresql}", "  tickets: {kind: postgresql}\n  spare: {kind: tls}", "TARGET_UNUSED", at="  spare: {"),
     "a credential for reading and writing": manifest("credentials: [mail, seal]", "credentials: [mail, seal, tickets_read]\n    targets: [tickets]", "CREDENTIAL_SHARED", at="  tickets_read: {"),
