@@ -10,8 +10,11 @@ from typing import Any, Protocol
 
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
 from credentials.engines import DEFAULT_MOUNTS
+from credentials.engines.oauth2.assertion import AssertionKey
+from credentials.engines.oauth2.role import key_name, secret_path
+from credentials.engines.transit import write_public
 
-KV, PKI, SSH = (DEFAULT_MOUNTS[plugin] for plugin in ("kv", "pki", "ssh"))
+KV, PKI, SSH, TRANSIT = (DEFAULT_MOUNTS[plugin] for plugin in ("kv", "pki", "ssh", "transit"))
 
 
 class Writer(Protocol):
@@ -57,6 +60,20 @@ def read_ssh_authority(vault: Writer) -> str:
 def put_secret(vault: Writer, name: str, values: Mapping[str, str]) -> None:
     """Write a new version of a secret."""
     vault.write(f"{KV}/data/{name}", data=dict(values))
+
+
+def read_assertion_keys(vault: Writer, role: str) -> list[dict[str, str]]:
+    """Return the public keys, as JWKs, by which a server knows the assertions of a role of oauth2."""
+    name = key_name(role)
+    said = vault.read(f"{TRANSIT}/keys/{name}")["data"]
+    public = {int(number): write_public(str(one["public_key"])) for number, one in said["keys"].items()}
+    return AssertionKey(name, str(said["type"]), public, int(said["latest_version"])).to_jwks()["keys"]
+
+
+def put_client(vault: Writer, role: str, token_url: str, client_secret: str = "", ca_pem: str = "") -> None:
+    """Write the values of a role of the engine oauth2; what is empty is left out."""
+    values = {"token_url": token_url, "client_secret": client_secret, "ca_pem": ca_pem}
+    put_secret(vault, secret_path(role), {key: value for key, value in values.items() if value})
 
 
 def make_static_login(postgres: DevPostgres, username: str, grants: Sequence[str] = ()) -> None:

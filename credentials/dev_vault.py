@@ -221,11 +221,7 @@ class DevVault:
     # --- look-ups for tests ---
     def list_leases(self) -> list[str]:
         """List the ids of all leases of the engines."""
-        prefixes = {
-            prefix
-            for engine in ENGINES.values()
-            for prefix in engine.lease_prefixes(DEFAULT_MOUNTS[engine.plugin])
-        }
+        prefixes = {prefix for engine in ENGINES.values() for prefix in engine.lease_prefixes(DEFAULT_MOUNTS)}
         folders = [prefix + role for prefix in prefixes for role in self._list(f"sys/leases/lookup/{prefix}")]
         return [folder + key for folder in folders for key in self._list(f"sys/leases/lookup/{folder}")]
 

@@ -36,16 +36,23 @@ class CredentialWanted:
 
 @dataclass(frozen=True, slots=True)
 class CallTag:
-    """What a child token is labelled with. It stands in clear in Vault's audit: no secret belongs here.
+    """Which call it is. All but subject and agent label the child token and stand in clear in Vault's audit.
 
     Attributes:
         digest: The call's digest (an HMAC under the tenant's key), hex.
+        subject: On whose behalf the call is made; "" for nobody's. Only a token exchange tells it, and only
+            to the authorization server: it names a person, and the record has it under the call's id.
+        agent: Who makes the call; told like the subject.
+        is_rehearsal: There is no call: registration looks whether the credential could be had.
     """
 
     call_id: str
     tenant: str
     environment: str
     digest: str
+    subject: str = ""
+    agent: str = ""
+    is_rehearsal: bool = False
 
 
 class LeaseIds(Protocol):
@@ -172,8 +179,29 @@ class Signer:
         return ()
 
 
-Payload = UsernamePassword | KeyValues | ClientCertificate | SshLogin | Signer
-"""What a tool gets of a credential."""
+@dataclass(frozen=True, slots=True)
+class AccessToken:
+    """A bearer token of an authorization server. It is added to requests at the door: no tool gets it.
+
+    Attributes:
+        expires: When it ends by itself.
+        revoke: Asks the server to end it now: only once, bounded in time, raises nothing. None where the role
+            names no place for that.
+    """
+
+    token: Secret
+    expires: datetime
+    revoke: Callable[[], Awaitable[None]] | None = None
+    username: str = ""
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        """What must not leave."""
+        return (self.token,)
+
+
+Payload = UsernamePassword | KeyValues | ClientCertificate | SshLogin | Signer | AccessToken
+"""What a tool gets of a credential, or what is added to its requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,6 +236,11 @@ class Lease:
     def secrets(self) -> tuple[Secret, ...]:
         """Everything in it that must not leave."""
         return self.payload.secrets
+
+    async def revoke(self) -> None:
+        """Have who gave it end it, where that is not Vault: once, for a moment, as well as it can be done."""
+        if isinstance(self.payload, AccessToken) and self.payload.revoke is not None:
+            await self.payload.revoke()
 
     def owed(self) -> OwedLease:
         """Return what of it may be written down, without the secret."""

@@ -73,9 +73,9 @@ def broker_policy(engines: Iterable[SecretsEngine], mounts: Mapping[str, str]) -
         mounts: Mount path by plugin.
     """
     used = list(engines)
-    prefixes = [f"{prefix}*" for engine in used for prefix in engine.lease_prefixes(mounts[engine.plugin])]
+    prefixes = [f"{prefix}*" for engine in used for prefix in engine.lease_prefixes(mounts)]
     leases = json.dumps(list(dict.fromkeys(prefixes)) or ["none/"])
-    parts = [f"{heading(engine.name)}{engine.session_policy(mounts[engine.plugin])}" for engine in used]
+    parts = [f"{heading(engine.name)}{engine.session_policy(mounts)}" for engine in used]
     return _BROKER_POLICY.format(leases=leases) + "".join(parts)
 
 

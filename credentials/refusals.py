@@ -40,6 +40,9 @@ def check_wanted(wanted: CredentialWanted) -> None:
 
 def unavailable(subject: str, fault: VaultFault, owed: Sequence[OwedLease] = ()) -> CredentialsUnavailable:
     """Say why Vault gave nothing, and what is owed all the same."""
+    if fault.own_words:
+        text, own_words = f"{subject}: {fault}", f"{subject}: {fault.own_words}"
+        return CredentialsUnavailable(text, fault.cause, owed, own_words)
     hint = _HINTS.get(fault.cause, "")
     text = ": ".join(part for part in (subject, hint, str(fault)) if part)
     if fault.cause not in _REPEATING:

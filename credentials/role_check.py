@@ -55,7 +55,7 @@ class RoleCheck:
         """
         if time.monotonic() < self._safe_until.get((engine.name, role), 0.0):
             return []
-        problems = await engine.find_problems(self._api, session, self._mounts[engine.plugin], role)
+        problems = await engine.find_problems(self._api, session, self._mounts, role)
         if not problems:
             self._safe_until[engine.name, role] = time.monotonic() + self._remember_seconds
         return problems
@@ -101,15 +101,14 @@ async def find_unfit(
         VaultFault: Vault gave no answer, or does not know the session any more.
     """
     engine = ENGINES[wanted.engine]
-    mount = mounts[engine.plugin]
     try:
-        problem = await find_engine_problem(api, session, engine, mount)
+        problem = await find_engine_problem(api, session, engine, mounts)
         if problem:
             return [Finding(f"Vault's engine {engine.name}", problem, BOOTSTRAP)]
-        problems = await engine.find_problems(api, session, mount, wanted.role)
+        problems = await engine.find_problems(api, session, mounts, wanted.role)
         subject = f"Vault's {engine.name} role {wanted.role}"
         findings = [Finding(subject, text, BOOTSTRAP) for text in problems]
-        return findings + await _check_policy(api, session, engine, mount, wanted.role)
+        return findings + await _check_policy(api, session, engine, mounts, wanted.role)
     except VaultFault as fault:
         if fault.cause is not Cause.DENIED or not await api.is_session_alive(session):
             raise
@@ -117,8 +116,22 @@ async def find_unfit(
         return [Finding(f"Vault's engine {engine.name}", text, BOOTSTRAP)]
 
 
-async def find_engine_problem(api: VaultApi, session: Secret, engine: SecretsEngine, mount: str) -> str:
-    """Say what is wrong with an engine's mount; "" when nothing is.
+async def find_engine_problem(
+    api: VaultApi, session: Secret, engine: SecretsEngine, mounts: Mapping[str, str]
+) -> str:
+    """Say what is wrong with the first bad one of an engine's mounts; "" when nothing is.
+
+    Raises:
+        VaultFault: Vault gave no answer, or does not know the session any more.
+    """
+    for plugin in engine.plugins:
+        if problem := await _find_mount_problem(api, session, plugin, mounts[plugin]):
+            return problem
+    return ""
+
+
+async def _find_mount_problem(api: VaultApi, session: Secret, plugin: str, mount: str) -> str:
+    """Say what is wrong with a mount; "" when nothing is.
 
     The session may not list mounts. Vault tells everybody the type of a mount in which they have any right,
     and of others not even whether they exist.
@@ -136,18 +149,18 @@ async def find_engine_problem(api: VaultApi, session: Secret, engine: SecretsEng
             "Vault does not have it, or the broker's policy does not name it"
         )
     version = (data.get("options") or {}).get("version", "1")
-    if data.get("type") != engine.plugin:
-        return f"what is enabled at {mount}/ is {data.get('type')}, and {engine.plugin} is needed"
-    if engine.plugin == "kv" and version != "2":
+    if data.get("type") != plugin:
+        return f"what is enabled at {mount}/ is {data.get('type')}, and {plugin} is needed"
+    if plugin == "kv" and version != "2":
         return f"what is enabled at {mount}/ is version {version} of kv, and version 2 is needed"
     return ""
 
 
 async def _check_policy(
-    api: VaultApi, session: Secret, engine: SecretsEngine, mount: str, role: str
+    api: VaultApi, session: Secret, engine: SecretsEngine, mounts: Mapping[str, str], role: str
 ) -> list[Finding]:
     name = tool_policy_name(engine.name, role)
-    subject, ours = f"Vault's policy {name}", engine.child_policy(mount, role)
+    subject, ours = f"Vault's policy {name}", engine.child_policy(mounts, role)
     current = await read_if_there(api, session, f"sys/policies/acl/{name}")
     if current is None:
         return [Finding(subject, "it is missing", BOOTSTRAP)]

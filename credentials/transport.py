@@ -50,11 +50,16 @@ MAX_ANSWER_BYTES = 4 * 1024 * 1024
 
 
 class VaultFault(Exception):
-    """A request was refused, or got no answer (then it may have been carried out all the same)."""
+    """A request was refused, or got no answer (then it may have been carried out all the same).
 
-    def __init__(self, message: str, cause: Cause) -> None:
+    Attributes:
+        own_words: What agents may read of it; "" where the cause decides that.
+    """
+
+    def __init__(self, message: str, cause: Cause, own_words: str = "") -> None:
         super().__init__(message)
         self.cause = cause
+        self.own_words = own_words
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,9 +77,21 @@ class Room:
             async with asyncio.timeout(self._timeout_seconds):
                 await self._places.acquire()
         except TimeoutError as error:
-            text = f"{self._most} requests to Vault are under way and none ends; try again"
+            text = f"{self._most} requests are under way and none ends; try again"
             raise CredentialsUnavailable(text, Cause.OVERLOADED) from error
 
     async def __aexit__(self, *_: object) -> None:
         """Give it back."""
         self._places.release()
+
+
+class Rooms:
+    """A room for each name, all of the same size."""
+
+    def __init__(self, most: int, timeout_seconds: float) -> None:
+        self._most, self._timeout_seconds = most, timeout_seconds
+        self._rooms: dict[str, Room] = {}
+
+    def of(self, name: str) -> Room:
+        """Return a name's room."""
+        return self._rooms.setdefault(name, Room(self._most, self._timeout_seconds))

@@ -26,7 +26,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from credentials.engines import ENGINES, SecretsEngine, explain_unusable
+from credentials.engines import ENGINES, Order, SecretsEngine, explain_unusable
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
 from credentials.heartbeat import Heartbeat
 from credentials.lease import (
@@ -46,7 +46,7 @@ from credentials.secret import Secret
 from credentials.session import Session, gone
 from credentials.transport import VaultFault
 from credentials.tuning import SessionTuning
-from credentials.turns import Room, Turns
+from credentials.turns import Rooms, Turns
 from credentials.vault_api import Child, VaultApi
 
 __all__ = [
@@ -76,7 +76,7 @@ class VaultSession:
         self._session = Session(self._api, login, keeper, self._on_lost, tuning.on_opened)
         self._roles = RoleCheck(self._api, tuning.mounts, tuning.role_check_seconds)
         self._turns = Turns()
-        self._room = Room(tuning.max_requests, tuning.timeout_seconds)
+        self._rooms = Rooms(tuning.max_requests, tuning.timeout_seconds)
         self._ends = asyncio.Semaphore(tuning.max_requests)
         self._background: set[asyncio.Task[None]] = set()
         self._live: dict[str, Lease] = {}
@@ -175,7 +175,7 @@ class VaultSession:
         Raises:
             CredentialsUnavailable: With a cause; the message begins with the subject.
         """
-        async with self._room:
+        async with self._rooms.of(""):
             session = self._session.living(subject)
             try:
                 return await work(self._api, session)
@@ -228,8 +228,9 @@ class VaultSession:
             text = f'credential "{wanted.name}": another call has the login {wanted.role}; try again'
             raise CredentialsUnavailable(text, Cause.OVERLOADED)
         try:
-            async with self._room:
-                lease = await self._mint_patiently(engine, tag, wanted, ttl_seconds)
+            # One of their own for those who wait for a slow server: they keep nobody else from Vault.
+            async with self._rooms.of(wanted.role if engine.asks_elsewhere else ""):
+                lease = await self._mint_patiently(engine, Order(wanted, tag, ttl_seconds))
         except BaseException as error:
             if turn is not None:
                 self._turns.fail(turn, [owed.accessor for owed in getattr(error, "owed", ())])
@@ -239,9 +240,7 @@ class VaultSession:
         self._live[lease.lease_id] = lease
         return lease
 
-    async def _mint_patiently(
-        self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Lease:
+    async def _mint_patiently(self, engine: SecretsEngine, order: Order) -> Lease:
         """Mint; again, with another child, where the target refused Vault for a moment.
 
         It does so while Vault's own password there is rotated. Nothing was made, and the end of the child
@@ -250,47 +249,38 @@ class VaultSession:
         given_up: list[OwedLease] = []
         for pause in SECOND_TRIES_AFTER_SECONDS:
             try:
-                lease = await self._mint(engine, tag, wanted, ttl_seconds)
+                lease = await self._mint(engine, order)
                 return replace(lease, given_up=tuple(given_up))
             except CredentialsUnavailable as error:
                 if error.cause is not Cause.NOTHING_MADE or error.owed:
                     raise
                 given_up += error.ended
             await asyncio.sleep(pause)
-        lease = await self._mint(engine, tag, wanted, ttl_seconds)
+        lease = await self._mint(engine, order)
         return replace(lease, given_up=tuple(given_up))
 
-    async def _mint(
-        self, engine: SecretsEngine, tag: CallTag, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Lease:
-        subject = f'credential "{wanted.name}" ({wanted.engine} role {wanted.role})'
+    async def _mint(self, engine: SecretsEngine, order: Order) -> Lease:
+        wanted, subject = order.wanted, _name(order.wanted)
         session = self._session.living(subject)
         try:
             problems = await self._roles.find_problems(session, engine, wanted.role)
             if problems:
                 raise CredentialsUnavailable(f"{subject}: {'; '.join(problems)}", Cause.ROLE_UNSAFE)
-            child = await self._api.create_child(
-                session,
-                tool_policy_name(engine.name, wanted.role),
-                ttl_seconds,
-                engine.child_uses(wanted),
-                tag,
-            )
+            policy, uses = tool_policy_name(engine.name, wanted.role), engine.child_uses(wanted)
+            child = await self._api.create_child(session, policy, order.ttl_seconds, uses, order.tag)
         except VaultFault as fault:
             raise await self._explain(subject, session, fault) from fault
-        return await self._read(engine, wanted, child, ttl_seconds)
+        return await self._read(engine, order, child)
 
-    async def _read(
-        self, engine: SecretsEngine, wanted: CredentialWanted, child: Child, ttl_seconds: int
-    ) -> Lease:
+    async def _read(self, engine: SecretsEngine, order: Order, child: Child) -> Lease:
         """Get the credential with the child. Whatever goes wrong, the child and what it got are ended."""
-        subject = f'credential "{wanted.name}" ({wanted.engine} role {wanted.role})'
-        mount, minted = self._tuning.mounts[engine.plugin], self._tuning.now()
+        wanted, subject = order.wanted, _name(order.wanted)
+        mounts, minted = self._tuning.mounts, self._tuning.now()
         try:
-            made = await engine.read(self._api, child.token, mount, wanted, ttl_seconds)
+            made = await engine.read(self._api, child.token, mounts, order)
         except Exception as error:
             fault = error if isinstance(error, VaultFault) else explain_unusable(error)
-            leased = bool(engine.lease_prefixes(mount))
+            leased = bool(engine.lease_prefixes(mounts))
             lease_id = UNKNOWN_LEASE + child.accessor if leased else _own_id(wanted, child.accessor)
             lost = OwedLease(wanted.name, lease_id, child.accessor, wanted.engine, wanted.role, "", minted)
             owed = [] if await self._try_to_end(lost) else [lost]
@@ -326,6 +316,8 @@ class VaultSession:
     # --- end ---
     async def _end(self, lease: LeaseIds) -> None:
         """End and confirm, in one piece that a cancelled call cannot cut in two."""
+        if live := self._live.get(lease.lease_id):
+            await live.revoke()  # no record has such a token: only who minted it can end it early
         async with self._ends:
             api, session = self._api, self._session.token
             # Ours begin with one of these; Vault knows no others.
@@ -334,7 +326,7 @@ class VaultSession:
             engine = ENGINES.get(lease.engine)
             # A login that another call has by now was retired before, when this lease was ended first.
             if engine is not None and self._turns.may_end((lease.engine, lease.role), lease.accessor):
-                await engine.retire(api, session, self._tuning.mounts[engine.plugin], lease.role)
+                await engine.retire(api, session, self._tuning.mounts, lease.role)
             if lease.accessor:
                 await api.revoke_accessor(session, lease.accessor)
             await asyncio.gather(
@@ -384,6 +376,10 @@ async def _finish(task: asyncio.Future[None]) -> None:
     """Let an end that was cut off come to its end; whoever owes it tries it again."""
     with suppress(VaultFault):
         await task
+
+
+def _name(wanted: CredentialWanted) -> str:
+    return f'credential "{wanted.name}" ({wanted.engine} role {wanted.role})'
 
 
 def _own_id(wanted: CredentialWanted, accessor: str) -> str:

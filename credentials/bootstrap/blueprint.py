@@ -120,7 +120,7 @@ def list_policies(wish: Wish) -> list[Item]:
     """Return the broker's policy and one for each role of a tool."""
     broker = broker_policy(wish.used_engines, wish.mounts)
     tools = [
-        (tool_policy_name(engine, role), ENGINES[engine].child_policy(wish.mount(engine), role))
+        (tool_policy_name(engine, role), ENGINES[engine].child_policy(wish.mounts, role))
         for engine, role in wish.all_roles
     ]
     return [
@@ -139,7 +139,7 @@ def list_data_keys(tenants: Sequence[str]) -> list[Item]:
 
 
 def _list_mounts(wish: Wish) -> Iterable[Item]:
-    plugins = {engine.plugin for engine in wish.used_engines}
+    plugins = {plugin for engine in wish.used_engines for plugin in engine.plugins}
     wanted = [(wish.mounts[plugin], plugin) for plugin in sorted(plugins)]
     wanted.append((MOUNT, "transit"))  # for the tenants' data keys
     for mount, plugin in dict.fromkeys(wanted):
@@ -171,6 +171,4 @@ def _list_login(login: LoginRole) -> Iterable[Item]:
 
 def _list_roles(wish: Wish) -> Iterable[Item]:
     for definition in wish.definitions:
-        item = definition.write(wish.mount(definition.engine))
-        if item is not None:
-            yield item
+        yield from definition.list_items(wish.mounts)

@@ -11,7 +11,11 @@ from typing import Any
 
 from credentials.bootstrap.blueprint import Wish
 from credentials.bootstrap.items import read_if_there
-from credentials.bootstrap.roles import RoleDefinition
+from credentials.bootstrap.roles import OAuthClientRole, RoleDefinition
+from credentials.engines import Mounts
+from credentials.engines.kv import is_there
+from credentials.engines.oauth2.engine import how_to_put
+from credentials.engines.oauth2.role import secret_path
 from credentials.role_check import Finding
 from credentials.secret import Secret
 from credentials.vault_api import VaultApi
@@ -57,6 +61,9 @@ async def find_missing(api: VaultApi, token: Secret, wish: Wish) -> list[Finding
     for engine, role in wish.all_roles:
         if engine == "kv":
             findings += await _check_secret(api, token, wish.mount("kv"), role)
+    for definition in wish.definitions:
+        if isinstance(definition.fields, OAuthClientRole):
+            findings += await _check_client(api, token, wish.mounts, definition.role, definition.fields)
     return findings
 
 
@@ -99,3 +106,13 @@ async def _check_secret(api: VaultApi, token: Secret, mount: str, role: str) -> 
         return []
     command = f"vault kv put -mount={mount} {role} KEY=-"
     return [Finding(f"secret {role}", "Vault does not have it", command)]
+
+
+async def _check_client(
+    api: VaultApi, token: Secret, mounts: Mounts, name: str, role: OAuthClientRole
+) -> list[Finding]:
+    metadata = await read_if_there(api, token, f"{mounts['kv']}/metadata/{secret_path(name)}")
+    if metadata is not None and is_there(metadata):
+        return []
+    subject = f"secret {secret_path(name)}"
+    return [Finding(subject, "Vault does not have it", how_to_put(mounts, name, role))]

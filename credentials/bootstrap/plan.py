@@ -161,7 +161,7 @@ def _places_below(item: Item) -> tuple[str, ...]:
 
 
 async def _find_lacking_plugins(api: VaultApi, token: Secret, wish: Wish) -> set[str]:
-    wanted = {engine.plugin for engine in wish.used_engines} - {_BUILT_IN}
+    wanted = {plugin for engine in wish.used_engines for plugin in engine.plugins} - {_BUILT_IN}
     if not wanted:
         return set()
     answer = await api.ask("list", "sys/plugins/catalog/secret", token)
@@ -170,7 +170,7 @@ async def _find_lacking_plugins(api: VaultApi, token: Secret, wish: Wish) -> set
 
 def _without(wish: Wish, lacking: set[str]) -> Wish:
     """Leave out what this Vault cannot have."""
-    there = {name for name, engine in ENGINES.items() if engine.plugin not in lacking}
+    there = {name for name, engine in ENGINES.items() if lacking.isdisjoint(engine.plugins)}
     return replace(
         wish,
         roles=frozenset(role for role in wish.roles if role[0] in there),
@@ -184,7 +184,7 @@ async def _check_undefined(api: VaultApi, token: Secret, wish: Wish) -> list[Fin
     defined = {(each.engine, each.role) for each in wish.definitions}
     findings = []
     for engine, role in sorted(wish.roles - defined):
-        problems = await ENGINES[engine].find_problems(api, token, wish.mount(engine), role)
+        problems = await ENGINES[engine].find_problems(api, token, wish.mounts, role)
         if problems and engine != "kv":
             text = f"a tool needs it and no roles file defines it: {'; '.join(problems)}"
             remedy = f"name the file that has [roles.{role}] with --roles"

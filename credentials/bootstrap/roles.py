@@ -20,9 +20,11 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from credentials.bootstrap.items import Item
-from credentials.engines import pki, ssh
+from credentials.engines import ENGINES, Mounts, pki, ssh
 from credentials.engines.base import MAX_TTL_SECONDS
 from credentials.engines.ldap import creation_ldif, deletion_ldif
+from credentials.engines.oauth2.assertion import JWS_NAMES
+from credentials.engines.oauth2.role import OAuthRole, key_name, secret_path
 from credentials.engines.transit import ALGORITHMS
 from credentials.refusals import ROLE_SHAPE
 from credentials.statements import REVOCATION, ROTATION, creation_statements
@@ -49,9 +51,16 @@ class RolesInvalid(ValueError):
 class _Role(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    engine: str
+
     def write(self, mount: str, role: str) -> Item | None:
         """Return what Vault should hold for it; None where it is not ours to write."""
         raise NotImplementedError(role)
+
+    def list_items(self, mounts: Mounts, role: str) -> list[Item]:
+        """Return all that Vault should hold for it, of every mount that its engine needs."""
+        item = self.write(mounts[ENGINES[self.engine].plugin], role)
+        return [] if item is None else [item]
 
 
 class DatabaseRole(_Role):
@@ -182,6 +191,26 @@ class StaticDirectoryRole(_Role):
         return Item(f"ldap_static role {role}", f"{mount}/static-role/{role}", values)
 
 
+class OAuthClientRole(_Role, OAuthRole):
+    """Access tokens for one client at one authorization server; its secret is the operator's to put there.
+
+    Attributes:
+        key: The type of the key that signs assertions, where the role needs one.
+    """
+
+    engine: Literal["oauth2"]
+    key: Annotated[str, Field(pattern=f"^({'|'.join(JWS_NAMES)})$")] = "ecdsa-p256"
+
+    def list_items(self, mounts: Mounts, role: str) -> list[Item]:
+        """Say what the role is, and make its key."""
+        path = f"{mounts['kv']}/metadata/{secret_path(role)}"
+        said = Item(f"oauth2 role {role}", path, {"custom_metadata": self.to_metadata()})
+        if not self.needs_key:
+            return [said]
+        key_path = f"{mounts['transit']}/keys/{key_name(role)}"
+        return [said, key_item(f"key of oauth2 role {role}", key_path, self.key)]
+
+
 RoleFields = (
     DatabaseRole
     | StaticDatabaseRole
@@ -191,6 +220,7 @@ RoleFields = (
     | SigningKey
     | DirectoryRole
     | StaticDirectoryRole
+    | OAuthClientRole
 )
 KINDS: Mapping[str, type[RoleFields]] = {
     "database": DatabaseRole,
@@ -201,6 +231,7 @@ KINDS: Mapping[str, type[RoleFields]] = {
     "transit": SigningKey,
     "ldap": DirectoryRole,
     "ldap_static": StaticDirectoryRole,
+    "oauth2": OAuthClientRole,
 }
 
 
@@ -226,9 +257,9 @@ class RoleDefinition:
         """Where its credentials are good; "" where the file does not say."""
         return getattr(self.fields, "target", "")
 
-    def write(self, mount: str) -> Item | None:
-        """Return what Vault should hold for it; None where it is not ours to write."""
-        return self.fields.write(mount, self.role)
+    def list_items(self, mounts: Mounts) -> list[Item]:
+        """Return what Vault should hold for it; nothing where it is not ours to write."""
+        return self.fields.list_items(mounts, self.role)
 
 
 def key_item(subject: str, path: str, kind: str) -> Item:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from credentials.errors import Cause
-from credentials.lease import CredentialWanted, Payload, UsernamePassword
+from credentials.lease import CallTag, CredentialWanted, Payload, UsernamePassword
 from credentials.secret import Secret
 from credentials.vault_api import VaultApi, VaultFault, take
 
@@ -29,6 +29,28 @@ MIN_SECRET_LENGTH = 12
 """What is shorter can be guessed, and is found in any text when answers are searched for it."""
 
 
+Mounts = Mapping[str, str]
+"""Mount path by plugin; a key for each in `DEFAULT_MOUNTS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made, for which call.
+
+    Attributes:
+        ttl_seconds: It has to end by itself after this.
+    """
+
+    wanted: CredentialWanted
+    tag: CallTag
+    ttl_seconds: int
+
+    @property
+    def role(self) -> str:
+        """The engine's role."""
+        return self.wanted.role
+
+
 @dataclass(frozen=True, slots=True)
 class Minted:
     """What an engine gave.
@@ -48,36 +70,38 @@ class SecretsEngine(Protocol):
 
     Attributes:
         name: What manifests call it.
-        plugin: Vault's type of the mount, and the key in `DEFAULT_MOUNTS`.
+        plugin: Vault's type of the mount where its roles are, and the key in `DEFAULT_MOUNTS`.
+        plugins: This one, and those of the other mounts that it needs.
         exclusive: True where the role is one login: calls take turns, and `retire` changes it after each.
+        asks_elsewhere: True where it waits for another server than Vault, which may be slow.
     """
 
     name: str
     plugin: str
+    plugins: tuple[str, ...]
     exclusive: bool
+    asks_elsewhere: bool
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """Say how many requests the child may make: one more than are needed, as the last one ends it."""
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Return the HCL of a child token: what one credential of this role needs, and nothing else."""
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Return the HCL that the broker's session needs for this engine. It must give out no credential."""
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """Return what the ids of its leases begin with; empty where it makes none."""
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Get the credential with the child.
 
         Raises:
             VaultFault: Vault refused, or gave no answer; the child is ended by the caller.
         """
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Make worthless what no lease and no child ends; does nothing where there is no such thing.
 
         Called after the lease was ended, perhaps again, perhaps by another broker. Returns once it is sure.
@@ -86,7 +110,7 @@ class SecretsEngine(Protocol):
             VaultFault: It is not certain.
         """
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """Say what makes a role unfit: not there, too broad, or its credentials could not be ended.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from credentials.engines.base import Minted, find_ttl_problems, read_definition, read_login
+from credentials.engines.base import Minted, Mounts, Order, find_ttl_problems, read_definition, read_login
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted
 from credentials.secret import Secret
@@ -26,30 +26,32 @@ class DatabaseEngine:
     """Dynamic logins: each call has one of its own."""
 
     name = plugin = "database"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = False
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One reads the login."""
         return 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it read one role's login."""
-        return f'path "{mount}/creds/{role}" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/creds/{role}" {{ capabilities = ["read"] }}\n'
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read definitions, which hold no secret."""
-        return f'path "{mount}/roles/*" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/roles/*" {{ capabilities = ["read"] }}\n'
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """Each login is a lease."""
-        return (f"{mount}/creds/",)
+        return (f"{mounts[self.plugin]}/creds/",)
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Have the engine make a login; this is what creates the lease, so it is never sent twice."""
         try:
-            answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+            answer = await api.ask(
+                "get", f"{mounts[self.plugin]}/creds/{order.role}", child, repeatable=False
+            )
         except VaultFault as fault:
             if _NOTHING_MADE.search(str(fault)):
                 raise VaultFault(str(fault), Cause.NOTHING_MADE) from fault
@@ -61,14 +63,14 @@ class DatabaseEngine:
                 "Vault made a login without a lease: its end could not be confirmed", Cause.INVALID
             )
         duration_seconds = int(answer.get("lease_duration", 0))
-        return Minted(lease_id, payload, min(ttl_seconds, duration_seconds))
+        return Minted(lease_id, payload, min(order.ttl_seconds, duration_seconds))
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing: the lease's revocation ends the login."""
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that its logins can be ended, by our statements, and end by themselves soon enough."""
-        definition = await read_definition(api, session, f"{mount}/roles/{role}")
+        definition = await read_definition(api, session, f"{mounts[self.plugin]}/roles/{role}")
         if definition is None:
             return [f"Vault has no database role {role}; write it with `toolcrib vault bootstrap`"]
         problems = find_statement_problems(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from credentials.engines.base import (
     MIN_PERIOD_SECONDS,
     Minted,
+    Mounts,
+    Order,
     check_shared_password,
     read_definition,
     read_login,
@@ -25,50 +27,50 @@ class StaticDatabaseEngine:
     """Logins that stay: one call at a time."""
 
     name, plugin = "database_static", "database"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = True
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One reads the password."""
         return 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it read one login's password."""
-        return f'path "{mount}/static-creds/{role}" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/static-creds/{role}" {{ capabilities = ["read"] }}\n'
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read definitions and have passwords changed; neither tells it one."""
         return (
-            f'path "{mount}/static-roles/*" {{ capabilities = ["read"] }}\n'
-            f'path "{mount}/rotate-role/*" {{ capabilities = ["update"] }}\n'
+            f'path "{mounts[self.plugin]}/static-roles/*" {{ capabilities = ["read"] }}\n'
+            f'path "{mounts[self.plugin]}/rotate-role/*" {{ capabilities = ["update"] }}\n'
         )
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """There are none."""
         return ()
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Read the password; it is good until the end of this call."""
-        answer = await api.ask("get", f"{mount}/static-creds/{wanted.role}", child)
+        answer = await api.ask("get", f"{mounts[self.plugin]}/static-creds/{order.role}", child)
         data = take(answer, "data", "username", "password", "ttl")
         login = read_login(data)
-        check_shared_password(data, ttl_seconds)
-        return Minted("", login, ttl_seconds)
+        check_shared_password(data, order.ttl_seconds)
+        return Minted("", login, order.ttl_seconds)
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Have the password changed and the sessions ended. Vault's success means that all statements ran."""
         try:
-            await api.ask("post", f"{mount}/rotate-role/{role}", session, {})
+            await api.ask("post", f"{mounts[self.plugin]}/rotate-role/{role}", session, {})
         except VaultFault as fault:
             if "no static role found" in str(fault):
                 text = f"Vault has no static role {role} any more: write it again, or close the login by hand"
                 raise VaultFault(text, Cause.UNKNOWN) from fault
             raise
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the role carries our statements, and that Vault itself seldom rotates it."""
-        definition = await read_definition(api, session, f"{mount}/static-roles/{role}")
+        definition = await read_definition(api, session, f"{mounts[self.plugin]}/static-roles/{role}")
         if definition is None:
             return [f"Vault has no static database role {role}; write it with `toolcrib vault bootstrap`"]
         problems = find_rotation_problems(definition.get("rotation_statements") or ())

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from credentials.engines.base import MIN_SECRET_LENGTH, Minted, read_definition
+from credentials.engines.base import MIN_SECRET_LENGTH, Minted, Mounts, Order, read_definition
 from credentials.errors import Cause
 from credentials.lease import USER_NAME_KEYS, CredentialWanted, KeyValues
 from credentials.secret import Secret
@@ -27,29 +27,29 @@ class KeyValueEngine:
     """Values by name, the newest version."""
 
     name = plugin = "kv"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = False
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One reads the secret."""
         return 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it read one secret, in any version that Vault keeps."""
-        return f'path "{mount}/data/{role}" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/data/{role}" {{ capabilities = ["read"] }}\n'
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read when a secret was written and deleted; values are elsewhere."""
-        return f'path "{mount}/metadata/*" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/metadata/*" {{ capabilities = ["read"] }}\n'
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """There are none."""
         return ()
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Read the values."""
-        answer = await api.ask("get", f"{mount}/data/{wanted.role}", child)
+        answer = await api.ask("get", f"{mounts[self.plugin]}/data/{order.role}", child)
         data = take(answer, "data", "data", "metadata")
         values, version = take(data, "data"), take(data, "metadata", "version")["version"]
         problems = find_value_problems(values)
@@ -57,21 +57,26 @@ class KeyValueEngine:
             raise VaultFault("; ".join(problems), Cause.ROLE_UNSAFE)
         username = next((str(values[key]) for key in USER_NAME_KEYS if key in values), "")
         secrets = {key: Secret(value) for key, value in values.items()}
-        return Minted("", KeyValues(secrets, int(version), username), ttl_seconds)
+        return Minted("", KeyValues(secrets, int(version), username), order.ttl_seconds)
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing can be done: the value is the operator's, at its target too."""
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the secret is there. The session may not see its values; `vetting` reads them."""
-        metadata = await read_definition(api, session, f"{mount}/metadata/{role}")
-        command = f"put it there: vault kv put -mount={mount} {role} KEY=-"
+        metadata = await read_definition(api, session, f"{mounts[self.plugin]}/metadata/{role}")
+        command = f"put it there: vault kv put -mount={mounts[self.plugin]} {role} KEY=-"
         if metadata is None:
             return [f"Vault has no secret {role}; {command}"]
-        newest = (metadata.get("versions") or {}).get(str(metadata.get("current_version"))) or {}
-        if not newest or newest.get("destroyed") or _is_past(newest.get("deletion_time")):
+        if not is_there(metadata):
             return [f"the newest version of the secret {role} is deleted; {command}"]
         return []
+
+
+def is_there(metadata: Mapping[str, Any]) -> bool:
+    """Tell by a secret's metadata whether its newest version can be read."""
+    newest = (metadata.get("versions") or {}).get(str(metadata.get("current_version"))) or {}
+    return bool(newest) and not newest.get("destroyed") and not _is_past(newest.get("deletion_time"))
 
 
 def _is_past(time: str | None) -> bool:

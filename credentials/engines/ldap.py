@@ -14,6 +14,8 @@ from typing import Any
 from credentials.engines.base import (
     MIN_PERIOD_SECONDS,
     Minted,
+    Mounts,
+    Order,
     check_shared_password,
     find_ttl_problems,
     read_definition,
@@ -76,30 +78,32 @@ class LdapEngine:
     """Dynamic users: each call has one of its own."""
 
     name = plugin = "ldap"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = False
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One makes the user."""
         return 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it make one role's user."""
-        return f'path "{mount}/creds/{role}" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/creds/{role}" {{ capabilities = ["read"] }}\n'
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read definitions, which hold no secret."""
-        return f'path "{mount}/role/*" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/role/*" {{ capabilities = ["read"] }}\n'
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """Each user is a lease."""
-        return (f"{mount}/creds/",)
+        return (f"{mounts[self.plugin]}/creds/",)
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Have the engine make a user; this is what creates the lease, so it is never sent twice."""
         try:
-            answer = await api.ask("get", f"{mount}/creds/{wanted.role}", child, repeatable=False)
+            answer = await api.ask(
+                "get", f"{mounts[self.plugin]}/creds/{order.role}", child, repeatable=False
+            )
         except VaultFault as fault:
             if _NOTHING_MADE in str(fault):
                 raise VaultFault(str(fault), Cause.NOTHING_MADE) from fault
@@ -110,14 +114,14 @@ class LdapEngine:
             raise VaultFault("the user has no lease: its end could not be confirmed", Cause.INVALID)
         names = data.get("distinguished_names") or [data["username"]]
         payload = UsernamePassword(str(names[0]), Secret(data["password"]))
-        return Minted(lease_id, payload, min(ttl_seconds, int(answer.get("lease_duration", 0))))
+        return Minted(lease_id, payload, min(order.ttl_seconds, int(answer.get("lease_duration", 0))))
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing: the lease's revocation deletes the user."""
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the role carries our LDIF, so that its users are deleted."""
-        definition = await read_definition(api, session, f"{mount}/role/{role}")
+        definition = await read_definition(api, session, f"{mounts[self.plugin]}/role/{role}")
         if definition is None:
             return [f"Vault has no LDAP role {role}; write it with `toolcrib vault bootstrap`"]
         return [*find_ldif_problems(definition), *find_ttl_problems(definition)]
@@ -127,52 +131,52 @@ class LdapStaticEngine:
     """A user that exists: calls take turns, and each ends with a new password."""
 
     name, plugin = "ldap_static", "ldap"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = True
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One reads the password."""
         return 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it read one user's password."""
-        return f'path "{mount}/static-cred/{role}" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/static-cred/{role}" {{ capabilities = ["read"] }}\n'
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read definitions and have passwords changed; it learns none by either."""
         return (
-            f'path "{mount}/static-role/*" {{ capabilities = ["read"] }}\n'
-            f'path "{mount}/rotate-role/*" {{ capabilities = ["update"] }}\n'
+            f'path "{mounts[self.plugin]}/static-role/*" {{ capabilities = ["read"] }}\n'
+            f'path "{mounts[self.plugin]}/rotate-role/*" {{ capabilities = ["update"] }}\n'
         )
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """There are none."""
         return ()
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Read the password that is good until the call's end."""
-        answer = await api.ask("get", f"{mount}/static-cred/{wanted.role}", child)
+        answer = await api.ask("get", f"{mounts[self.plugin]}/static-cred/{order.role}", child)
         data = take(answer, "data", "username", "password", "dn", "ttl")
-        check_shared_password(data, ttl_seconds)
+        check_shared_password(data, order.ttl_seconds)
         payload = UsernamePassword(str(data["dn"] or data["username"]), Secret(data["password"]))
-        return Minted("", payload, ttl_seconds)
+        return Minted("", payload, order.ttl_seconds)
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Have the password changed, and see that it was."""
-        path = f"{mount}/static-role/{role}"
+        path = f"{mounts[self.plugin]}/static-role/{role}"
         before = await read_definition(api, session, path)
         if before is None:
             text = f"Vault has no static role {role} any more: write it again, or change the password by hand"
             raise VaultFault(text, Cause.UNKNOWN)
-        await api.ask("post", f"{mount}/rotate-role/{role}", session, {})
+        await api.ask("post", f"{mounts[self.plugin]}/rotate-role/{role}", session, {})
         after = await read_definition(api, session, path)
         if after is None or after.get("last_vault_rotation") == before.get("last_vault_rotation"):
             raise VaultFault("the password was not changed", Cause.BACKEND)
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the role names one entry, and that Vault itself seldom changes its password."""
-        definition = await read_definition(api, session, f"{mount}/static-role/{role}")
+        definition = await read_definition(api, session, f"{mounts[self.plugin]}/static-role/{role}")
         if definition is None:
             return [f"Vault has no static LDAP role {role}; write it with `toolcrib vault bootstrap`"]
         problems = []

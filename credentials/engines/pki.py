@@ -17,7 +17,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from credentials.engines.base import Minted, find_differences, find_ttl_problems, read_definition
+from credentials.engines.base import (
+    Minted,
+    Mounts,
+    Order,
+    find_differences,
+    find_ttl_problems,
+    read_definition,
+)
 from credentials.errors import Cause
 from credentials.lease import ClientCertificate, CredentialWanted
 from credentials.secret import Secret
@@ -60,42 +67,44 @@ class PkiEngine:
     """Client certificates: each call has one of its own."""
 
     name = plugin = "pki"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = False
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One reads the role's name, one has the key signed."""
         return 3
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it have keys signed for one role; `not_after`, which may outlast `max_ttl`, is not allowed."""
         return (
-            f'path "{mount}/roles/{role}" {{ capabilities = ["read"] }}\n'
-            f'path "{mount}/sign/{role}" {{\n'
+            f'path "{mounts[self.plugin]}/roles/{role}" {{ capabilities = ["read"] }}\n'
+            f'path "{mounts[self.plugin]}/sign/{role}" {{\n'
             '  capabilities        = ["update"]\n'
             '  required_parameters = ["csr", "common_name", "ttl"]\n'
             '  allowed_parameters  = { "csr" = [], "common_name" = [], "ttl" = [] }\n'
             "}\n"
         )
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read definitions, which hold no secret."""
-        return f'path "{mount}/roles/*" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/roles/*" {{ capabilities = ["read"] }}\n'
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """Each certificate is a lease."""
-        return (f"{mount}/sign/",)
+        return (f"{mounts[self.plugin]}/sign/",)
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Make a key and have it signed; the signing makes the lease, so it is never sent twice."""
-        definition = take(await api.ask("get", f"{mount}/roles/{wanted.role}", child), "data")
+        definition = take(await api.ask("get", f"{mounts[self.plugin]}/roles/{order.role}", child), "data")
         names = definition.get("allowed_domains") or []
         if len(names) != 1 or len(names[0]) > MAX_NAME_LENGTH:
             raise VaultFault("its allowed_domains must be exactly one name", Cause.ROLE_UNSAFE)
         name, key = str(names[0]), ec.generate_private_key(ec.SECP256R1())
-        body = {"csr": make_request(key, name), "common_name": name, "ttl": f"{ttl_seconds}s"}
-        answer = await api.ask("post", f"{mount}/sign/{wanted.role}", child, body, repeatable=False)
+        body = {"csr": make_request(key, name), "common_name": name, "ttl": f"{order.ttl_seconds}s"}
+        answer = await api.ask(
+            "post", f"{mounts[self.plugin]}/sign/{order.role}", child, body, repeatable=False
+        )
         data = take(answer, "data", "certificate", "issuing_ca")
         lease_id = str(answer.get("lease_id", ""))
         if not lease_id or not _is_as_asked(data["certificate"], key, name):
@@ -104,14 +113,14 @@ class PkiEngine:
         payload = ClientCertificate(
             name, data["certificate"] + "\n", _write_key(key), "\n".join(chain) + "\n"
         )
-        return Minted(lease_id, payload, min(ttl_seconds, int(answer.get("lease_duration", 0))))
+        return Minted(lease_id, payload, min(order.ttl_seconds, int(answer.get("lease_duration", 0))))
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing: the lease's revocation revokes the certificate."""
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the role gives short client certificates for one name, and can revoke them."""
-        definition = await read_definition(api, session, f"{mount}/roles/{role}")
+        definition = await read_definition(api, session, f"{mounts[self.plugin]}/roles/{role}")
         if definition is None:
             return [f"Vault has no pki role {role}; write it with `toolcrib vault bootstrap`"]
         problems = find_differences(definition, REQUIRED) + find_ttl_problems(definition)

@@ -18,7 +18,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType
 
-from credentials.engines.base import Minted, find_differences, find_ttl_problems, read_definition
+from credentials.engines.base import (
+    Minted,
+    Mounts,
+    Order,
+    find_differences,
+    find_ttl_problems,
+    read_definition,
+)
 from credentials.errors import Cause
 from credentials.lease import CredentialWanted, SshLogin
 from credentials.secret import Secret
@@ -48,51 +55,51 @@ class SshEngine:
     """Certificates for one user name and one command: each call has one of its own."""
 
     name = plugin = "ssh"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = False
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One has the key signed."""
         return 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it have keys signed for one role, as the role says."""
         return (
-            f'path "{mount}/sign/{role}" {{\n'
+            f'path "{mounts[self.plugin]}/sign/{role}" {{\n'
             '  capabilities        = ["update"]\n'
             '  required_parameters = ["public_key", "ttl"]\n'
             '  allowed_parameters  = { "public_key" = [], "ttl" = [] }\n'
             "}\n"
         )
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read definitions, which hold no secret."""
-        return f'path "{mount}/roles/*" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/roles/*" {{ capabilities = ["read"] }}\n'
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """There are none: a certificate cannot be taken back."""
         return ()
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Make a key and have it signed. Vault names the certificate after the child, and so the call."""
         key = Ed25519PrivateKey.generate()
-        body = {"public_key": _write_public(key), "ttl": f"{ttl_seconds}s"}
-        answer = await api.ask("post", f"{mount}/sign/{wanted.role}", child, body)
+        body = {"public_key": _write_public(key), "ttl": f"{order.ttl_seconds}s"}
+        answer = await api.ask("post", f"{mounts[self.plugin]}/sign/{order.role}", child, body)
         text = str(take(answer, "data", "signed_key")["signed_key"]).strip()
         certificate = _read_certificate(text)
-        problems = find_certificate_problems(certificate, key, ttl_seconds)
+        problems = find_certificate_problems(certificate, key, order.ttl_seconds)
         if problems:
             raise VaultFault(f"Vault signed something else: {'; '.join(problems)}", Cause.ROLE_UNSAFE)
         principal = certificate.valid_principals[0].decode()
-        return Minted("", SshLogin(principal, _write_private(key), text + "\n"), ttl_seconds)
+        return Minted("", SshLogin(principal, _write_private(key), text + "\n"), order.ttl_seconds)
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing can be done: the certificate ends by its time."""
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the role gives short certificates for one user name and one command."""
-        definition = await read_definition(api, session, f"{mount}/roles/{role}")
+        definition = await read_definition(api, session, f"{mounts[self.plugin]}/roles/{role}")
         if definition is None:
             return [f"Vault has no ssh role {role}; write it with `toolcrib vault bootstrap`"]
         problems = find_differences(definition, REQUIRED) + find_ttl_problems(definition)

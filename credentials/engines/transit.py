@@ -14,7 +14,7 @@ from typing import Any
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from credentials.engines.base import Minted, find_differences, read_definition
+from credentials.engines.base import Minted, Mounts, Order, find_differences, read_definition
 from credentials.errors import Cause, CredentialsUnavailable
 from credentials.lease import CredentialWanted, Signed, Signer
 from credentials.secret import Secret
@@ -65,17 +65,19 @@ class TransitEngine:
     """Signatures with one key."""
 
     name = plugin = "transit"
+    plugins: tuple[str, ...] = (plugin,)
     exclusive = False
+    asks_elsewhere = False
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """One reads the public key, one makes each signature."""
         return wanted.max_signatures + 2
 
-    def child_policy(self, mount: str, role: str) -> str:
+    def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it sign with one key, one input at a time: a batch would count as one."""
         return (
-            f'path "{mount}/keys/{role}" {{ capabilities = ["read"] }}\n'
-            f'path "{mount}/sign/{role}" {{\n'
+            f'path "{mounts[self.plugin]}/keys/{role}" {{ capabilities = ["read"] }}\n'
+            f'path "{mounts[self.plugin]}/sign/{role}" {{\n'
             '  capabilities        = ["update"]\n'
             '  required_parameters = ["input"]\n'
             "  allowed_parameters  = {\n"
@@ -84,20 +86,18 @@ class TransitEngine:
             "}\n"
         )
 
-    def session_policy(self, mount: str) -> str:
+    def session_policy(self, mounts: Mounts) -> str:
         """Let it read what kind of key it is, and the public half."""
-        return f'path "{mount}/keys/*" {{ capabilities = ["read"] }}\n'
+        return f'path "{mounts[self.plugin]}/keys/*" {{ capabilities = ["read"] }}\n'
 
-    def lease_prefixes(self, mount: str) -> tuple[str, ...]:
+    def lease_prefixes(self, mounts: Mounts) -> tuple[str, ...]:
         """There are none: it ends with its child."""
         return ()
 
-    async def read(
-        self, api: VaultApi, child: Secret, mount: str, wanted: CredentialWanted, ttl_seconds: int
-    ) -> Minted:
+    async def read(self, api: VaultApi, child: Secret, mounts: Mounts, order: Order) -> Minted:
         """Read the public key. The child stays for the signatures."""
         key = take(
-            await api.ask("get", f"{mount}/keys/{wanted.role}", child),
+            await api.ask("get", f"{mounts[self.plugin]}/keys/{order.role}", child),
             "data",
             "type",
             "keys",
@@ -106,17 +106,19 @@ class TransitEngine:
         algorithm, newest = ALGORITHMS.get(key["type"]), key["keys"].get(str(key["latest_version"]))
         if algorithm is None or not isinstance(newest, dict) or "public_key" not in newest:
             raise VaultFault(f"a key of type {key['type']} does not sign", Cause.ROLE_UNSAFE)
-        signing = _Signing(api, child, f"{mount}/sign/{wanted.role}", algorithm, wanted.max_signatures)
-        public_key = _write_public(newest["public_key"])
-        payload = Signer(algorithm.name, wanted.max_signatures, public_key, signing.sign)
-        return Minted("", payload, ttl_seconds)
+        signing = _Signing(
+            api, child, f"{mounts[self.plugin]}/sign/{order.role}", algorithm, order.wanted.max_signatures
+        )
+        public_key = write_public(newest["public_key"])
+        payload = Signer(algorithm.name, order.wanted.max_signatures, public_key, signing.sign)
+        return Minted("", payload, order.ttl_seconds)
 
-    async def retire(self, api: VaultApi, session: Secret, mount: str, role: str) -> None:
+    async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing: without its child nothing signs."""
 
-    async def find_problems(self, api: VaultApi, session: Secret, mount: str, role: str) -> list[str]:
+    async def find_problems(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> list[str]:
         """See that the key signs and cannot leave Vault."""
-        key = await read_definition(api, session, f"{mount}/keys/{role}")
+        key = await read_definition(api, session, f"{mounts[self.plugin]}/keys/{role}")
         if key is None:
             return [f"Vault has no signing key {role}; write it with `toolcrib vault bootstrap`"]
         problems = find_differences(key, REQUIRED)
@@ -141,7 +143,7 @@ class _Signing:
         self._left -= 1
         body = {"input": base64.b64encode(text).decode(), **self._algorithm.parameters}
         try:
-            return _read_signature(
+            return read_signature(
                 await self._api.ask("post", self._path, self._child, body, repeatable=False)
             )
         except VaultFault as fault:
@@ -149,7 +151,12 @@ class _Signing:
             raise CredentialsUnavailable(f"Vault did not sign: {hint}{fault}", fault.cause) from fault
 
 
-def _read_signature(answer: Mapping[str, Any]) -> Signed:
+def read_signature(answer: Mapping[str, Any]) -> Signed:
+    """Take a signature out of an answer.
+
+    Raises:
+        VaultFault: There is none.
+    """
     signature = str(take(answer, "data", "signature")["signature"])
     try:
         prefix, version, encoded = signature.split(":")
@@ -160,7 +167,7 @@ def _read_signature(answer: Mapping[str, Any]) -> Signed:
     raise VaultFault("Vault answered with no signature", Cause.INVALID)
 
 
-def _write_public(public_key: str) -> str:
+def write_public(public_key: str) -> str:
     """Return a public key in PEM; Vault gives those of ed25519 bare."""
     if public_key.startswith("-----"):
         return public_key

@@ -6,6 +6,8 @@ tried once more (credentials/vault.py), an end stays owed and is tried again.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from credentials.engines import ENGINES
 from credentials.engines.base import read_definition
 from credentials.errors import Cause
@@ -68,16 +70,18 @@ async def rotate_directory_user(api: VaultApi, token: Secret, mount: str) -> Rot
     return Rotation("ldap", (f"{binddn} has a new password, which nobody but Vault knows",))
 
 
-async def rotate_shared_login(api: VaultApi, token: Secret, mount: str, engine: str, role: str) -> Rotation:
+async def rotate_shared_login(
+    api: VaultApi, token: Secret, mounts: Mapping[str, str], engine: str, role: str
+) -> Rotation:
     """Give a login that calls share a new password, in the way in which a call's end does.
 
     Raises:
         VaultFault: It has not; or an answer was lost, and then it may have.
     """
-    problems = await ENGINES[engine].find_problems(api, token, mount, role)
+    problems = await ENGINES[engine].find_problems(api, token, mounts, role)
     if problems:
         raise VaultFault("; ".join(problems), Cause.ROLE_UNSAFE)
-    await ENGINES[engine].retire(api, token, mount, role)
+    await ENGINES[engine].retire(api, token, mounts, role)
     return Rotation(f"{engine} {role}", (f"the login of {role} has a new password",))
 
 

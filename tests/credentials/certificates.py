@@ -32,10 +32,12 @@ class Authority:
             builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
         )
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Issue a certificate for 127.0.0.1, for servers and clients; return its file and its key's."""
+    def issue(self, name: str, *hosts: str) -> tuple[Path, Path]:
+        """Issue a certificate for 127.0.0.1 and hosts; return its file and that of its key."""
         key = ec.generate_private_key(ec.SECP256R1())
-        addresses = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+        addresses = x509.SubjectAlternativeName(
+            [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), *map(x509.DNSName, hosts)]
+        )
         builder = _builder(name, self._name, key.public_key()).add_extension(addresses, critical=False)
         builder = builder.add_extension(x509.ExtendedKeyUsage(USAGES), critical=False)
         certificate, private_key = self._folder / f"{name}.pem", self._folder / f"{name}.key"

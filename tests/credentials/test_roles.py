@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from credentials.bootstrap.roles import KINDS, RolesInvalid, read_roles
-from credentials.engines import ENGINES
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.statements import REVOCATION
 
 GOOD = """
@@ -37,6 +37,12 @@ parent = "ou=tools,dc=example,dc=org"
 engine = "ldap_static"
 dn = "cn=robot,ou=people,dc=example,dc=org"
 username = "robot"
+[roles.a-crm]
+engine = "oauth2"
+grant = "token_exchange"
+token_url = "https://login.example.org/token"
+client_id = "toolcrib"
+issuer = "https://toolcrib.example.org"
 """
 
 
@@ -54,8 +60,8 @@ def test_reads_a_role_of_each_engine(tmp_path: Path) -> None:
 
 def test_adds_our_statements_which_a_file_cannot_name(tmp_path: Path) -> None:
     [role, *_] = read_roles([write(tmp_path, GOOD)])
-    item = role.write("database")
-    assert item is not None and item.values["revocation_statements"] == [REVOCATION]
+    [item] = role.list_items(DEFAULT_MOUNTS)
+    assert item.values["revocation_statements"] == [REVOCATION]
 
 
 @pytest.mark.parametrize(

@@ -122,12 +122,13 @@ class Relay(UnixServer):
     Attributes:
         path: The socket.
         seen: First lines of the requests that came, in order.
+        adds: Value of the header Authorization that is added to each, as the HTTP proxy does.
         loses: Told the number of a connection, from 0, answers "" (carry it), "request" (drop it before the
             server sees it) or "answer" (the server works on it, and nobody hears of it).
     """
 
     def __init__(self, path: Path, port: int) -> None:
-        self.path, self.seen = path, list[str]()
+        self.path, self.seen, self.adds = path, list[str](), ""
         self.loses: Callable[[int], str] = lambda _: ""
         self._port = port
         super().__init__(path)
@@ -136,7 +137,9 @@ class Relay(UnixServer):
         """Carry one request and its answer, or lose it."""
         request = _read_request(connection)
         lost = self.loses(len(self.seen))
-        self.seen.append(request.split(b"\r\n", 1)[0].decode())
+        line, rest = request.split(b"\r\n", 1)
+        self.seen.append(line.decode())
+        request = line + f"\r\nAuthorization: {self.adds}\r\n".encode() + rest
         if lost == "request":
             return
         with socket.create_connection((HOST, self._port), timeout=10) as server:

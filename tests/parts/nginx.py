@@ -1,8 +1,9 @@
-"""A real nginx on loopback: one door that wants a client certificate, one that wants an API key.
+"""A real nginx on loopback: doors that want a client certificate, an API key, or one of four forms of login.
 
 The first answers with the name in the certificate, and refuses certificates that its CRL file names. nginx
 reads the file when it is (re)loaded and never by itself: whoever runs such a target has to fetch the CA's
-list often and reload. Both doors show a certificate for the name `nginx.test` of a CA that is made for them.
+list often and reload. Whom the door of forms lets in gets back what was sent, as it was sent. All doors show
+a certificate for the name `nginx.test` of a CA that is made for them.
 """
 
 from __future__ import annotations
@@ -67,6 +68,31 @@ http {{
       return 200 "Measure twice, cut once.";
     }}
   }}
+  server {{
+    listen {host}:{forms_port} ssl;
+    location = /bearer {{
+      if ($http_authorization != "Bearer {bearer}") {{ return 401; }}
+      proxy_pass http://unix:{folder}/echo.sock:;
+    }}
+    location = /basic {{
+      auth_basic forms;
+      auth_basic_user_file {folder}/users;
+      proxy_pass http://unix:{folder}/echo.sock:;
+    }}
+    location = /header {{
+      if ($http_x_api_key != "{header}") {{ return 401; }}
+      proxy_pass http://unix:{folder}/echo.sock:;
+    }}
+    location = /query {{
+      if ($arg_api_key != "{query}") {{ return 401; }}
+      proxy_pass http://unix:{folder}/echo.sock:;
+    }}
+  }}
+  server {{
+    listen unix:{folder}/echo.sock;
+    add_header X-Echo "$http_authorization$http_x_api_key$arg_api_key";
+    return 200 "authorization: $http_authorization, x-api-key: $http_x_api_key, query: $args";
+  }}
 }}
 """
 
@@ -77,15 +103,17 @@ class NginxTarget:
     Attributes:
         port: Of the door that wants a client certificate.
         api_port: Of the door that wants the header X-Api-Key.
+        forms_port: Of the door whose paths /bearer, /basic, /header and /query want what they are called.
         ca_pem: The CA of its own certificate.
     """
 
     def __init__(self) -> None:
-        self.port = self.api_port = 0
+        self.port = self.api_port = self.forms_port = 0
         self.ca_pem = ""
         # Not pytest's folder: that one is closed to the server's user.
         self._folder = Path(tempfile.mkdtemp(prefix="toolcrib-nginx-"))
         self._api_key = "none yet"
+        self._forms = dict.fromkeys(("bearer", "header", "query"), "none yet")
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> NginxTarget:
@@ -128,6 +156,13 @@ class NginxTarget:
         self._write_settings()
         self.reload()
 
+    def require_forms(self, bearer: str, basic: tuple[str, str], header: str, query: str) -> None:
+        """Want these from now on: a token, a user with a password, and two API keys."""
+        self._forms = {"bearer": bearer, "header": header, "query": query}
+        self._write("users", f"{basic[0]}:{{PLAIN}}{basic[1]}\n")
+        self._write_settings()
+        self.reload()
+
     def reload(self) -> None:
         """Read settings and CRL again; returns when no old worker is left."""
         assert self._process is not None
@@ -147,6 +182,7 @@ class NginxTarget:
         self._write("server.key", _key_pem(server_key))
         # Until a test trusts a real one: a CA that has signed nothing.
         nobody, nobodys_key = make_authority("nobody's CA")
+        self._write("users", "")
         self._write("client_ca.pem", _pem(nobody))
         self._write("client_ca.crl", empty_crl(nobody, nobodys_key))
         if child_process.is_root():
@@ -154,7 +190,7 @@ class NginxTarget:
 
     def _serve(self) -> None:
         for _ in range(3):
-            self.port, self.api_port = find_free_port(), find_free_port()
+            self.port, self.api_port, self.forms_port = (find_free_port() for _ in range(3))
             self._write_settings()
             if self._try_to_serve():
                 return
@@ -191,9 +227,8 @@ class NginxTarget:
             return set()
 
     def _write_settings(self) -> None:
-        text = _SETTINGS.format(
-            folder=self._folder, host=HOST, port=self.port, api_port=self.api_port, api_key=self._api_key
-        )
+        ports = {"port": self.port, "api_port": self.api_port, "forms_port": self.forms_port}
+        text = _SETTINGS.format(folder=self._folder, host=HOST, api_key=self._api_key, **ports, **self._forms)
         self._write("nginx.conf", text)
 
     def _write(self, name: str, text: str) -> None:

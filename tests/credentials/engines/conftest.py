@@ -10,17 +10,18 @@ import pytest
 import requests
 
 from credentials.bootstrap.roles import define_role
-from credentials.dev_engines import make_static_login, put_secret
+from credentials.dev_engines import make_static_login, put_client, put_secret
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.lease import CallTag, CredentialWanted
 from credentials.policies import TOKEN_ROLE, tool_policy_name
 from credentials.secret import Secret
+from tests.parts.token_server import Client, TokenServer
 from tests.parts.vault import TARGET
 
 A, B, BROKEN, NONE = "a", "b", "broken", "none"
-TAG = CallTag("c019b00000000aaaaaaaaaaaaa", "acme", "staging", "5e3c")
+TAG = CallTag("c019b00000000aaaaaaaaaaaaa", "acme", "staging", "5e3c", "maria", "refund-desk")
 NAMES = tuple(name for name, engine in ENGINES.items() if engine.plugin != "ldap")
 """The engines that every Vault and OpenBao has."""
 PASSWORD = "correct horse battery staple"
@@ -34,6 +35,7 @@ DEFINITIONS: dict[str, dict[str, Any]] = {
     "pki": {"engine": "pki"},
     "ssh": {"engine": "ssh", "principal": "git", "force_command": COMMAND},
     "transit": {"engine": "transit", "type": "ed25519"},
+    "oauth2": {"engine": "oauth2", "grant": "client_credentials", "scope": "read"},
 }
 """What a roles file says of each engine's role."""
 SECRET_PATHS = {
@@ -43,6 +45,7 @@ SECRET_PATHS = {
     "pki": "sign/{role}",
     "ssh": "sign/{role}",
     "transit": "sign/{role}",
+    "oauth2": "data/oauth2/{role}",
 }
 """What gives out a credential, by engine."""
 
@@ -73,12 +76,16 @@ def secret_path(engine: str, which: str) -> str:
     return f"{DEFAULT_MOUNTS[ENGINES[engine].plugin]}/{path}"
 
 
-def install(vault: DevVault, postgres: DevPostgres, which: str) -> None:
+def install(vault: DevVault, postgres: DevPostgres, tokens: TokenServer, which: str) -> None:
     """Make what the engines need, and a role of each."""
+    client = role_of("oauth2", which)
+    tokens.clients[client] = Client(secret=f"{PASSWORD} {which}", scopes=frozenset({"read"}))
+    put_client(vault, client, tokens.token_url, f"{PASSWORD} {which}")
     login = role_of("database_static", which)
     make_static_login(postgres, login)
     put_secret(vault, role_of("kv", which), {"username": "robot", "password": f"{PASSWORD} {which}"})
     more = {"database_static": {"username": login}, "pki": {"name": f"{which}.tools.test"}}
+    more["oauth2"] = {"token_url": tokens.token_url, "client_id": client}
     vault.bootstrap(
         definitions=[
             define_role(role_of(engine, which), fields | more.get(engine, {}))
@@ -99,6 +106,9 @@ def break_roles(vault: DevVault) -> None:
     user = {"allowed_users": "*", "default_user": "root", "default_extensions": {"permit-pty": ""}}
     vault.write(f"toolcrib-ssh/roles/{broken['ssh']}", key_type="ca", allow_user_certificates=True, **user)
     vault.write(f"toolcrib-sign/keys/{broken['transit']}", type="ed25519", exportable=True)
+    role = {"grant": "client_credentials", "token_url": "http://login.example.org/token", "client_id": "x"}
+    vault.write(f"toolcrib-kv/metadata/oauth2/{broken['oauth2']}", custom_metadata=role)
+    put_client(vault, broken["oauth2"], role["token_url"], PASSWORD)
     vault.bootstrap(roles=list(broken.items()))
 
 
@@ -137,10 +147,19 @@ def session_token(engines_vault: DevVault) -> Iterator[Secret]:
 
 
 @pytest.fixture(scope="package")
-def engines_vault(dev_vault: DevVault, dev_postgres: DevPostgres) -> Iterator[DevVault]:
+def token_server() -> Iterator[TokenServer]:
+    """An authorization server, for every test of these."""
+    with TokenServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="package")
+def engines_vault(
+    dev_vault: DevVault, dev_postgres: DevPostgres, token_server: TokenServer
+) -> Iterator[DevVault]:
     """The shared Vault with the roles."""
     for which in (A, B):
-        install(dev_vault, dev_postgres, which)
+        install(dev_vault, dev_postgres, token_server, which)
     make_static_login(dev_postgres, OTHER_LOGIN)
     break_roles(dev_vault)
     yield dev_vault

@@ -12,6 +12,7 @@ from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed
 from credentials.lease import (
     NO_LEASE,
     UNKNOWN_LEASE,
+    AccessToken,
     ClientCertificate,
     KeyValues,
     Signer,
@@ -45,6 +46,7 @@ PAYLOADS = {
     "pki": ClientCertificate,
     "ssh": SshLogin,
     "transit": Signer,
+    "oauth2": AccessToken,
 }
 BODIES = {
     "pki": {"csr": "x", "common_name": "x", "ttl": "60s"},
@@ -134,7 +136,7 @@ async def test_ends_from_the_journals_ids_in_another_session(engines_vault, engi
 
 async def test_names_what_has_no_lease_by_its_child(session, engine) -> None:
     [lease] = await session.mint(TAG, wanted(engine), 60)
-    prefixes = ENGINES[engine].lease_prefixes(DEFAULT_MOUNTS[ENGINES[engine].plugin])
+    prefixes = ENGINES[engine].lease_prefixes(DEFAULT_MOUNTS)
     assert lease.lease_id.startswith(prefixes or f"{NO_LEASE}{engine}/{role_of(engine)}/{lease.accessor}")
 
 
@@ -205,6 +207,10 @@ def test_gives_the_session_itself_nothing_that_leads_to_one(engines_vault, sessi
         "pki": [f"toolcrib-pki/issue/{role_of(engine)}", f"toolcrib-pki/sign-verbatim/{role_of(engine)}"],
         "ssh": [f"toolcrib-ssh/issue/{role_of(engine)}", f"toolcrib-ssh/creds/{role_of(engine)}"],
         "transit": [f"toolcrib-sign/{way}/{role_of(engine)}" for way in ("backup", "hmac", "verify")],
+        "oauth2": [
+            f"toolcrib-kv/subkeys/oauth2/{role_of(engine)}",
+            f"toolcrib-sign/sign/oauth2_{role_of(engine)}",
+        ],
     }
     for path in leads[engine]:
         assert_denied(engines_vault, session_token, path)

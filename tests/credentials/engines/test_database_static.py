@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from credentials.bootstrap.roles import define_role
-from credentials.engines import ENGINES
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.errors import Cause, CredentialsUnavailable, EndNotConfirmed, PartUnavailable
 from credentials.lease import Lease
 from credentials.secret import Secret
@@ -157,11 +157,11 @@ def test_is_refused_by_the_target_when_vault_could_not_end_sessions(engines_vaul
 async def test_says_what_is_wrong_with_a_role(session, engines_vault, change, problem) -> None:
     role = "database-static-odd"
     fields = {"engine": "database_static", "target": TARGET, "username": OTHER_LOGIN}
-    item = define_role(role, fields).write("database")
+    [item] = define_role(role, fields).list_items(DEFAULT_MOUNTS)
     assert item is not None
     engines_vault.write(item.path, **{**item.values, **change})
     engine = ENGINES["database_static"]
-    found = await session.ask("x", lambda api, token: engine.find_problems(api, token, "database", role))
+    found = await session.ask("x", lambda api, token: engine.find_problems(api, token, DEFAULT_MOUNTS, role))
     engines_vault.delete(f"database/static-roles/{role}")
     assert [text for text in found if problem in text] == found != []
 

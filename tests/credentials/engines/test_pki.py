@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from credentials.dev_engines import read_client_authority, read_revocation_list
-from credentials.engines import ENGINES
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.engines.pki import REQUIRED, role_fields
 from credentials.errors import Cause, CredentialsUnavailable
 from tests.credentials.engines.conftest import TAG, role_of, wanted
@@ -38,7 +38,9 @@ def revoked(vault, certificate: x509.Certificate) -> bool:
 
 
 async def find_problems(session, role: str = ODD) -> list[str]:
-    return await session.ask("x", lambda api, token: ENGINES["pki"].find_problems(api, token, MOUNT, role))
+    return await session.ask(
+        "x", lambda api, token: ENGINES["pki"].find_problems(api, token, DEFAULT_MOUNTS, role)
+    )
 
 
 async def test_is_signed_by_the_authority_for_our_key(session, engines_vault) -> None:

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, padding
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from credentials.engines import ENGINES
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.engines.transit import ALGORITHMS, MAX_INPUT_BYTES
 from credentials.errors import Cause, CredentialsUnavailable
 from tests.credentials.engines.conftest import TAG, role_of, wanted
@@ -110,7 +110,7 @@ async def test_finds_a_key_that_could_leave_vault_or_does_not_sign(
     name = "transit-odd"
     engines_vault.write(f"{MOUNT}/keys/{name}", **key)
     engine = ENGINES["transit"]
-    found = await session.ask("x", lambda api, token: engine.find_problems(api, token, MOUNT, name))
+    found = await session.ask("x", lambda api, token: engine.find_problems(api, token, DEFAULT_MOUNTS, name))
     engines_vault.write(f"{MOUNT}/keys/{name}/config", deletion_allowed=True)
     engines_vault.delete(f"{MOUNT}/keys/{name}")
     assert [text[: len(problem)] for text in found] == [problem]
@@ -118,7 +118,10 @@ async def test_finds_a_key_that_could_leave_vault_or_does_not_sign(
 
 async def test_finds_nothing_wrong_with_our_key(session) -> None:
     engine, name = ENGINES["transit"], role_of("transit")
-    assert await session.ask("x", lambda api, token: engine.find_problems(api, token, MOUNT, name)) == []
+    assert (
+        await session.ask("x", lambda api, token: engine.find_problems(api, token, DEFAULT_MOUNTS, name))
+        == []
+    )
 
 
 async def test_shows_neither_token_nor_text(session) -> None:

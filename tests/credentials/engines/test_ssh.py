@@ -6,7 +6,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 from credentials.dev_engines import read_ssh_authority
-from credentials.engines import ENGINES
+from credentials.engines import DEFAULT_MOUNTS, ENGINES
 from credentials.engines.ssh import REQUIRED, role_fields
 from credentials.errors import Cause, CredentialsUnavailable
 from tests.credentials.engines.conftest import COMMAND, TAG, role_of, wanted
@@ -34,7 +34,9 @@ def read(lease) -> serialization.SSHCertificate:
 
 
 async def find_problems(session, role: str = ODD) -> list[str]:
-    return await session.ask("x", lambda api, token: ENGINES["ssh"].find_problems(api, token, MOUNT, role))
+    return await session.ask(
+        "x", lambda api, token: ENGINES["ssh"].find_problems(api, token, DEFAULT_MOUNTS, role)
+    )
 
 
 async def test_is_signed_by_the_authority_for_our_key(lease, engines_vault) -> None:

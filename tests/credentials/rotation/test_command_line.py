@@ -9,9 +9,12 @@ import pytest
 from click.testing import CliRunner, Result
 
 from broker.cli import main
+from credentials.bootstrap.roles import define_role
+from credentials.dev_engines import put_client
 from tests.broker.test_doctor import CONFIG, write_private
 from tests.credentials.rotation.conftest import TARGET
 
+TOKEN_URL = "https://login.example.org/token"
 NAME, OLD, NEW = "mail-token", "an-old-value-of-24-signs", "a-new-value-of-24-signs!"
 
 
@@ -34,6 +37,9 @@ class Administrator:
         assert self._token not in said.output
         assert NEW not in said.output
         return said
+
+    def run_as_broker(self, *words: str) -> Result:
+        return CliRunner().invoke(main, ["credentials", *words, "--config", str(self._config)])
 
     def run_with_token_on_stdin(self, *words: str, stdin: str = "") -> Result:
         return self.run(*words, stdin=f"{self._token}\n{stdin}", token="-")
@@ -127,3 +133,30 @@ def test_has_no_secret_id_to_rotate_where_the_broker_logs_in_otherwise(administr
     said = administrator.run("secret-id", "--yes")
     assert said.exit_code == 2
     assert 'only the method "approle" has a secret id' in said.stderr
+
+
+def test_rotates_a_client_secret_and_keeps_where_it_may_be_shown(administrator, vault) -> None:
+    put_client(vault, "crm", TOKEN_URL, OLD)
+    said = administrator.run("kv", "oauth2/crm", stdin=json.dumps({"client_secret": NEW}))
+    assert said.exit_code == 0, said.output
+    values = vault.read("toolcrib-kv/data/oauth2/crm")["data"]["data"]
+    assert values == {"token_url": TOKEN_URL, "client_secret": NEW}
+
+
+@pytest.mark.parametrize("name", ["oauth2/../mail", "other/crm", "oauth2/", "oauth2/a/b"])
+def test_refuses_a_name_that_is_no_secrets(administrator, name) -> None:
+    assert administrator.run("kv", name, "--generate", "key").exit_code == 2
+
+
+def test_prints_the_public_key_of_an_oauth2_role(administrator, vault) -> None:
+    role = {"engine": "oauth2", "grant": "token_exchange", "token_url": TOKEN_URL, "client_id": "crm"}
+    vault.bootstrap(definitions=[define_role("crm", {**role, "issuer": "https://toolcrib.example.org"})])
+    said = administrator.run_as_broker("jwks", "crm")
+    [key] = json.loads(said.stdout)["keys"]
+    assert (said.exit_code, key["kid"], key["alg"], "d" in key) == (0, "oauth2_crm-v1", "ES256", False)
+
+
+def test_says_that_there_is_no_such_key(administrator) -> None:
+    said = administrator.run_as_broker("jwks", "nobody")
+    assert said.exit_code != 0
+    assert "there is no key oauth2_nobody" in said.output

@@ -7,7 +7,7 @@ import pytest
 
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
 from credentials.dev_vault import DevVault
-from credentials.engines import DEFAULT_MOUNTS
+from credentials.engines import DEFAULT_MOUNTS, Order
 from credentials.engines.database import DatabaseEngine
 from credentials.errors import Cause, CredentialsUnavailable
 from credentials.rotation.passwords import rotate_database_user, rotate_directory_user, rotate_shared_login
@@ -63,7 +63,7 @@ async def test_refuses_a_directory_where_there_is_no_engine(api, vault) -> None:
 
 async def test_refuses_a_shared_login_that_vault_does_not_know(api, vault) -> None:
     with pytest.raises(VaultFault, match="no static database role nobody"):
-        await rotate_shared_login(api, vault.root_token, MOUNT, "database_static", "nobody")
+        await rotate_shared_login(api, vault.root_token, DEFAULT_MOUNTS, "database_static", "nobody")
 
 
 class Refusal:
@@ -148,5 +148,5 @@ class Saying(VaultApi):
 )
 async def test_tries_again_only_where_vault_says_that_nothing_was_made(text, cause) -> None:
     with pytest.raises(VaultFault) as caught:
-        await DatabaseEngine().read(Saying(text), Secret("child"), MOUNT, WANTED[0], 60)
+        await DatabaseEngine().read(Saying(text), Secret("child"), DEFAULT_MOUNTS, Order(WANTED[0], TAG, 60))
     assert caught.value.cause is cause
