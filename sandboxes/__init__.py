@@ -5,13 +5,13 @@
     docker_driver, docker_sandbox        sandboxes on the Docker Engine, by a runtime of `runtimes`
     bubblewrap_*, cgroups, folders       sandboxes without an engine, for development
     hardening, seccomp.json, init_guard  the measures, each with the attack that it stops
-    container_init                       PID 1 in every sandbox: one file, because images get it whole
+    container_init, container_relay      PID 1 in every sandbox, and its way to the HTTP proxy
     stream, exchange, conversation       the bytes, the one call, and what a handler says in it
     artefacts                            the files that it gives back
     engine, engine_api, runsc, processes finding or starting an engine; what a call asks of it
     reaper                               what a dead broker or engine left
     images, image_*, rootfs              the images of base and bundles
-    egress                               the way out
+    egress, proxy, child, keeper         the way out: the two processes behind it, and what keeps them running
 
 The only package that imports docker.
 """

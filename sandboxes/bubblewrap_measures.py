@@ -150,7 +150,12 @@ MEASURES: tuple[Measure, ...] = (
         "taking the host's memory",
     ),
     Measure("no-swap", "ceiling.no_swap", _always(True), "doubling its memory, secrets on the host's disk"),
-    Measure("pids", "ceiling.pids", lambda spec: spec.limits.pids + _OWN_PROCESSES, "a fork bomb"),
+    Measure(
+        "pids",
+        "ceiling.pids",
+        lambda spec: spec.limits.pids + _OWN_PROCESSES + spec.has_proxy,  # the last: init's relay
+        "a fork bomb",
+    ),
     Measure("cpus", "ceiling.cpus", lambda spec: spec.limits.cpus, "starving other sandboxes and the broker"),
     Measure("open-files", "rlimit.nofile", _always(256), "using up the kernel's open files"),
     Measure("no-core", "rlimit.core", _always(0), "leaving a credential in a core dump"),

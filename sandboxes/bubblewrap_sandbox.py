@@ -71,7 +71,7 @@ class BubblewrapSandbox(Conversing):
         self._launched = launched
         self._stream = await Stream.over(launched.connected)
         self._exchange = Exchange(self._stream, self._spec, self._why_ended)
-        self._exchange.be_born()
+        self._exchange.be_born(network_of=launched.init.descriptor)
 
     @property
     def is_alive(self) -> bool:

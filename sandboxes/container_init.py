@@ -15,7 +15,10 @@ Rules:
       Its stdin is empty, its stdout and stderr are the log, which is cut at the log cap;
     * it writes without blocking: a reader that stops reading cannot hold up the deadline;
     * how the handler ended is told as good or not: an exit code or a signal of its choice would be a message
-      past every check.
+      past every check;
+    * where the birth asks for it, the handler's environment names the HTTP proxy at 127.0.0.1:3128. Either
+      the proxy listens there itself, or a process of its own (container_relay.py) carries what comes there
+      to its door.
 
 On stdin, big-endian: BIRTH = b"TCB1", u32 milliseconds that it may wait for a call, u32 output cap and u32
 log cap in bytes, u32 flags; then, when the call comes, CALL = b"TCC1", u32 milliseconds left; what follows is
@@ -54,6 +57,11 @@ PIECE = struct.Struct(">BI")
 FRAMES, LOG, EXIT = 1, 2, 3
 FLAG_FILTER = 1
 """Apply the system call filter here: the runtime has none of its own."""
+FLAG_PROXY = 2
+"""Take connections to the HTTP proxy, and tell the handler where."""
+FLAG_PROXY_IS_THERE = 4
+"""Tell the handler where the HTTP proxy is; it listens there already."""
+PROXY = ("127.0.0.1", 3128)
 
 BIRTH_SECONDS = 30.0
 DOOR = "/run/init/s"
@@ -80,6 +88,25 @@ _ENVIRONMENT = {
     "PYTHONUNBUFFERED": "1",
     "PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION": "upb",
 }
+_PROXY_URL = "http://{}:{}".format(*PROXY)
+_AUTHORITIES = "/run/toolcrib/.ca/ca.pem"
+_PROXY_ENVIRONMENT = {
+    **dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _PROXY_URL),
+    "NODE_USE_ENV_PROXY": "1",
+    **dict.fromkeys(
+        (
+            "SSL_CERT_FILE",
+            "REQUESTS_CA_BUNDLE",
+            "CURL_CA_BUNDLE",
+            "NODE_EXTRA_CA_CERTS",
+            "GIT_SSL_CAINFO",
+            "AWS_CA_BUNDLE",
+        ),
+        _AUTHORITIES,
+    ),
+}
+"""What httpx, requests, urllib, curl, Node's fetch, Go's net/http, git and the AWS SDKs look for."""
+_MOST_WAITING = 64
 
 
 class End(Exception):
@@ -367,6 +394,8 @@ def main(command: list[str]) -> int:
         idle_until, output_cap, log_cap, flags = _read_birth(time.monotonic() + BIRTH_SECONDS)
     except End as end:
         return end.code
+    if flags & FLAG_PROXY and not _start_relay():
+        return EXIT_NOT_STARTED
     to_handler, from_handler, log = os.pipe(), os.pipe(), os.pipe()
     child = _start(command, flags, to_handler[0], from_handler[1], log[1])
     for descriptor in (to_handler[0], from_handler[1], log[1]):
@@ -428,6 +457,28 @@ def _read_birth(until: float) -> tuple[float, int, int, int]:
     return time.monotonic() + idle_millis / 1000, output_cap, log_cap, flags
 
 
+def _start_relay() -> bool:
+    """Listen for the handler's proxy connections, and leave them to a process of its own.
+
+    Returns:
+        False where nobody could connect.
+    """
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    try:
+        listener.bind(PROXY)
+        listener.listen(_MOST_WAITING)
+    except OSError:
+        return False
+    if os.fork() == 0:
+        try:
+            sys.path.insert(0, os.path.dirname(__file__))  # noqa: PTH120 - pathlib costs 5 ms at start
+            __import__("container_relay").serve(listener.fileno())
+        finally:
+            os._exit(1)
+    listener.close()
+    return True
+
+
 def _start(command: list[str], flags: int, frames: int, answers: int, log: int) -> Child:
     refusal = os.pipe()
     pid = os.fork()
@@ -457,7 +508,9 @@ def _become_handler(command: list[str], flags: int, frames: int, answers: int, l
     try:
         if flags & FLAG_FILTER:
             _apply_filter()
-        os.execvpe(command[0], command, _ENVIRONMENT)  # noqa: S606 - no shell is the point
+        has_proxy = flags & (FLAG_PROXY | FLAG_PROXY_IS_THERE)
+        environment = _ENVIRONMENT | (_PROXY_ENVIRONMENT if has_proxy else {})
+        os.execvpe(command[0], command, environment)  # noqa: S606 - no shell is the point
     except OSError as error:
         os.write(2, f"init: cannot start {command[0]!r}: {error.strerror}\n".encode())
 

@@ -170,7 +170,7 @@ class DockerDriver:
                 config = container_config(
                     spec, labels, self._measures, self.runtime, self._cgroup_parent, door.folder
                 )
-                await sandbox.make(config, door, self.runtime.birth_flags)
+                await sandbox.make(config, door, self.runtime)
             yield sandbox
         finally:
             await finish(self._end(sandbox))

@@ -26,6 +26,7 @@ from sandboxes.outcome import (
     SandboxUnavailable,
 )
 from sandboxes.processes import kill_processes
+from sandboxes.runtimes import Runtime
 from sandboxes.stream import Stream
 from sandboxes.watched_process import find_cpu_file, has_ended, read_cpu_file, wait_for_end
 
@@ -59,7 +60,7 @@ class DockerSandbox(Conversing):
         self._asked = self._uncertain = False
         self._one_end = asyncio.Lock()  # call, pool and driver may all want its end, of one descriptor
 
-    async def make(self, config: dict[str, Any], door: Doorway, birth_flags: int) -> None:
+    async def make(self, config: dict[str, Any], door: Doorway, runtime: Runtime) -> None:
         """Create and start the container, and wait for init. Called by the driver.
 
         Raises:
@@ -77,7 +78,8 @@ class DockerSandbox(Conversing):
         await self._find_process()
         self._stream = await Stream.over(await self._meet(door))
         self._exchange = Exchange(self._stream, self._spec, self._why_ended)
-        self._exchange.be_born(birth_flags)
+        network_of = self._process if runtime.has_kernel_network else None
+        self._exchange.be_born(runtime.birth_flags, network_of)
 
     @property
     def is_alive(self) -> bool:

@@ -26,6 +26,8 @@ from sandboxes.container_init import (
     EXIT_NOT_STARTED,
     EXIT_OUTPUT_TOO_LARGE,
     EXIT_STDIN_CLOSED,
+    FLAG_PROXY,
+    FLAG_PROXY_IS_THERE,
     FRAMES,
     LOG,
 )
@@ -38,6 +40,7 @@ from sandboxes.conversation import (
     cancel_bytes,
     frame_bytes,
 )
+from sandboxes.inner_door import open_inner_door
 from sandboxes.outcome import (
     AnswerSign,
     Limits,
@@ -91,12 +94,29 @@ class Exchange:
         """Whether it can still serve a call: not used, not ended, and its handler has said nothing."""
         return not self._used and self._stream.is_open and FRAMES not in self._stream.peek()
 
-    def be_born(self, flags: int = 0) -> None:
-        """Have init start the handler."""
+    def be_born(self, flags: int = 0, network_of: int | None = None) -> None:
+        """Have init start the handler, and what the spec wants beside it.
+
+        Args:
+            flags: What the runtime wants of init.
+            network_of: A pidfd of init, where its network is one of this kernel's.
+        """
+        if self._spec.has_proxy:
+            flags |= FLAG_PROXY_IS_THERE if self._open_door(network_of) else FLAG_PROXY
         idle_millis = int(self._spec.idle_seconds * 1000)
         # One byte more of the log, so that it is known when it was cut.
         caps = self._output_cap, self._spec.limits.log_kib * 1024 + 1
         self._stream.push(BIRTH.pack(BIRTH_MAGIC, max(1, min(idle_millis, _MAX_MILLIS)), *caps, flags))
+
+    def _open_door(self, network_of: int | None) -> bool:
+        """Have the proxy's place inside taken before a handler could take it; connections wait there."""
+        if network_of is None or self._spec.take_door is None:
+            return False
+        door = open_inner_door(network_of)
+        if door is None:
+            return False
+        self._spec.take_door(door)
+        return True
 
     async def warm_up(self, patience_seconds: float) -> None:
         """Wait until the handler says that it is loaded.

@@ -87,7 +87,7 @@ def _nano_cpus(spec: SandboxSpec) -> int:
 
 
 def _pids(spec: SandboxSpec) -> int:
-    return spec.limits.pids + 1  # init is not the handler's
+    return spec.limits.pids + 1 + spec.has_proxy  # init and its relay are not the handler's
 
 
 def _processes_inside(spec: SandboxSpec) -> list[dict[str, Any]]:

@@ -26,6 +26,7 @@ COMPILE_BASE = (
     " for d in [*glob.glob('/usr/lib/python3.*'), '/opt/toolcrib/lib']]);"
     "py_compile.compile('/opt/toolcrib/init.py', '/opt/toolcrib/init.pyc',"
     " doraise=True, invalidation_mode=M);"
+    "py_compile.compile('/opt/toolcrib/container_relay.py', doraise=True, invalidation_mode=M);"
     "sys.exit(not good)"
 )
 # A file of a library that does not compile (a template, say) fails when it is imported, if ever.

@@ -11,6 +11,7 @@ of the conversation: it answers each `Sign` and raises for none.
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,6 +80,9 @@ class SandboxSpec:
         socket_dir: Host folder of this call's egress sockets, seen read-only at /run/toolcrib; None for none.
         uid: User and group, from `Driver.allocate_uid`; no other sandbox has it.
         idle_seconds: How long it may wait for its call before it ends by itself.
+        has_proxy: Whether the handler finds the HTTP proxy on its loopback.
+        take_door: Takes the socket that listens there, before the handler starts, where the runtime lets one
+            be made from outside. Otherwise, or without this, init relays to the socket folder.
     """
 
     image_id: str
@@ -87,6 +91,8 @@ class SandboxSpec:
     socket_dir: Path | None
     uid: int
     idle_seconds: float = 30.0
+    has_proxy: bool = False
+    take_door: Callable[[socket.socket], None] | None = None
 
 
 class OutcomeKind(enum.StrEnum):

@@ -28,7 +28,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager, AsyncExitStack
 
 from sandboxes.admission import NoPlace, Turns, count_waiting, find_wait
-from sandboxes.nests import Nest
+from sandboxes.nests import HttpWish, Nest
 from sandboxes.outcome import SandboxSpec, SandboxUnavailable
 from sandboxes.pool_lull import Lull
 from sandboxes.pool_memory import Memory
@@ -40,7 +40,7 @@ from sandboxes.sandbox import Driver, Sandbox
 
 log = logging.getLogger(__name__)
 
-MakeNest = Callable[[int], AbstractContextManager[Nest]]
+MakeNest = Callable[[int, HttpWish | None], AbstractContextManager[Nest]]
 
 WARM_UP_SECONDS = 20.0
 FIRST_GUESS_SECONDS = 0.2
@@ -70,7 +70,7 @@ class Pool:
 
         Args:
             drivers: By isolation class.
-            make_nest: Holds a nest for a user id.
+            make_nest: Holds a nest for a user id, with an authority of its own where HTTP is spoken.
             terms: The operator's.
             watch: Told what happens.
             clock: Monotonic, seconds.
@@ -359,7 +359,7 @@ class Pool:
         driver = self._drivers[kind.isolation]
         uid = driver.allocate_uid()
         if kind.has_nest:
-            holder.nest = stack.enter_context(self._make_nest(uid))
+            holder.nest = stack.enter_context(self._make_nest(uid, kind.http))
         spec = SandboxSpec(
             image_id=kind.image_id,
             command=kind.command,
@@ -367,6 +367,8 @@ class Pool:
             socket_dir=holder.nest.folder if holder.nest else None,
             uid=uid,
             idle_seconds=idle_seconds,
+            has_proxy=kind.http is not None,
+            take_door=holder.nest.keep_door if holder.nest else None,
         )
         made = await stack.enter_async_context(driver.create(spec, f"warm-{holder.number}"))
         holder.sandbox = made

@@ -11,7 +11,7 @@ import contextlib
 from collections import deque
 from dataclasses import dataclass, field
 
-from sandboxes.nests import Nest
+from sandboxes.nests import HttpWish, Nest
 from sandboxes.outcome import Limits
 from sandboxes.pool_size import Demand, Mean
 from sandboxes.sandbox import Sandbox
@@ -29,6 +29,7 @@ class Kind:
         digest: Of the tool version.
         isolation: The class: "container" or "strong".
         has_nest: Whether any of its tools has a way out.
+        http: Where any of its tools speaks HTTP.
         terms: What the tenant's grants say about its tools' limits; others make another kind.
     """
 
@@ -40,6 +41,7 @@ class Kind:
     command: tuple[str, ...]
     limits: Limits
     has_nest: bool = False
+    http: HttpWish | None = None
     terms: str = ""
 
 

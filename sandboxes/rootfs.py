@@ -159,6 +159,7 @@ def _own_files() -> dict[str, bytes]:
     ]
     code = {f"{LIBRARY}/toolcrib/{file.relative_to(package)}": file.read_bytes() for file in files}
     code["opt/toolcrib/init.py"] = (_HERE / "container_init.py").read_bytes()
+    code["opt/toolcrib/container_relay.py"] = (_HERE / "container_relay.py").read_bytes()
     code["opt/toolcrib/seccomp.bpf"] = guard(filter_bytes(), os.uname().machine)
     return code | {name: text.encode() for name, text in _OWN_FILES.items()}
 

@@ -31,6 +31,7 @@ class Runtime:
         overhead_mib: Memory that it takes of a container's limit for itself.
         extra_pids: Threads and processes of its own that count against a container's limit.
         birth_flags: What init has to do because the runtime does not.
+        has_kernel_network: Whether a container's sockets are this kernel's, so that others can stand beside.
         dropped: Measures that it does not take, each with the reason.
     """
 
@@ -39,6 +40,7 @@ class Runtime:
     overhead_mib: int = 0
     extra_pids: int = 0
     birth_flags: int = 0
+    has_kernel_network: bool = True
     dropped: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ RUNSC = Runtime(
     overhead_mib=64,
     extra_pids=1_000,
     birth_flags=FLAG_FILTER,
+    has_kernel_network=False,
     dropped={
         "seccomp": "runsc reads a profile with --oci-seccomp only, which is broken in this release: it stops"
         " pselect6 whatever the profile says. Init applies the same filter to the handler",

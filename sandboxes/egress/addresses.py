@@ -10,7 +10,8 @@ CONTAINER_DIR = "/run/toolcrib"
 """Where a call's socket folder is mounted, read-only, in its container."""
 
 KINDS = ("http", "ldap", "postgresql", "smtp", "ssh", "tls")
-"""What may speak at a target. The bytes are carried as they are, whatever the kind."""
+"""What may speak at a target. The HTTP proxy serves "http"; of all others the bytes are carried as they are,
+once the first of them are what is spoken there (peeking.py)."""
 POSTGRESQL_SOCKET = ".s.PGSQL.5432"
 """libpq and asyncpg find this one when the folder is given as host and no port is: so the port that the
 target really listens on does not matter inside."""
@@ -83,9 +84,17 @@ class EgressLimits:
         connections_in_all: With this many the call's sockets stop listening.
         connect_timeout_seconds: How long a target may take to accept.
         buffer_bytes: Above this much unsent, the other end is no longer read.
+        max_bytes_up: What one connection may carry toward its target.
+        max_bytes_down: What it may carry from there.
+        connection_seconds: How long it may last.
+        idle_seconds: How long both ends of it may be silent.
     """
 
     connections_at_once: int = 16
     connections_in_all: int = 256
     connect_timeout_seconds: int = 5
     buffer_bytes: int = 65_536
+    max_bytes_up: int = 1024**3
+    max_bytes_down: int = 4 * 1024**3
+    connection_seconds: int = 900
+    idle_seconds: int = 300

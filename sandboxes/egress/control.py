@@ -13,46 +13,31 @@ import json
 import re
 import struct
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
-from typing import Any, ClassVar, TypeVar
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar
 
 from sandboxes.egress.addresses import CALL_NAME, HOST, KINDS, TARGET_NAME
-from sandboxes.egress.records import ConnectionRecord, Outcome
+from sandboxes.egress.codec import (
+    MAX_COUNT,
+    TEXT,
+    ControlError,
+    M,
+    check_distinct,
+    check_list,
+    check_text,
+    check_whole,
+    printable,
+    read_message,
+)
+from sandboxes.egress.records import ConnectionEntry
 
 MAX_FRAME_BYTES = 1024 * 1024
 MAX_TARGETS = 256
 _LENGTH = struct.Struct(">I")
-_TEXT = re.compile(r"[ -~]{0,1000}")
 _PATH = re.compile(r"/[ -~]{1,1000}")
-_MAX_COUNT = 2**53
 
-
-class ControlError(Exception):
-    """The other side said something that is no message."""
-
-
-def _whole(value: object, name: str, low: int, high: int) -> int:
-    if type(value) is not int or not low <= value <= high:
-        raise ControlError(f"{name}: {value!r} is no whole number within {low}-{high}")
-    return value
-
-
-def _text(value: object, name: str, pattern: re.Pattern[str]) -> str:
-    if type(value) is not str or not pattern.fullmatch(value):
-        raise ControlError(f"{name}: {str(value)[:80]!r} does not match {pattern.pattern}")
-    return value
-
-
-def _list(value: object, name: str, most: int) -> list[Any]:
-    if type(value) is not list or len(value) > most:
-        raise ControlError(f"{name}: is no list of at most {most}")
-    return value
-
-
-def _distinct(names: list[str], name: str) -> None:
-    if len(set(names)) != len(names):
-        raise ControlError(f"{name}: names one twice")
+# For those who speak this protocol.
+__all__ = ["ConnectionEntry", "ControlError", "printable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +50,11 @@ class TargetEntry:
     port: int
 
     def __post_init__(self) -> None:
-        _text(self.name, "target name", TARGET_NAME)
+        check_text(self.name, "target name", TARGET_NAME)
         if self.kind not in KINDS:
             raise ControlError(f"target kind: {self.kind!r} is unknown")
-        _text(self.host, "target host", HOST)
-        _whole(self.port, "target port", 1, 65_535)
+        check_text(self.host, "target host", HOST)
+        check_whole(self.port, "target port", 1, 65_535)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +62,7 @@ class Configure:
     """First message to the child: where it works, what it may reach, and how much of it a call may take."""
 
     op: ClassVar[str] = "configure"
+    NESTED: ClassVar[Mapping[str, type[Any]]] = {"targets": TargetEntry}
     seq: int
     root: str
     targets: list[TargetEntry]
@@ -84,16 +70,24 @@ class Configure:
     connections_in_all: int
     connect_timeout_seconds: int
     buffer_bytes: int
+    max_bytes_up: int
+    max_bytes_down: int
+    connection_seconds: int
+    idle_seconds: int
 
     def __post_init__(self) -> None:
-        _whole(self.seq, "seq", 0, _MAX_COUNT)
-        _text(self.root, "root", _PATH)
-        _list(self.targets, "targets", MAX_TARGETS)
-        _distinct([target.name for target in self.targets], "targets")
-        _whole(self.connections_at_once, "connections_at_once", 1, 1_000)
-        _whole(self.connections_in_all, "connections_in_all", 1, 1_000)
-        _whole(self.connect_timeout_seconds, "connect_timeout_seconds", 1, 60)
-        _whole(self.buffer_bytes, "buffer_bytes", 4_096, 1_048_576)
+        check_whole(self.seq, "seq", 0, MAX_COUNT)
+        check_text(self.root, "root", _PATH)
+        check_list(self.targets, "targets", MAX_TARGETS)
+        check_distinct([target.name for target in self.targets], "targets")
+        check_whole(self.connections_at_once, "connections_at_once", 1, 1_000)
+        check_whole(self.connections_in_all, "connections_in_all", 1, 1_000)
+        check_whole(self.connect_timeout_seconds, "connect_timeout_seconds", 1, 60)
+        check_whole(self.buffer_bytes, "buffer_bytes", 4_096, 1_048_576)
+        check_whole(self.max_bytes_up, "max_bytes_up", 1, MAX_COUNT)
+        check_whole(self.max_bytes_down, "max_bytes_down", 1, MAX_COUNT)
+        check_whole(self.connection_seconds, "connection_seconds", 1, 86_400)
+        check_whole(self.idle_seconds, "idle_seconds", 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,13 +102,13 @@ class OpenCall:
     targets: list[str]
 
     def __post_init__(self) -> None:
-        _whole(self.seq, "seq", 0, _MAX_COUNT)
-        _text(self.call, "call", CALL_NAME)
-        _text(self.nest, "nest", CALL_NAME)
-        _whole(self.uid, "uid", 1, 2**31 - 1)
-        for target in _list(self.targets, "targets", MAX_TARGETS):
-            _text(target, "targets", TARGET_NAME)
-        _distinct(self.targets, "targets")
+        check_whole(self.seq, "seq", 0, MAX_COUNT)
+        check_text(self.call, "call", CALL_NAME)
+        check_text(self.nest, "nest", CALL_NAME)
+        check_whole(self.uid, "uid", 1, 2**31 - 1)
+        for target in check_list(self.targets, "targets", MAX_TARGETS):
+            check_text(target, "targets", TARGET_NAME)
+        check_distinct(self.targets, "targets")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,8 +120,8 @@ class CloseCall:
     call: str
 
     def __post_init__(self) -> None:
-        _whole(self.seq, "seq", 0, _MAX_COUNT)
-        _text(self.call, "call", CALL_NAME)
+        check_whole(self.seq, "seq", 0, MAX_COUNT)
+        check_text(self.call, "call", CALL_NAME)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +132,7 @@ class Done:
     seq: int
 
     def __post_init__(self) -> None:
-        _whole(self.seq, "seq", 0, _MAX_COUNT)
+        check_whole(self.seq, "seq", 0, MAX_COUNT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,45 +144,8 @@ class Refused:
     message: str
 
     def __post_init__(self) -> None:
-        _whole(self.seq, "seq", 0, _MAX_COUNT)
-        _text(self.message, "message", _TEXT)
-
-
-@dataclass(frozen=True, slots=True)
-class ConnectionEntry:
-    """A connection's record on the wire; times in microseconds since 1970."""
-
-    target: str
-    address: str
-    opened_micros: int
-    closed_micros: int
-    bytes_up: int
-    bytes_down: int
-    outcome: str
-    detail: str
-
-    def __post_init__(self) -> None:
-        _text(self.target, "target", TARGET_NAME)
-        _text(self.address, "address", _TEXT)
-        for name in ("opened_micros", "closed_micros", "bytes_up", "bytes_down"):
-            _whole(getattr(self, name), name, 0, _MAX_COUNT)
-        if self.outcome not in list(Outcome):
-            raise ControlError(f"outcome: {self.outcome!r} is unknown")
-        _text(self.detail, "detail", _TEXT)
-
-    @property
-    def record(self) -> ConnectionRecord:
-        """The same as the broker keeps it."""
-        return ConnectionRecord(
-            target=self.target,
-            address=self.address,
-            opened=_time(self.opened_micros),
-            closed=_time(self.closed_micros),
-            bytes_up=self.bytes_up,
-            bytes_down=self.bytes_down,
-            outcome=Outcome(self.outcome),
-            detail=self.detail,
-        )
+        check_whole(self.seq, "seq", 0, MAX_COUNT)
+        check_text(self.message, "message", TEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,29 +153,20 @@ class Closed:
     """Answer to `CloseCall`: nothing of the call is left, and this is what it had."""
 
     op: ClassVar[str] = "closed"
+    NESTED: ClassVar[Mapping[str, type[Any]]] = {"connections": ConnectionEntry}
     seq: int
     connections: list[ConnectionEntry]
 
     def __post_init__(self) -> None:
-        _whole(self.seq, "seq", 0, _MAX_COUNT)
-        _list(self.connections, "connections", 1_000)
+        check_whole(self.seq, "seq", 0, MAX_COUNT)
+        check_list(self.connections, "connections", 1_000)
 
 
 Request = Configure | OpenCall | CloseCall
 Answer = Done | Refused | Closed
-M = TypeVar("M")
 
 REQUESTS: Mapping[str, type[Request]] = {kind.op: kind for kind in (Configure, OpenCall, CloseCall)}
 ANSWERS: Mapping[str, type[Answer]] = {kind.op: kind for kind in (Done, Refused, Closed)}
-_ENTRIES: Mapping[tuple[str, str], type[Any]] = {
-    ("configure", "targets"): TargetEntry,
-    ("closed", "connections"): ConnectionEntry,
-}
-
-
-def printable(text: str) -> str:
-    """Make any text fit for a message."""
-    return text.encode("ascii", "backslashreplace").decode().replace("\n", " | ")[:500].strip()
 
 
 def encode(message: Request | Answer) -> bytes:
@@ -235,17 +183,7 @@ def decode(body: bytes, kinds: Mapping[str, type[M]]) -> M:
     Raises:
         ControlError: It is none of them.
     """
-    try:
-        document = json.loads(body, object_pairs_hook=_unique)
-    except (ValueError, RecursionError) as error:
-        raise ControlError(f"is no JSON: {error}") from error
-    op = document.pop("op", None) if type(document) is dict else None
-    if type(op) is not str or op not in kinds:
-        raise ControlError(f"op: {str(op)[:80]!r} is not one of {sorted(kinds)}")
-    for name in list(document):
-        if entry := _ENTRIES.get((op, name)):
-            document[name] = [_build(entry, item) for item in _list(document[name], name, 1_000)]
-    return _build(kinds[op], document)
+    return read_message(body, kinds)
 
 
 async def read_body(reader: asyncio.StreamReader) -> bytes | None:
@@ -261,23 +199,3 @@ async def read_body(reader: asyncio.StreamReader) -> bytes | None:
         return await reader.readexactly(length)
     except (asyncio.IncompleteReadError, ConnectionError):
         return None
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({name for name, _ in pairs}) != len(pairs):
-        raise ControlError("a key stands twice")
-    return dict(pairs)
-
-
-def _build(kind: type[M], document: object) -> M:
-    names = {item.name for item in fields(kind)}  # type: ignore[arg-type]
-    if type(document) is not dict or set(document) != names:
-        raise ControlError(f"{kind.__name__}: wants exactly {sorted(names)}")
-    return kind(**document)
-
-
-def _time(micros: int) -> datetime:
-    try:
-        return datetime.fromtimestamp(micros / 1_000_000, UTC)
-    except (OverflowError, ValueError) as error:
-        raise ControlError(f"time: {micros} is out of range") from error

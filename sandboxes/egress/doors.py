@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -41,10 +40,10 @@ class Root:
         for name in os.listdir(self.descriptor):  # noqa: PTH208 - of a descriptor
             _remove(name, self.descriptor)
 
-    def clear_nest(self, nest: str) -> None:
-        """Remove what is in one nest, if that is there."""
+    def clear_nest(self, nest: str, names: Iterable[str]) -> None:
+        """Remove folders of one nest, if that is there; what else is in it is the broker's."""
         with contextlib.suppress(FileNotFoundError), _entered(nest, self.descriptor) as folder:
-            for name in os.listdir(folder):  # noqa: PTH208 - of a descriptor
+            for name in names:
                 _remove(name, folder)
 
 
@@ -56,6 +55,7 @@ class Doors:
         self._nest = nest
         self._rules = rules
         self._servers: list[asyncio.Server] = []
+        self._made: list[str] = []
         self._live: set[Connection] = set()
         self._ended: list[ConnectionEntry] = []
         self._attempts = 0
@@ -68,8 +68,6 @@ class Doors:
             OSError: They cannot be made; FileExistsError when the nest is another call's.
         """
         with _entered(self._nest, self._root.descriptor) as folder:
-            if os.listdir(folder):  # noqa: PTH208 - of a descriptor
-                raise FileExistsError(errno.EEXIST, "the nest has sockets already")
             try:
                 for target in targets:
                     await self._open_target(folder, target, uid)
@@ -85,11 +83,12 @@ class Doors:
             connection.abort()
         for connection in list(self._live):
             await connection.ended.wait()
-        self._root.clear_nest(self._nest)
+        self._root.clear_nest(self._nest, self._made)
         return self._ended
 
     async def _open_target(self, folder: int, target: TargetEntry, uid: int) -> None:
-        os.mkdir(target.name, dir_fd=folder)
+        os.mkdir(target.name, dir_fd=folder)  # fails where the nest serves another call already
+        self._made.append(target.name)
         with _entered(target.name, folder) as place:
             door = _bind(place, socket_name(target.kind, target.name), uid)
         loop = asyncio.get_running_loop()
@@ -97,10 +96,7 @@ class Doors:
         self._servers.append(server)
 
     def _accept(self, target: TargetEntry) -> asyncio.Protocol:
-        rules = self._rules
-        return Connection(
-            target, self._admit, self._note_end, rules.connect_timeout_seconds, rules.buffer_bytes
-        ).inside
+        return Connection(target, self._rules, self._admit, self._note_end).inside
 
     def _admit(self, connection: Connection) -> bool:
         if self._is_closed:
@@ -108,6 +104,8 @@ class Doors:
         self._attempts += 1
         if self._attempts >= self._rules.connections_in_all:
             self._stop_listening()  # a sandbox that connects in a loop must not cost others their time
+        if self._attempts > self._rules.connections_in_all:
+            return False  # it was accepted in one turn with the last one; it is reset, and reaches nothing
         admitted = len(self._live) < self._rules.connections_at_once
         self._live.add(connection)
         return admitted

@@ -1,100 +1,100 @@
-"""The broker's side of the egress process: start it, open a call's way out, and take it away again.
+"""The broker's side of the way out: open what a call may reach, and take it away again.
 
-Rules:
+Two children do the work: the egress process carries bytes to targets of most kinds, the HTTP proxy
+(sandboxes/proxy) speaks with those of kind "http". Rules:
 1. A call reaches the targets that it was opened for and that the operator declared; anything else is refused
    before anything is made.
 2. What was opened is closed on every path: connections reset, sockets removed, the nest empty, and confirmed
    so.
-3. Without the process there is no way out. Calls that were open learn it through `Egress.lost`; new ones get
-   `EgressUnavailable` until it runs again, which this module sees to. A nest of an earlier run stays lost.
+3. Without its child there is no way out. Calls that were open learn it through `Egress.lost`; new ones get
+   `EgressUnavailable` until it runs again, which this module sees to. A nest of an earlier run of the egress
+   process stays lost; the end of the HTTP proxy ends the calls that it served, and no others.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import shutil
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from sandboxes.egress.addresses import CALL_NAME, CONTAINER_DIR, EgressLimits, TargetAddress
-from sandboxes.egress.child import Child, ChildGone, ChildRefused
+from sandboxes.child import Child, ChildGone, ChildRefused
+from sandboxes.egress.addresses import CALL_NAME, EgressLimits, TargetAddress
+from sandboxes.egress.child import EgressChild
 from sandboxes.egress.control import Configure, TargetEntry
-from sandboxes.egress.records import ConnectionRecord
-from sandboxes.nests import Nest, Nests
-from toolcrib.handler.v1 import handler_pb2
+from sandboxes.egress.records import lost_record
+from sandboxes.egress.remains import PROXY_NOTE
+from sandboxes.egress.way_out import (
+    Egress,
+    EgressError,
+    EgressLost,
+    EgressNotClosed,
+    EgressUnavailable,
+    TargetUnknown,
+)
+from sandboxes.keeper import Keeper, OnGone
+from sandboxes.nests import HttpWish, Nest, Nests
+from sandboxes.proxy.access import HttpAccess, HttpTarget
+from sandboxes.proxy.authority import make_authority
+from sandboxes.proxy.process import HttpProxy, ProxyCall, ProxyChild
+from tools.http_rules import make_origin
+
+__all__ = [
+    "Egress",
+    "EgressError",
+    "EgressLost",
+    "EgressNotClosed",
+    "EgressProcess",
+    "EgressUnavailable",
+    "TargetUnknown",
+]
 
 _DEFAULT_LIMITS = EgressLimits()
-_LOG = logging.getLogger(__name__)
-_LONGEST_PAUSE_SECONDS = 5.0
-_FIRST_PAUSE_SECONDS = 0.05
+LONGEST_CALL_SECONDS = 3_600.0
+"""How long the HTTP proxy serves a call of which nothing else is said, at most."""
 
 
-class EgressError(Exception):
-    """Base of what this package raises toward the path of a call."""
-
-
-class EgressUnavailable(EgressError):
-    """There is no way out now, and nothing was opened. Retry."""
-
-
-class TargetUnknown(EgressError):
-    """A call asked for a target that the operator did not declare. Nothing was opened."""
-
-
-class EgressNotClosed(EgressError):
-    """The sockets of a call could not be removed; its connections are ended."""
-
-
-class Egress:
-    """The way out of one call.
+@dataclass(slots=True)
+class _Opened:
+    """What serves a call.
 
     Attributes:
-        nest: Where its sockets are: what is mounted, read-only, at /run/toolcrib in the sandbox.
-        lost: Set when the egress process died under the call: nothing is reachable any more.
-        connections: What the call connected to; known once it is closed, and never when `lost`.
+        raw: The names that the egress process carries.
+        proxy: The child that serves the call's HTTP targets.
+        call: What it was told; None without HTTP targets.
     """
 
-    def __init__(self, call_id: str, nest: Nest, targets: tuple[TargetAddress, ...]) -> None:
-        self.call_id = call_id
-        self.nest = nest
-        self.lost = asyncio.Event()
-        self.connections: tuple[ConnectionRecord, ...] = ()
-        self._targets = targets
+    egress: Egress
+    child: EgressChild
+    raw: list[str]
+    proxy: ProxyChild | None = None
+    call: ProxyCall | None = None
 
-    @property
-    def socket_dir(self) -> Path:
-        """The host's folder of its sockets."""
-        return self.nest.folder
-
-    @property
-    def target_names(self) -> list[str]:
-        """The targets that the call may reach."""
-        return [target.name for target in self._targets]
-
-    def handler_targets(self) -> dict[str, handler_pb2.Target]:
-        """Describe the targets as the handler sees them in its container."""
-        return {
-            target.name: handler_pb2.Target(
-                socket_dir=f"{CONTAINER_DIR}/{target.name}",
-                socket_path=target.socket_path,
-                settings=dict(target.settings),
-            )
-            for target in self._targets
-        }
+    def is_served_by(self, child: Child) -> bool:
+        """Tell whether the call needs a child; the nest is the egress process's in any case."""
+        return child in (self.child, self.proxy)
 
 
 class EgressProcess:
-    """Keeps one egress process running and opens ways out in it.
+    """Keeps the egress process and, where there are HTTP targets, the HTTP proxy; opens ways out in them."""
 
-    Attributes:
-        restarts: How often it had to be started again.
-    """
-
-    def __init__(self, declared: Mapping[str, TargetAddress], limits: EgressLimits = _DEFAULT_LIMITS) -> None:
+    def __init__(
+        self,
+        declared: Mapping[str, TargetAddress],
+        limits: EgressLimits = _DEFAULT_LIMITS,
+        http: Mapping[str, HttpTarget] | None = None,
+    ) -> None:
         """Take what the operator declared.
+
+        Args:
+            declared: Every target, by its name.
+            limits: Of each call.
+            http: More about those of kind "http"; of one that is not here, its origin is its address.
 
         Raises:
             ValueError: A target stands under another name than its own.
@@ -102,18 +102,37 @@ class EgressProcess:
         for name, target in declared.items():
             if name != target.name:
                 raise ValueError(f"target {target.name} is declared under the name {name}")
-        self.restarts = 0
         self._declared = dict(declared)
+        self._http = {
+            target.name: (http or {}).get(target.name) or _plain(target)
+            for target in declared.values()
+            if target.kind == "http"
+        }
         self._limits = limits
-        self._child: Child | None = None
-        self._open: dict[str, tuple[Child, Egress]] = {}
+        self._keeper = Keeper("the egress process", self._launch, self._note_gone)
+        self._proxy = HttpProxy(self._http, on_gone=self._note_gone) if self._http else None
+        self._open: dict[str, _Opened] = {}
         self._root = Path()
-        self._supervising: asyncio.Task[None] | None = None
+
+    @property
+    def restarts(self) -> int:
+        """How often the egress process had to be started again."""
+        return self._keeper.restarts
+
+    @property
+    def proxy_restarts(self) -> int:
+        """How often the HTTP proxy had to be started again."""
+        return self._proxy.restarts if self._proxy else 0
 
     @property
     def pid(self) -> int | None:
         """Process id of the running egress process; None while there is none."""
-        return self._child.pid if self._child else None
+        return self._keeper.child.pid if self._keeper.child else None
+
+    @property
+    def proxy_pid(self) -> int | None:
+        """Process id of the running HTTP proxy; None while there is none."""
+        return self._proxy.child.pid if self._proxy and self._proxy.child else None
 
     async def start(self, run_dir: Path) -> None:
         """Start it. What an earlier run left in its folder is removed.
@@ -122,62 +141,83 @@ class EgressProcess:
             EgressUnavailable: It does not start; the message says why.
         """
         self._root = _make_root(run_dir)
-        try:
-            child = await self._launch()
-        except (ChildGone, ChildRefused) as error:
-            raise EgressUnavailable(f"the egress process does not start: {error}") from error
-        self._supervising = asyncio.create_task(self._supervise(child))
+        await _start("the egress process", self._keeper.start())
+        if self._proxy is not None:
+            try:
+                await _start("the HTTP proxy", self._proxy.start(run_dir / PROXY_NOTE))
+            except BaseException:
+                await self.stop()
+                raise
 
     async def stop(self) -> None:
         """End it, with every connection, and remove its folder."""
-        if self._supervising is not None:
-            self._supervising.cancel()
-            await asyncio.wait([self._supervising])
-            self._supervising = None
-        child, self._child = self._child, None
-        if child is not None:
-            await child.end()
+        if self._proxy is not None:
+            await self._proxy.stop()
+        await self._keeper.stop()
         if self._root.name:
             shutil.rmtree(self._root, ignore_errors=True)
+            (self._root.parent / PROXY_NOTE).unlink(missing_ok=True)
 
     @contextmanager
-    def nest(self, uid: int) -> Iterator[Nest]:
+    def nest(self, uid: int, http: HttpWish | None = None) -> Iterator[Nest]:
         """Hold the nest of one sandbox, from before it is made until it has ended.
+
+        Args:
+            uid: Of the sandbox.
+            http: Where its tools speak HTTP: it gets an authority of its own.
 
         Raises:
             EgressUnavailable: The egress process is not there, or the folder cannot be made.
         """
-        child = self._child
+        child = self._keeper.child
         if child is None:
             raise EgressUnavailable("the egress process is being started again")
+        authority = make_authority() if http is not None else None
         with ExitStack() as stack:
             try:
-                nest = stack.enter_context(child.nests.make(uid))
+                trusted = self._trusted(http.opaque) if http is not None else ""
+                nest = stack.enter_context(child.nests.make(uid, authority, trusted))
             except OSError as error:
                 raise EgressUnavailable(f"no folder for sockets can be made: {error}") from error
             yield nest
 
     @asynccontextmanager
-    async def open(self, call_id: str, nest: Nest, targets: Iterable[str]) -> AsyncIterator[Egress]:
+    async def open(
+        self,
+        call_id: str,
+        nest: Nest,
+        targets: Iterable[str],
+        accesses: Sequence[HttpAccess] = (),
+        seconds: float = LONGEST_CALL_SECONDS,
+    ) -> AsyncIterator[Egress]:
         """Hold a call's way out to targets, by their declared names, in the nest of its sandbox.
+
+        Args:
+            call_id: Names it in the children.
+            nest: Of its sandbox; it serves one call.
+            targets: Names.
+            accesses: What the call may do at its targets of kind "http": one for each of them.
+            seconds: After these the HTTP proxy ends the call's connections by itself.
 
         Raises:
             TargetUnknown: One of them is not declared.
-            EgressUnavailable: The egress process is not there, is another one than the nest was made for, or
-                cannot make the sockets; or the nest served a call before.
+            EgressUnavailable: A child is not there, is another one than the nest was made for, or cannot make
+                the sockets; or the nest served a call before; or nothing says what may be done at an HTTP
+                target.
             EgressNotClosed: At the end: something is still in the nest.
         """
         if not CALL_NAME.fullmatch(call_id):
             raise ValueError(f"call id {call_id!r} cannot name a folder")
-        egress = Egress(call_id, nest, self._choose(targets))
-        child = self._find_child(call_id, nest)
-        self._open[call_id] = (child, egress)
+        egress = Egress(call_id, nest, self._choose(targets), {n: t.origins for n, t in self._http.items()})
+        opened = self._find_children(egress, accesses, seconds)
+        egress.children = (opened.child, opened.proxy) if opened.proxy else (opened.child,)
+        self._open[call_id] = opened
         nest.used = True
         try:
-            await self._open_sockets(child, egress)
+            await self._open_sockets(opened, accesses)
             yield egress
         finally:
-            await _finish(asyncio.create_task(self._close(child, egress)))
+            await _finish(asyncio.create_task(self._close(opened)))
 
     def _choose(self, names: Iterable[str]) -> tuple[TargetAddress, ...]:
         wanted = sorted(set(names))
@@ -187,86 +227,129 @@ class EgressProcess:
                 raise TargetUnknown(f"target {name!r} is not declared; the operator declared: {known}")
         return tuple(self._declared[name] for name in wanted)
 
-    def _find_child(self, call_id: str, nest: Nest) -> Child:
-        child = self._child
+    def _trusted(self, opaque: Iterable[str]) -> str:
+        """Give what a sandbox has to trust of targets whose TLS ends in it, in PEM."""
+        wanted = [self._http[name].ca_pem for name in opaque if name in self._http]
+        return "\n".join(pem or read_system_authorities() for pem in dict.fromkeys(wanted))
+
+    def _find_children(self, egress: Egress, accesses: Sequence[HttpAccess], seconds: float) -> _Opened:
+        child, nest = self._keeper.child, egress.nest
         if child is None:
             raise EgressUnavailable("the egress process is being started again")
         if nest.lost.is_set():
             raise EgressUnavailable("the egress process that the sandbox was made for is gone")
-        if call_id in self._open:
-            raise EgressUnavailable(f"call {call_id} has its way out already")
+        if egress.call_id in self._open:
+            raise EgressUnavailable(f"call {egress.call_id} has its way out already")
         if nest.used:
-            raise EgressUnavailable(f"the nest of call {call_id} served another call before")
-        return child
+            raise EgressUnavailable(f"the nest of call {egress.call_id} served another call before")
+        spoken = tuple(name for name in egress.target_names if name in self._http)
+        if sorted(spoken) != sorted(access.target for access in accesses):
+            raise EgressUnavailable(f"call {egress.call_id}: nothing says what it may do at its HTTP targets")
+        opened = _Opened(egress, child, [name for name in egress.target_names if name not in spoken])
+        if spoken:
+            opened.proxy = self._proxy.child if self._proxy else None
+            opened.call = ProxyCall(egress.call_id, spoken, seconds, egress.note)
+            if opened.proxy is None:
+                raise EgressUnavailable("the HTTP proxy is being started again")
+        return opened
 
-    async def _open_sockets(self, child: Child, egress: Egress) -> None:
+    async def _open_sockets(self, opened: _Opened, accesses: Sequence[HttpAccess]) -> None:
+        egress = opened.egress
         try:
-            await child.open_call(egress.call_id, egress.nest, egress.target_names)
+            if opened.raw or opened.call is None:
+                await opened.child.open_call(egress.call_id, egress.nest, opened.raw)
+            if self._proxy and opened.proxy and opened.call:
+                await self._proxy.open_call(opened.proxy, opened.call, egress.nest, accesses)
         except (ChildGone, ChildRefused) as error:
             raise EgressUnavailable(f"call {egress.call_id} gets no way out: {error}") from error
 
-    async def _close(self, child: Child, egress: Egress) -> None:
+    async def _close(self, opened: _Opened) -> None:
+        egress = opened.egress
         try:
-            answer = await child.close_call(egress.call_id)
-            egress.connections = tuple(entry.record for entry in answer.connections)
-        except ChildGone:
-            await child.gone.wait()  # then its sockets are closed, and only the names are left
-            egress.lost.set()
-            egress.nest.clear()
+            await self._close_proxied(opened)
+            await self._close_raw(opened)
         finally:
             self._open.pop(egress.call_id, None)
+            egress.conclude()
         if left := egress.nest.contents():
             raise EgressNotClosed(f"{egress.socket_dir}: {', '.join(left)} is still there; remove it")
 
-    async def _launch(self) -> Child:
-        child = await Child.launch(Nests(self._root), self._note_gone)
-        limits = self._limits
-        rules = Configure(
-            seq=child.next_number(),
-            root=str(self._root),
-            targets=[TargetEntry(t.name, t.kind, t.host, t.port) for t in self._declared.values()],
-            connections_at_once=limits.connections_at_once,
-            connections_in_all=limits.connections_in_all,
-            connect_timeout_seconds=limits.connect_timeout_seconds,
-            buffer_bytes=limits.buffer_bytes,
-        )
+    async def _close_raw(self, opened: _Opened) -> None:
+        egress = opened.egress
         try:
-            await child.configure(rules)
+            answer = await opened.child.close_call(egress.call_id)
+            egress.note(*(entry.record for entry in answer.connections))
+        except ChildGone:
+            await opened.child.gone.wait()  # then its sockets are closed, and only the names are left
+            self._note_loss(egress, opened.child)
+            egress.nest.clear()
+
+    async def _close_proxied(self, opened: _Opened) -> None:
+        if self._proxy is None or opened.proxy is None or opened.call is None:
+            return
+        try:
+            opened.egress.uncounted += await self._proxy.close_call(
+                opened.proxy, opened.call, opened.egress.nest
+            )
+        except ChildGone:
+            await opened.proxy.gone.wait()
+            self._note_loss(opened.egress, opened.proxy)
+
+    def _note_loss(self, egress: Egress, child: Child) -> None:
+        egress.lost.set()
+        egress.note_loss(lost_record(datetime.now(UTC), f"its process ended: {child.reason}"))
+
+    async def _launch(self, on_gone: OnGone) -> EgressChild:
+        child = await EgressChild.launch(Nests(self._root), on_gone)
+        limits = self._limits
+        raw = [target for target in self._declared.values() if target.name not in self._http]
+        try:
+            await child.configure(
+                Configure(
+                    seq=child.next_number(),
+                    root=str(self._root),
+                    targets=[TargetEntry(t.name, t.kind, t.host, t.port) for t in raw],
+                    connections_at_once=limits.connections_at_once,
+                    connections_in_all=limits.connections_in_all,
+                    connect_timeout_seconds=limits.connect_timeout_seconds,
+                    buffer_bytes=limits.buffer_bytes,
+                    max_bytes_up=limits.max_bytes_up,
+                    max_bytes_down=limits.max_bytes_down,
+                    connection_seconds=limits.connection_seconds,
+                    idle_seconds=limits.idle_seconds,
+                )
+            )
         except BaseException:
             await child.kill("it was not configured")
             raise
-        self._child = child
         return child
 
     def _note_gone(self, child: Child) -> None:
-        if child is self._child:
-            self._child = None
-        for owner, egress in self._open.values():
-            if owner is child:
-                egress.lost.set()
+        for opened in self._open.values():
+            if opened.is_served_by(child):
+                opened.egress.lost.set()
 
-    async def _supervise(self, child: Child) -> None:
-        """Start it again whenever it is gone, more slowly each time that it does not stay."""
-        pause = _FIRST_PAUSE_SECONDS
-        loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            await child.gone.wait()
-            if loop.time() - began > _LONGEST_PAUSE_SECONDS:
-                pause = _FIRST_PAUSE_SECONDS
-            _LOG.error("the egress process (pid %d) is gone: %s; starting it again", child.pid, child.reason)
-            child, pause = await self._relaunch(pause)
-            self.restarts += 1
-            _LOG.warning("the egress process runs again (pid %d, restart %d)", child.pid, self.restarts)
 
-    async def _relaunch(self, pause: float) -> tuple[Child, float]:
-        while True:
-            await asyncio.sleep(pause)
-            pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
-            try:
-                return await self._launch(), pause
-            except (ChildGone, ChildRefused, OSError) as error:
-                _LOG.error("the egress process does not start: %s; trying again in %.1f s", error, pause)
+def read_system_authorities() -> str:
+    """Read what this machine trusts, in PEM.
+
+    Raises:
+        OSError: It has no such file; on Debian, the package ca-certificates is missing.
+    """
+    paths = ssl.get_default_verify_paths()
+    return Path(paths.cafile or paths.openssl_cafile).read_text()
+
+
+def _plain(target: TargetAddress) -> HttpTarget:
+    origin = make_origin("http", target.host, target.port)
+    return HttpTarget(target.name, target.host, target.port, (origin,))
+
+
+async def _start(what: str, starting: Awaitable[None]) -> None:
+    try:
+        await starting
+    except (ChildGone, ChildRefused) as error:
+        raise EgressUnavailable(f"{what} does not start: {error}") from error
 
 
 def _make_root(run_dir: Path) -> Path:

@@ -1,10 +1,13 @@
-"""Bytes between a socket in a sandbox and a target's TCP port, both ways, unread.
+"""Bytes between a socket in a sandbox and a target's TCP port, both ways, unread but for the sandbox's first.
 
 Rules:
-1. Nothing is read from the sandbox before its target accepted.
+1. Nothing is read from the sandbox before its target accepted; nothing is passed on before what it says first
+   is a beginning of what is spoken there (peeking.py).
 2. An end that closes its half closes the same half at the other end; a reset is passed on as a reset.
 3. While an end has more than `buffer_bytes` unsent, the other one is not read: no buffer grows without bound.
 4. An abort drops what is unsent and resets the target's connection, so that nothing arrives after it.
+5. What would go over a limit of bytes is not passed on, and aborts; so does a limit of time, of the whole
+   connection and of a silence of both ends. What aborted first stands in the record.
 """
 
 from __future__ import annotations
@@ -16,33 +19,45 @@ import time
 from collections.abc import Callable
 from typing import Any, cast
 
-from sandboxes.egress.control import ConnectionEntry, TargetEntry, printable
+from sandboxes.egress.control import Configure, ConnectionEntry, TargetEntry, printable
+from sandboxes.egress.peeking import MOST_BYTES, Start, judge_start
 from sandboxes.egress.records import Outcome
 
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 class End(asyncio.Protocol):
-    """One end of a connection: what it reads goes to its peer."""
+    """One end of a connection: what it reads goes to its peer.
+
+    Attributes:
+        passed_bytes: How much of what it read went to its peer.
+        heard: When it last said something, on the loop's clock; 0.0: never.
+    """
 
     peer: End
+    whose = "the target"
 
-    def __init__(self, lost: Callable[[End, bool], None], buffer_bytes: int) -> None:
+    def __init__(self, connection: Connection, most_bytes: int) -> None:
         self.transport: asyncio.Transport | None = None
-        self.taken_bytes = 0
+        self.passed_bytes = 0
+        self.heard = 0.0
         self.at_end = False
         self.gone = False
-        self._lost = lost
-        self._buffer_bytes = buffer_bytes
+        self._connection = connection
+        self._most_bytes = most_bytes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the socket over."""
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.set_write_buffer_limits(high=self._buffer_bytes)
+        self.transport.set_write_buffer_limits(high=self._connection.rules.buffer_bytes)
 
     def data_received(self, data: bytes) -> None:
-        """Hand on what came."""
-        self.taken_bytes += len(data)
+        """Hand on what came, unless it is too much."""
+        self.heard = asyncio.get_running_loop().time()
+        if self.passed_bytes + len(data) > self._most_bytes:
+            self._connection.stop(Outcome.CUT, f"{self.whose} sent more than {self._most_bytes} bytes")
+            return
+        self.passed_bytes += len(data)
         if (out := self.peer.transport) is not None and not out.is_closing():
             out.write(data)
 
@@ -69,7 +84,7 @@ class End(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that this end is gone, and whether by an error."""
         self.gone = True
-        self._lost(self, exc is not None)
+        self._connection.end_lost(self, by_error=exc is not None)
 
     @property
     def is_live(self) -> bool:
@@ -96,43 +111,53 @@ class Connection:
 
     Attributes:
         inside: The protocol of the accepted socket.
+        target: What it is for.
+        rules: The limits that it has.
         ended: Set when both ends are gone; then `entry()` is final.
     """
 
     def __init__(
         self,
         target: TargetEntry,
+        rules: Configure,
         admit: Callable[[Connection], bool],
         on_end: Callable[[Connection], None],
-        connect_timeout_seconds: int,
-        buffer_bytes: int,
     ) -> None:
-        self.inside = _Inside(self, buffer_bytes)
-        self.outside = End(self._end_lost, buffer_bytes)
+        self.target = target
+        self.rules = rules
+        self.inside = _Inside(self, rules.max_bytes_up)
+        self.outside = End(self, rules.max_bytes_down)
         self.inside.peer, self.outside.peer = self.outside, self.inside
         self.ended = asyncio.Event()
-        self._target = target
         self._admit = admit
         self._on_end = on_end
-        self._connect_timeout_seconds = connect_timeout_seconds
         self._opened = _now_micros()
         self._closed = 0
         self._address = ""
-        self._outcome = Outcome.ENDED
+        self._outcome: Outcome | None = None
         self._detail = ""
         self._connecting: asyncio.Task[None] | None = None
+        self._began = 0.0
+        self._alarm: asyncio.TimerHandle | None = None
 
     def accepted(self) -> None:
         """Go on with an accepted socket: connect to the target, unless the call may not have another."""
         if self._admit(self):
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+            loop = asyncio.get_running_loop()
+            self._began = loop.time()
+            self._connecting = loop.create_task(self._connect())
+            self._watch()
         else:
-            self._outcome = Outcome.OVER_LIMIT
-            self.inside.abort()
+            self.stop(Outcome.OVER_LIMIT, "")
 
     def abort(self) -> None:
         """End it now, whatever is on its way."""
-        self._outcome = Outcome.ABORTED
+        self.stop(Outcome.ABORTED, "")
+
+    def stop(self, outcome: Outcome, detail: str) -> None:
+        """End it now, for a reason; the first one stays."""
+        if self._outcome is None:
+            self._outcome, self._detail = outcome, printable(detail)
         if self._connecting is not None:
             self._connecting.cancel()
         self.outside.abort()
@@ -141,26 +166,27 @@ class Connection:
     def entry(self) -> ConnectionEntry:
         """Say what became of it."""
         return ConnectionEntry(
-            target=self._target.name,
+            target=self.target.name,
             address=self._address,
             opened_micros=self._opened,
-            closed_micros=self._closed or _now_micros(),
-            bytes_up=self.inside.taken_bytes,
-            bytes_down=self.outside.taken_bytes,
-            outcome=str(self._outcome),
+            closed_micros=max(self._opened, self._closed or _now_micros()),  # a clock may be set back
+            bytes_up=self.inside.passed_bytes,
+            bytes_down=self.outside.passed_bytes,
+            outcome=str(self._outcome or Outcome.ENDED),
             detail=self._detail,
         )
 
     async def _connect(self) -> None:
+        seconds = self.rules.connect_timeout_seconds
         try:
-            async with asyncio.timeout(self._connect_timeout_seconds):
+            async with asyncio.timeout(seconds):
                 transport, _ = await asyncio.get_running_loop().create_connection(
-                    lambda: self.outside, self._target.host, self._target.port
+                    lambda: self.outside, self.target.host, self.target.port
                 )
             host, port = transport.get_extra_info("peername")[:2]
             self._address = f"{host}:{port}"
         except TimeoutError:
-            self._fail(f"{self._where} did not accept within {self._connect_timeout_seconds} s")
+            self._fail(f"{self._where} did not accept within {seconds} s")
         except (OSError, ValueError) as error:
             self._fail(f"{self._where} cannot be reached: {error}")
         finally:
@@ -171,14 +197,26 @@ class Connection:
 
     @property
     def _where(self) -> str:
-        return f"{self._target.host}:{self._target.port}"
+        return f"{self.target.host}:{self.target.port}"
 
     def _fail(self, detail: str) -> None:
-        self._outcome, self._detail = Outcome.CONNECT_FAILED, printable(detail)
-        self.outside.abort()
-        self.inside.abort()
+        self._connecting = None  # this one: nothing of it is left to cancel
+        self.stop(Outcome.CONNECT_FAILED, detail)
 
-    def _end_lost(self, end: End, by_error: bool) -> None:
+    def _watch(self) -> None:
+        """Look at the limits of time now, and again when the next one could be reached."""
+        loop, rules = asyncio.get_running_loop(), self.rules
+        ends = self._began + rules.connection_seconds
+        quiet = max(self._began, self.inside.heard, self.outside.heard) + rules.idle_seconds
+        if loop.time() < min(ends, quiet):
+            self._alarm = loop.call_at(min(ends, quiet), self._watch)
+        elif ends <= quiet:
+            self.stop(Outcome.TIMED_OUT, f"it was open for {rules.connection_seconds} s")
+        else:
+            self.stop(Outcome.TIMED_OUT, f"neither end said anything for {rules.idle_seconds} s")
+
+    def end_lost(self, end: End, *, by_error: bool) -> None:
+        """Take note that an end is gone: the other one goes too."""
         if self._connecting is not None:
             self._connecting.cancel()
         if end.peer.is_live:
@@ -192,17 +230,48 @@ class Connection:
         if self.inside.is_live or self.outside.is_live or self._connecting is not None:
             return
         if not self.ended.is_set():
+            if self._alarm is not None:
+                self._alarm.cancel()
             self._closed = _now_micros()
             self.ended.set()
             self._on_end(self)
 
 
 class _Inside(End):
-    """The end in the sandbox: silent until its target accepted."""
+    """The end in the sandbox: silent until its target accepted, and held to what is spoken there."""
 
-    def __init__(self, connection: Connection, buffer_bytes: int) -> None:
-        super().__init__(connection._end_lost, buffer_bytes)
-        self._connection = connection
+    whose = "the sandbox"
+
+    def __init__(self, connection: Connection, most_bytes: int) -> None:
+        super().__init__(connection, most_bytes)
+        self._kept: bytes | None = b""  # what came so far; None once it was a beginning of its kind
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on what came, once it is what is spoken at the target."""
+        if self._kept is None:
+            super().data_received(data)
+            return
+        self._kept += data
+        start = judge_start(self._connection.target.kind, self._kept[:MOST_BYTES])
+        if start is Start.RIGHT:
+            kept, self._kept = self._kept, None
+            super().data_received(kept)
+        elif start is Start.WRONG or len(self._kept) >= MOST_BYTES:
+            self._refuse()
+
+    def eof_received(self) -> bool:
+        """Close this half at the target, unless it ends in the middle of the beginning."""
+        if self._kept:
+            self._refuse()
+            return True
+        return super().eof_received()
+
+    def _refuse(self) -> None:
+        kind = self._connection.target.kind
+        self._kept = b""
+        self._connection.stop(
+            Outcome.PROTOCOL_REFUSED, f"what came from the sandbox begins no conversation of kind {kind}"
+        )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Wait for the target."""

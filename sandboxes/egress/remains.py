@@ -1,8 +1,9 @@
-"""What an older broker's egress process may have left: the process itself, and its folder.
+"""What an older broker's egress process and HTTP proxy may have left: the processes themselves, and a folder.
 
-The kernel ends the process when its broker dies. A broker that is stopped is not dead: its egress process
-runs on, and could bring what a tool wrote before to its target. Whoever takes over ends it here. It is known
-by the lock that it holds on its folder, so that no pid has to be written down and believed.
+The kernel ends them when their broker dies. A broker that is stopped is not dead: its children run on, and
+could bring what a tool wrote before to its target. Whoever takes over ends them here. The egress process is
+known by the lock that it holds on its folder. The proxy has no folder: the broker writes down who it is, by
+boot, process id and the time of its start, which together never come again, before it gets any call.
 """
 
 from __future__ import annotations
@@ -10,12 +11,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import select
 import shutil
 import signal
 import time
 from pathlib import Path
 
+PROXY_NOTE = "proxy"
+"""Name of the file, beside the egress process's folder, that says which process the HTTP proxy is."""
 _LOCKS = Path("/proc/locks")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _PATIENCE_SECONDS = 3.0
 
 
@@ -26,8 +31,10 @@ def end_remains(folder: Path) -> bool:
         folder: What was given to `EgressProcess.start` once, by a broker that is not this one.
 
     Returns:
-        True when no process has it any more.
+        True when no process of that broker is left.
     """
+    if not _end_noted(folder / PROXY_NOTE):
+        return False
     root = folder / "egress"
     try:
         descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -41,6 +48,40 @@ def end_remains(folder: Path) -> bool:
     if ended:
         shutil.rmtree(folder, ignore_errors=True)
     return ended
+
+
+def note_process(file: Path, pid: int) -> None:
+    """Write down which process a child is.
+
+    Raises:
+        OSError: It cannot be written, or there is no such process.
+    """
+    file.write_text(_describe(pid))
+
+
+def _end_noted(file: Path) -> bool:
+    """Kill the process that a file names, if it is still that one; True when it is not there any more."""
+    try:
+        noted = file.read_text()
+        pid = int(noted.split()[1])
+        descriptor = os.pidfd_open(pid)
+    except (OSError, ValueError, IndexError):  # no note, or half of one: no call was given to it yet
+        return True
+    try:
+        if _describe(pid) != noted:
+            return True
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return bool(select.select([descriptor], [], [], _PATIENCE_SECONDS)[0])
+    except (ProcessLookupError, FileNotFoundError):
+        return True
+    finally:
+        os.close(descriptor)
+
+
+def _describe(pid: int) -> str:
+    """Boot, process id, and the time of its start (field 22 of proc(5)'s stat)."""
+    started = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+    return f"{_BOOT_ID.read_text().strip()} {pid} {started}"
 
 
 def _take_lock(descriptor: int) -> bool:

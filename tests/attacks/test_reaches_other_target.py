@@ -17,12 +17,16 @@ from pathlib import Path
 import pytest
 
 from sandboxes.egress.process import Egress, EgressProcess
-from tests.sandboxes.egress.conftest import listening, open_way_out, running
+from tests.sandboxes.egress.conftest import OPENINGS, listening, open_way_out, running
 
 UID, OTHER_UID = 123_456, 123_457
 MINE = "/run/toolcrib/orders-db/.s.PGSQL.5432"
 
-TOOL = """
+TOOL = (
+    f"""
+OPENING = {OPENINGS["postgresql"]!r}
+"""
+    + """
 import ctypes, errno, os, socket, sys
 libc = ctypes.CDLL(None, use_errno=True)
 folder, root, uid, read_only = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4] == "ro"
@@ -46,7 +50,7 @@ def connect(path):
     with socket.socket(socket.AF_UNIX) as door:
         door.settimeout(5)
         door.connect(path)
-        door.sendall(b"let me out")
+        door.sendall(OPENING + b"let me out")
         return "out" if door.recv(100) == b"let me out" else "ended"
 def replace(path):
     os.unlink(path)
@@ -60,6 +64,7 @@ for line in sys.stdin:
     except OSError as error:
         print(errno.errorcode.get(error.errno, repr(error)), flush=True)
 """
+)
 
 
 @dataclass

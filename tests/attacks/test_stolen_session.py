@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from requests.adapters import HTTPAdapter
 
 from credentials.bootstrap.roles import define_role
-from credentials.dev_engines import make_static_login, put_secret
+from credentials.dev_engines import make_static_login, put_client, put_secret
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from credentials.policies import MAX_CHILD_USES, tool_policy_name
@@ -36,6 +36,7 @@ BODIES: Mapping[str, dict[str, object]] = {
     "pki": {"common_name": "NAME.example.org", "ttl": "60s"},
     "ssh": {"public_key": PUBLIC_KEY.decode(), "ttl": "60s"},
     "transit": {"input": base64.b64encode(b"pay everything").decode()},
+    "oauth2": {"input": base64.b64encode(b"I am everybody").decode(), "key_version": 1},
 }
 SECRETS = [
     ("database", "get", "database/creds/{name}-db"),
@@ -44,6 +45,8 @@ SECRETS = [
     ("pki", "post", "toolcrib-pki/issue/{name}-pki"),
     ("ssh", "post", "toolcrib-ssh/sign/{name}-ssh"),
     ("transit", "post", "toolcrib-sign/sign/{name}-sign"),
+    ("oauth2", "get", "toolcrib-kv/data/oauth2/{name}-crm"),
+    ("oauth2", "post", "toolcrib-sign/sign/oauth2_{name}-crm"),
 ]
 """How each engine gives out its secret, by the role of a tool."""
 ROLES = {
@@ -53,7 +56,9 @@ ROLES = {
     "pki": "pki",
     "ssh": "ssh",
     "transit": "sign",
+    "oauth2": "crm",
 }
+TOKEN_URL = "https://login.example.org/token"
 
 
 def define_roles(name: str) -> list[Any]:
@@ -67,6 +72,16 @@ def define_roles(name: str) -> list[Any]:
         define_role(f"{name}-pki", {"engine": "pki", "name": f"{name}.example.org"}),
         define_role(f"{name}-ssh", {"engine": "ssh", "principal": name, "force_command": "true"}),
         define_role(f"{name}-sign", {"engine": "transit", "type": "ed25519"}),
+        define_role(
+            f"{name}-crm",
+            {
+                "engine": "oauth2",
+                "grant": "token_exchange",
+                "token_url": TOKEN_URL,
+                "client_id": name,
+                "issuer": "https://toolcrib.example.org",
+            },
+        ),
     ]
 
 
@@ -81,6 +96,7 @@ def vault(tmp_path_factory, dev_postgres: DevPostgres) -> Iterator[DevVault]:
         for name in ("mine", "theirs"):
             make_static_login(dev_postgres, f"{name}-stays")
             put_secret(server, f"{name}-kv", {"token": f"{name}-0123456789"})
+            put_client(server, f"{name}-crm", TOKEN_URL, f"{name}-0123456789")
         definitions = define_roles("mine") + define_roles("theirs")
         server.bootstrap(definitions=definitions, tenants=["acme"])
         server.write(
@@ -186,6 +202,8 @@ def test_reads_no_tools_secret(thief: Holder, careless: Holder, engine: str, met
         ("post", "toolcrib-pki/sign-verbatim", {"csr": "x"}),
         ("get", "toolcrib-sign/export/signing-key/mine-sign", None),
         ("post", "toolcrib-sign/keys/mine-sign/rotate", {}),
+        ("post", "toolcrib-kv/metadata/oauth2/mine-crm", {"custom_metadata": {"token_url": "https://evil"}}),
+        ("post", "toolcrib-sign/keys/oauth2_mine-crm/rotate", {}),
         ("get", "transit/export/encryption-key/toolcrib-acme", None),
         ("post", "transit/encrypt/toolcrib-acme", {"plaintext": "eA=="}),
         ("post", "transit/keys/toolcrib-acme/config", {"deletion_allowed": False}),

@@ -14,12 +14,11 @@ import pytest
 from tests.parts import without
 from tests.parts.file_stores import PASSWORD, READER, WRITER, FileStore, Relay
 from tests.parts.handlers import load_handler
-from toolcrib.handler import KeyValues, testing
+from toolcrib.handler import testing
 from toolcrib.handler.context import Target
 
 BUNDLE = Path(__file__).parent.parent.parent / "tools" / "bundles" / "files"
 KEY = "a1b2c3"
-LOGINS = (("files-read", READER), ("files-write", WRITER))
 
 
 @pytest.fixture(scope="module")
@@ -38,22 +37,27 @@ def store(request: pytest.FixtureRequest) -> Iterator[FileStore]:
     made.stop()
 
 
+def basic(name: str) -> str:
+    """The header by which a login is shown; the way out adds it."""
+    return f"Basic {base64.b64encode(f'{name}:{PASSWORD}'.encode()).decode()}"
+
+
 class Desk:
     """Runs the handler against a store."""
 
     def __init__(self, bundle: Any, store: FileStore, relay: Relay) -> None:
         self.handler, self.messages = bundle
         self.store, self.relay = store, relay
-        self.login: tuple[str, str] | None = None
+        self.login = ""
 
     def run(self, method: str, key: str = KEY, **fields: Any) -> testing.Run:
         kind = getattr(self.messages, f"{method}Request")
-        credential, name = self.login or LOGINS[method == "WriteFile"]
+        name = self.login or (WRITER if method == "WriteFile" else READER)
+        self.relay.adds = basic(name)
         return testing.run(
             self.handler,
             f"files.v1.Files/{method}",
             kind(**fields),
-            credentials={credential: KeyValues({"username": name, "password": PASSWORD}, 1)},
             targets={"files-store": Target("", str(self.relay.path), {"host": "files.example"})},
             idempotency_key=key,
             tenant="shop",
@@ -142,9 +146,9 @@ def test_writes_not_again_what_was_changed_since(desk: Desk) -> None:
 
 
 def test_lets_a_reader_write_nothing(desk: Desk) -> None:
-    desk.login = ("files-read", READER)
+    desk.login = READER
     assert code(desk.write("denied.txt", "x", key="denied1")) == "STORE_DENIED"
-    desk.login = None
+    desk.login = ""
     assert not code(desk.write("denied.txt", "x", key="denied1")), "the control"
 
 
@@ -180,8 +184,7 @@ def test_the_server_lets_no_path_lead_out(desk: Desk, path: str) -> None:
     (desk.store.files / "s.txt").write_text("not a tenant's")
     (desk.store.files.parent / "outside.txt").write_text("outside")
     connection = http.client.HTTPConnection("127.0.0.1", desk.store.port, timeout=5)
-    authorization = base64.b64encode(f"{READER}:{PASSWORD}".encode()).decode()
-    connection.request("GET", path, headers={"Authorization": f"Basic {authorization}"})
+    connection.request("GET", path, headers={"Authorization": basic(READER)})
     answer = connection.getresponse()
     assert answer.status in (400, 403, 404)
     assert b"outside" not in answer.read()

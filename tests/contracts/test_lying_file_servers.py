@@ -12,11 +12,10 @@ import pytest
 
 from tests.parts.handlers import load_handler
 from tests.parts.unix_server import UnixServer
-from toolcrib.handler import KeyValues, testing
+from toolcrib.handler import testing
 from toolcrib.handler.context import Target
 
 BUNDLE = Path(__file__).parent.parent.parent / "tools" / "bundles" / "files"
-LOGIN = KeyValues({"username": "u", "password": "p"}, 1)
 OLD = b"what was there"
 Answer = Callable[[str, str], bytes]
 """(method, path) -> the whole answer."""
@@ -60,12 +59,11 @@ def server(tmp_path: Path) -> Iterator[LyingServer]:
 
 def run(bundle: Any, server: LyingServer, method: str, **fields: Any) -> testing.Run:
     handler, messages = bundle
-    login, target = fields.pop("login", LOGIN), fields.pop("target", server.target)
+    target = fields.pop("target", server.target)
     return testing.run(
         handler,
         f"files.v1.Files/{method}",
         getattr(messages, f"{method}Request")(**fields),
-        credentials={"files-write" if method == "WriteFile" else "files-read": login},
         targets={"files-store": target},
         idempotency_key="a1b2",
         tenant="shop",
@@ -154,10 +152,7 @@ def test_says_that_a_mark_cannot_be_read(bundle: Any, server: LyingServer, mark:
 def test_says_that_it_is_not_set_up(bundle: Any, server: LyingServer) -> None:
     """Not "unknown": a write would be in doubt for a setting."""
     path = server.target.socket_path
-    wrong: tuple[dict[str, Any], ...] = (
-        {"login": KeyValues({"user": "u"}, 1)},
-        {"target": Target("", path, {"host": "files example"})},
-    )
+    wrong: tuple[dict[str, Any], ...] = ({"target": Target("", path, {"host": "files example"})},)
     for change in wrong:
         failure = run(bundle, server, "WriteFile", path="a.txt", text="new", **change).failure
         assert failure is not None and (failure.code, failure.effect) == ("TARGET_NOT_SET_UP", "none")

@@ -69,7 +69,16 @@ def test_allows_no_swap() -> None:
 
 def test_has_no_field_for_a_mount_capability_device_or_variable() -> None:
     names = {field.name for field in fields(SandboxSpec)}
-    assert names == {"image_id", "command", "limits", "socket_dir", "uid", "idle_seconds"}
+    assert names == {
+        "image_id",
+        "command",
+        "limits",
+        "socket_dir",
+        "uid",
+        "idle_seconds",
+        "has_proxy",
+        "take_door",
+    }
 
 
 def _profile() -> Any:

@@ -173,7 +173,7 @@ class Yard:
         self._review = PoolReview(self.pool)
 
     @contextmanager
-    def _nest(self, uid: int) -> Iterator[Nest]:
+    def _nest(self, uid: int, _http: object = None) -> Iterator[Nest]:
         nest = Nest(Path(f"/nests/{uid}"), uid)
         self.nests.append(nest)
         yield nest

@@ -14,6 +14,14 @@ from sandboxes.egress.addresses import CONTAINER_DIR, EgressLimits, TargetAddres
 from sandboxes.egress.process import Egress, EgressProcess
 
 UID = 123_456
+OPENINGS = {
+    "postgresql": bytes.fromhex("00000008 04d2162f"),  # SSLRequest
+    "smtp": b"EHLO x\r\n",
+    "ldap": bytes.fromhex("300c 020101 6007 020103 0400 8000"),  # anonymous bind
+    "ssh": b"SSH-2.0-x\r\n",
+    "tls": bytes.fromhex("16 0301 0200 01 0001fc 0303"),  # a ClientHello's head
+}
+"""What a client says first, by the kind of its target; a test's target takes it before anything else."""
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
@@ -28,13 +36,17 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 
 @asynccontextmanager
-async def listening(name: str, serve: Serve = echo, kind: str = "postgresql") -> AsyncIterator[TargetAddress]:
-    """A target on a free loopback port."""
+async def listening(
+    name: str, serve: Serve = echo, kind: str = "postgresql", *, takes_opening: bool = True
+) -> AsyncIterator[TargetAddress]:
+    """A target on a free loopback port; it takes what a client says first before it serves."""
 
     async def guarded(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
+            if takes_opening:
+                await reader.readexactly(len(OPENINGS[kind]))
             await serve(reader, writer)
-        except ConnectionError:
+        except (ConnectionError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
@@ -75,8 +87,11 @@ def socket_path(egress: Egress, target: str = "orders-db") -> Path:
     return egress.socket_dir / inside.relative_to(CONTAINER_DIR)
 
 
-async def connect(egress: Egress, target: str = "orders-db") -> Streams:
-    return await asyncio.open_unix_connection(socket_path(egress, target))
+async def connect(egress: Egress, target: str = "orders-db", kind: str = "postgresql") -> Streams:
+    """Connect as a client of that kind does."""
+    reader, writer = await asyncio.open_unix_connection(socket_path(egress, target))
+    writer.write(OPENINGS[kind])
+    return reader, writer
 
 
 @pytest.fixture

@@ -8,18 +8,20 @@ import pytest
 
 from sandboxes.egress.process import EgressProcess
 from tests.parts.engine import Obedient, answer_of
-from tests.sandboxes.egress.conftest import Start, listening, open_way_out
+from tests.sandboxes.egress.conftest import OPENINGS, Start, listening, open_way_out
 
 pytestmark = pytest.mark.engine
 
 PROGRAM = """
 import errno, os, socket
 
+OPENING = b""
+
 def attempt(path):
     try:
         with socket.socket(socket.AF_UNIX) as door:
             door.connect(path)
-            door.sendall(b"hello")
+            door.sendall(OPENING + b"hello")
             return door.recv(100).decode()
     except OSError as error:
         return errno.errorcode[error.errno]
@@ -42,12 +44,14 @@ async def run_with_way_out(
     target: str = "orders-db",
     program: str = PROGRAM,
     other_uid: int = 0,
+    kind: str = "postgresql",
 ) -> str:
     spec = obedient.spec()
     async with open_way_out(process, "call-1", other_uid or spec.uid, [target]) as egress:
         spec = replace(spec, socket_dir=egress.socket_dir)
         async with obedient.driver.create(spec, "call-1") as sandbox:
-            return answer_of(await sandbox.run(obedient.start(program), 10.0))
+            start = obedient.start(program.replace('OPENING = b""', f"OPENING = {OPENINGS[kind]!r}"))
+            return answer_of(await sandbox.run(start, 10.0))
 
 
 async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedient) -> None:
@@ -57,13 +61,14 @@ async def test_reaches_its_own_target_and_no_other(start: Start, obedient: Obedi
             assert await run_with_way_out(obedient, process) == "hello ENOENT EROFS"
 
 
-@pytest.mark.parametrize("kind", ["http", "smtp", "ldap", "ssh", "tls"])
+@pytest.mark.parametrize("kind", ["smtp", "ldap", "ssh", "tls"])
 async def test_reaches_a_target_of_each_kind_by_its_name(start: Start, obedient: Obedient, kind: str) -> None:
     name = "t" * 43  # the longest that a client can connect to
     program = PROGRAM.replace("orders-db/.s.PGSQL.5432", f"{name}/{name}.sock")
     async with listening(name, kind=kind) as target:
         process = await start(target)
-        assert await run_with_way_out(obedient, process, name, program) == "hello ENOENT EROFS"
+        answer = await run_with_way_out(obedient, process, name, program, kind=kind)
+        assert answer == "hello ENOENT EROFS"
 
 
 async def test_reaches_nothing_by_a_socket_of_another_user(start: Start, obedient: Obedient) -> None:

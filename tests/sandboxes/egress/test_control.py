@@ -31,6 +31,15 @@ ENTRY: dict[str, object] = {
     "bytes_down": 4,
     "outcome": "ended",
     "detail": "",
+    "method": "",
+    "path_template": "",
+    "status": 0,
+    "rule": "",
+    "grant_rule": "",
+    "injected": "",
+    "stripped": 0,
+    "request_sha256": "",
+    "response_sha256": "",
 }
 
 

@@ -10,6 +10,8 @@ import stat
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -23,8 +25,11 @@ from sandboxes.egress.process import (
     EgressUnavailable,
     TargetUnknown,
 )
-from sandboxes.egress.records import Outcome
+from sandboxes.egress.records import ConnectionRecord, Outcome, lost_record
+from sandboxes.nests import Nest
 from tests.sandboxes.egress.conftest import UID, Start, connect, listening, open_way_out, socket_path
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 async def test_refuses_an_unknown_target_before_anything_opens(process: EgressProcess, run_dir: Path) -> None:
@@ -91,6 +96,28 @@ async def test_resets_the_targets_connection_at_the_close(start: Start) -> None:
             await reader.readexactly(5)
         assert await ended == "reset"
         writer.close()
+
+
+async def test_has_on_record_that_its_process_died_whatever_that_had_told(
+    orders_db: TargetAddress,
+) -> None:
+    egress = Egress("call-1", Nest(Path("/run"), UID), (orders_db,))
+    told = ConnectionRecord("orders-db", "", NOW, NOW, 0, 0, Outcome.LOST)
+    egress.note(*[replace(told, outcome=Outcome.ENDED)] * 300, told)
+    egress.note_loss(lost_record(NOW, "it was killed"))
+    egress.conclude()
+    assert (len(egress.connections), egress.uncounted) == (256, 46)
+    assert [one.detail for one in egress.connections if one.outcome is Outcome.LOST] == ["it was killed"]
+
+
+@pytest.mark.parametrize(("target", "noted"), [("orders-db", "orders-db"), ("", ""), ("payroll-db", "")])
+async def test_takes_no_name_from_a_child_that_is_no_target_of_the_call(
+    orders_db: TargetAddress, target: str, noted: str
+) -> None:
+    egress = Egress("call-1", Nest(Path("/run"), UID), (orders_db,))
+    egress.note(ConnectionRecord(target, "", NOW, NOW, 0, 0, Outcome.ENDED))
+    egress.conclude()
+    assert [one.target for one in egress.connections] == [noted]
 
 
 async def test_closes_a_call_whose_task_is_cancelled(process: EgressProcess) -> None:
@@ -192,6 +219,7 @@ async def test_tells_open_calls_and_starts_again_when_the_child_dies(
             async with open_way_out(process, "call-2", UID, ["orders-db"]):
                 pass
     assert not egress.socket_dir.exists()
+    assert [record.outcome for record in egress.connections] == [Outcome.LOST]
     await _until_running(process)
     async with open_way_out(process, "call-3", UID, ["orders-db"]) as again:
         (await connect(again))[1].close()
@@ -211,7 +239,7 @@ async def test_survives_the_signal_that_drains_the_broker(process: EgressProcess
 async def test_kills_a_child_that_does_not_answer(
     process: EgressProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sandboxes.egress.child.ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr("sandboxes.child.ANSWER_SECONDS", 0.2)
     stuck = process.pid
     assert stuck is not None
     os.kill(stuck, signal.SIGSTOP)
@@ -238,7 +266,7 @@ async def test_outlives_the_thread_that_asked_for_it(tmp_path: Path) -> None:
         asker.start()
         asker.join()
         (process,) = started
-        rules = Configure(0, str(tmp_path), [], 1, 1, 1, 4096)
+        rules = Configure(0, str(tmp_path), [], 1, 1, 1, 4096, 1, 1, 1, 1)
         await asyncio.to_thread(ours.sendall, encode(rules))
         assert decode((await asyncio.to_thread(ours.recv, 1000))[4:], ANSWERS) == Done(0)
     with process:
@@ -299,14 +327,14 @@ def test_refuses_an_ill_formed_target(change: dict[str, object], message: str) -
 
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [("postgresql", ".s.PGSQL.5432"), *((kind, "t.sock") for kind in ("http", "smtp", "ldap", "ssh", "tls"))],
+    [("postgresql", ".s.PGSQL.5432"), *((kind, "t.sock") for kind in ("smtp", "ldap", "ssh", "tls"))],
 )
 async def test_opens_a_socket_for_each_kind_of_target(start: Start, kind: str, name: str) -> None:
     async with listening("t", kind=kind) as target:
         process = await start(target)
         async with open_way_out(process, "call-1", UID, ["t"]) as egress:
             assert egress.handler_targets()["t"].socket_path == f"/run/toolcrib/t/{name}"
-            reader, writer = await connect(egress, "t")
+            reader, writer = await connect(egress, "t", kind)
             writer.write(b"hello")
             assert await reader.read(5) == b"hello"
             writer.close()

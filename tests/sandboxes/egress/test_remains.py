@@ -14,9 +14,9 @@ from sandboxes.egress.remains import end_remains
 async def test_ends_the_process_that_works_in_a_folder(tmp_path: Path) -> None:
     egress = EgressProcess({})
     await egress.start(tmp_path / "old")
-    child = egress._child
+    child = egress._keeper.child
     assert child is not None
-    egress._supervising.cancel()  # type: ignore[union-attr]  # a stopped broker starts nothing again
+    egress._keeper._keeping.cancel()  # type: ignore[union-attr]  # a stopped broker starts nothing again
     assert end_remains(tmp_path / "old")
     await child.gone.wait()
     assert not (tmp_path / "old").exists()
