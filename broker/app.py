@@ -52,6 +52,7 @@ from broker.store.options import StoreOptions
 from broker.store.protocol import Store
 from broker.store.records import StoreError
 from broker.store.sqlite import open_store
+from broker.target_settings import TargetUnusable, list_addresses, list_http, list_kinds
 from broker.tenure import Tenure
 from broker.trail import Boundary, Recorder, pass_boundary
 from broker.vault_login import find_mounts, make_login, make_tuning
@@ -61,7 +62,7 @@ from credentials.lease import OwedLease
 from credentials.supervisor.keeper import Supervisor
 from credentials.transit import Transit
 from credentials.vault import VaultSession
-from sandboxes.egress.addresses import TargetAddress
+from sandboxes.egress.addresses import TargetInvalid
 from sandboxes.egress.process import EgressProcess
 from sandboxes.egress.remains import end_remains
 from sandboxes.fleet import Fleet
@@ -175,7 +176,7 @@ class Broker:
         self._parts.push_async_callback(self.debts.close)
         catalogue = Catalogue(self.store)
         await catalogue.load()
-        grants = GrantBook(self.store, catalogue, settings.environments, settings.targets)
+        grants = GrantBook(self.store, catalogue, settings.environments, list_kinds(settings.targets))
         await grants.load()
         self._open_pool(catalogue, grants)
         self._parts.push_async_callback(self._cleaner.close)
@@ -209,6 +210,7 @@ class Broker:
             tenure=self.tenure,
             metrics=self.metrics,
             clock=self._hooks.clock,
+            http_targets=list_http(settings.targets),
         )
         await self._listen(doors, stages.admit)
 
@@ -265,12 +267,11 @@ class Broker:
                 log.warning("not reaped", extra={"cause": str(error)})
 
     async def _start_egress(self) -> EgressProcess:
-        egress = EgressProcess(
-            {
-                name: TargetAddress(name, target.kind, target.host, target.port, dict(target.settings))
-                for name, target in self.settings.targets.items()
-            }
-        )
+        targets = self.settings.targets
+        try:
+            egress = EgressProcess(list_addresses(targets), http=list_http(targets))
+        except (TargetUnusable, TargetInvalid) as error:
+            raise SettingsInvalid(str(error)) from error
         # A folder for each epoch: who takes over finds the one before by it, and neither removes the other's.
         await egress.start(self._epoch_folder(self.store.epoch.number))
         self._parts.push_async_callback(egress.stop)
@@ -318,7 +319,9 @@ class Broker:
         settings, store = self.settings, self.store
         alarm, workflows = LeakAlarm(store, self.debts), self.workflows
         return Stages(
-            recorder=Recorder(store, workflows.note, self._hooks.boundary, self.tenure.end),
+            recorder=Recorder(
+                store, workflows.note, self._hooks.boundary, self.tenure.end, self.metrics.count_connections
+            ),
             authenticate=self._authenticate,
             admit=Admission(settings.tenants, settings.server.max_calls),
             validate=Validator(catalogue, store, keys, settings.environments, workflows),

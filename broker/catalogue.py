@@ -2,26 +2,31 @@
 
 Versions never change, so one that is loaded stays loaded; what moves is state and aliases, and these are
 read again from the store after every change that this broker makes.
+
+A version that today's rules refuse (it was registered before they were) is left out: it cannot be run. Its
+contracts are still known where they can be read, so that grants that name its tools go on to check: else one
+old bundle would end all of a tenant's; and the names of its tools stay its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from broker.errors import Refused
 from broker.store.protocol import Store
 from broker.store.records import VersionRow
 from toolcrib.v1.reasons_pb2 import Reason
-from tools.catalogue import ToolVersion, load_version
+from tools.catalogue import ToolVersion, load_contracts, load_version
 from tools.contract import Contract
 from tools.errors import BundleInvalid, ContractError
 
 log = logging.getLogger(__name__)
 
 STABLE = "stable"
+USABLE = "USABLE"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +39,19 @@ class Entry:
     @property
     def usable(self) -> bool:
         """True when another person reviewed and accepted it."""
-        return self.row.state == "USABLE"
+        return self.row.state == USABLE
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A registered version that today's rules refuse.
+
+    Attributes:
+        contracts: By method; empty where not even these can be read.
+    """
+
+    row: VersionRow
+    contracts: Mapping[str, Contract]
 
 
 class Catalogue:
@@ -48,6 +65,7 @@ class Catalogue:
         self.on_change: Callable[[], None] = _ignore_change
         self._store = store
         self._entries: dict[str, dict[tuple[str, str], Entry]] = {}
+        self._left_out: dict[str, dict[str, LeftOut]] = {}
         self._refreshing: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> None:
@@ -60,8 +78,14 @@ class Catalogue:
         async with self._refreshing.setdefault(tenant, asyncio.Lock()):
             rows = await self._read(tenant)
             loaded = {entry.row.digest: entry.version for entry in self.entries(tenant)}
-            new = [row for row in rows if row.digest not in loaded]
-            loaded |= await asyncio.to_thread(_load, new)
+            refused = self._left_out.get(tenant, {})
+            new = [row for row in rows if row.digest not in loaded and row.digest not in refused]
+            added, more = await asyncio.to_thread(_load, new)
+            loaded |= added
+            known = refused | more
+            self._left_out[tenant] = {
+                row.digest: replace(known[row.digest], row=row) for row in rows if row.digest in known
+            }
             self._entries[tenant] = {
                 (row.bundle, row.version): Entry(row, loaded[row.digest])
                 for row in rows
@@ -83,6 +107,11 @@ class Catalogue:
         """All registered versions of a tenant, newest first."""
         return self._entries.get(tenant, {}).values()
 
+    def registered(self, tenant: str) -> Iterable[tuple[VersionRow, Collection[str]]]:
+        """All registered versions with the names of their methods, also those that are left out."""
+        yield from ((entry.row, entry.version.contracts.keys()) for entry in self.entries(tenant))
+        yield from ((one.row, one.contracts.keys()) for one in self._find_left_out(tenant))
+
     def find(self, tenant: str, bundle: str, version: str) -> Entry | None:
         """Find one registered version by its name."""
         return self._entries.get(tenant, {}).get((bundle, version))
@@ -93,8 +122,9 @@ class Catalogue:
 
     def contracts(self, tenant: str) -> list[Contract]:
         """The contracts of every usable version of a tenant, sorted by method: what grants can name."""
-        usable = [entry for entry in self.entries(tenant) if entry.usable]
-        found = [contract for entry in usable for contract in entry.version.contracts.values()]
+        usable = [entry.version.contracts for entry in self.entries(tenant) if entry.usable]
+        usable += [one.contracts for one in self._find_left_out(tenant) if one.row.state == USABLE]
+        found = [contract for contracts in usable for contract in contracts.values()]
         return sorted(found, key=lambda contract: contract.method)
 
     def find_method(self, tenant: str, method: str, version: str) -> ToolVersion | None:
@@ -116,6 +146,7 @@ class Catalogue:
             Refused: TOOL_UNKNOWN, or TOOL_NOT_USABLE where it is registered but not reviewed.
         """
         having = [entry for entry in self.entries(tenant) if method in entry.version.contracts]
+        self._refuse_left_out(tenant, method, asked)
         if not having:
             raise Refused(
                 Reason.REASON_TOOL_UNKNOWN, f'the tenant has no tool "{method}"; ListTools names them'
@@ -130,6 +161,24 @@ class Catalogue:
         if not named[0].usable:
             raise not_usable(method, named[0].row.version)
         return named[0].version
+
+    def _find_left_out(self, tenant: str) -> Iterable[LeftOut]:
+        return self._left_out.get(tenant, {}).values()
+
+    def _refuse_left_out(self, tenant: str, method: str, asked: str) -> None:
+        """Say so where what was asked for is a version that is left out.
+
+        Raises:
+            Refused: TOOL_NOT_USABLE.
+        """
+        wanted = asked or STABLE
+        for one in self._find_left_out(tenant):
+            if method in one.contracts and (wanted == one.row.version or wanted in one.row.aliases):
+                raise Refused(
+                    Reason.REASON_TOOL_NOT_USABLE,
+                    f"version {one.row.version} of {method} is left out: the rules of today refuse it, the "
+                    "broker's log says which; register a new version",
+                )
 
     def version_that_reads(
         self, tenant: str, version: ToolVersion, read: Callable[[ToolVersion], object]
@@ -151,16 +200,24 @@ def _ignore_change() -> None:
     """Nobody has to know."""
 
 
-def _load(rows: Iterable[VersionRow]) -> dict[str, ToolVersion]:
-    """Prepare versions, by digest. One that today's rules refuse is left out, and so is not there to run."""
-    loaded = {}
+def _load(rows: Iterable[VersionRow]) -> tuple[dict[str, ToolVersion], dict[str, LeftOut]]:
+    """Prepare versions, by digest; the second part are those that are left out."""
+    loaded, left_out = {}, {}
     for row in rows:
         try:
             loaded[row.digest] = load_version(row.descriptor_set, row.manifest_yaml, row.image_id)
         except BundleInvalid as error:
             cause = f"{row.bundle} {row.version}: {error}"[:1000]
             log.error("version left out", extra={"tenant": row.tenant, "cause": cause})
-    return loaded
+            left_out[row.digest] = LeftOut(row, _read_contracts(row))
+    return loaded, left_out
+
+
+def _read_contracts(row: VersionRow) -> Mapping[str, Contract]:
+    try:
+        return load_contracts(row.descriptor_set)
+    except BundleInvalid:
+        return {}
 
 
 def not_usable(method: str, version: str) -> Refused:

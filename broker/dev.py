@@ -10,6 +10,7 @@ What it makes lies in one state folder: toolcrib.toml, the secrets (0600), clien
 from __future__ import annotations
 
 import asyncio
+import json
 import secrets
 import shutil
 import subprocess
@@ -26,7 +27,7 @@ from broker.dev_targets import DevTargets
 from broker.packing import Place, pack, provide_base
 from broker.settings import Settings, SettingsInvalid, read_settings
 from broker.store.inspection import is_live
-from credentials.dev_engines import put_secret
+from credentials.dev_engines import put_secret, read_assertion_keys
 from credentials.dev_postgres import DevPostgres
 from credentials.dev_vault import DevVault
 from sandboxes.engine import Engine, find_engine
@@ -37,7 +38,9 @@ DATABASE = "shop"
 TARGET = "orders-db"
 _BUNDLES = Path(__file__).parent.parent / "tools" / "bundles"
 SAMPLE_BUNDLES = (_BUNDLES / "shop",)
-ALL_BUNDLES = tuple(_BUNDLES / name for name in ("shop", "web", "files", "notes", "shell"))
+ALL_BUNDLES = tuple(
+    _BUNDLES / name for name in ("shop", "web", "files", "notes", "shell", "github", "crm", "s3")
+)
 """Those that need nothing but this machine: git wants an SSH server."""
 CERTIFICATE_SECONDS = 24 * 3600
 MARKER = "made-by-toolcrib-dev"
@@ -257,7 +260,14 @@ class DevStack:
         for folder in self.options.bundles:
             roles = folder / "dev" / "roles.toml"
             if roles.exists():  # a bundle may want no credential
-                self.vault.install_roles(roles)
+                resolved = self.state_dir / "roles" / f"{folder.name}.toml"
+                resolved.parent.mkdir(exist_ok=True)
+                resolved.write_text(self.targets.resolve(roles.read_text()))
+                self.vault.install_roles(resolved)
+        for target in self.targets.targets.values():
+            if target.jwks:
+                keys = [key for role in target.jwks for key in read_assertion_keys(self.vault, role)]
+                (target.folder / "jwks.json").write_text(json.dumps({"keys": keys}))
 
     def _write_settings(self) -> None:
         folder = self.state_dir

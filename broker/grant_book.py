@@ -9,7 +9,7 @@ Rules:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Mapping
 
 from broker.catalogue import Catalogue
 from broker.errors import Refused
@@ -23,16 +23,17 @@ class GrantBook:
 
     Attributes:
         on_change: Called when other grants are in force.
+        targets: Kinds of the operator's targets, by name.
     """
 
     def __init__(
-        self, store: Store, catalogue: Catalogue, environments: tuple[str, ...], targets: Collection[str]
+        self, store: Store, catalogue: Catalogue, environments: tuple[str, ...], targets: Mapping[str, str]
     ) -> None:
         self.on_change: Callable[[], None] = _ignore_change
         self._store = store
         self._catalogue = catalogue
         self._environments = environments
-        self._targets = targets
+        self.targets = targets
         self._sets: dict[str, GrantSet] = {}
         self._broken: dict[str, str] = {}
         self._refreshing: dict[str, asyncio.Lock] = {}
@@ -83,7 +84,7 @@ class GrantBook:
         """
         contracts = self._catalogue.contracts(tenant)
         return await asyncio.to_thread(
-            compile_grants, files, contracts, self._environments, tenant, known_targets=self._targets
+            compile_grants, files, contracts, self._environments, tenant, known_targets=self.targets
         )
 
     def of(self, tenant: str) -> GrantSet:

@@ -2,8 +2,9 @@
 
 Such a call has its own record, audit, leases and sandbox, and ends like any other. No grant is asked: an
 agent's call was allowed once, and what became of it does not hang on what the grants say now. The tool gets
-the target key of the call in doubt; when it is sent again also its agent, subject, and the next attempt.
-What an operator stopped is asked about, and never sent again.
+the target key of the call in doubt, and acts for the same subject: an exchanged credential sees what its user
+wrote. When it is sent again it has also its agent, and the next attempt. What an operator stopped is asked
+about, and never sent again.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ class Inquirer:
             message = probe.probe_request(self._target_key(call))
         except ContractError:
             return needs_human("its probe does not take the key")
-        answer = await self._run(_Errand(call, version, probe, message, RESOLVER))
+        answer = await self._run(_Errand(call, version, probe, message, RESOLVER, call.subject))
         happened, result = probe.read_probe(probe.parse_result(answer.result))
         facts = {"by": "probe", "in_call": answer.call_id}
         if not happened:

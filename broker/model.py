@@ -14,9 +14,11 @@ from typing import NamedTuple
 
 from google.protobuf.message import Message
 
+from sandboxes.egress.records import ConnectionRecord
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.contract import Contract, Effect
+from tools.http_rules import HttpRule
 
 
 class Role(enum.StrEnum):
@@ -117,6 +119,8 @@ class Grant:
         targets: Names of the operator's targets that the call may reach.
         destinations: Values of destination fields that the grant itself trusts.
         limits: Ceilings that reserve charges.
+        egress: Rules over HTTP requests, each with its target: a request needs one of these beside one of the
+            manifest. A target that none names gets nothing. None: the manifest's rules alone decide.
     """
 
     grant_id: str
@@ -124,6 +128,7 @@ class Grant:
     targets: frozenset[str] = frozenset()
     destinations: frozenset[str] = frozenset()
     limits: tuple[BudgetLimit, ...] = ()
+    egress: tuple[tuple[str, HttpRule], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,8 @@ class CallRecord:
         artefacts: The files that it gave back, when it SUCCEEDED; gone once its tenant was erased.
         removed: What cleaning took out of untrusted fields, a line a field; never content.
         workflow: Id of the workflow that it belongs to; empty where it came without a handle.
+        connections: What its tool reached, or tried to, in the order of their beginnings.
+        connections_dropped: How many more there were that are not kept.
     """
 
     call_id: str
@@ -307,6 +314,8 @@ class CallRecord:
     removed: tuple[str, ...] = ()
     artefacts: tuple[Artefact, ...] = ()
     workflow: str = ""
+    connections: tuple[ConnectionRecord, ...] = ()
+    connections_dropped: int = 0
 
 
 class BrakeKind(enum.StrEnum):

@@ -17,16 +17,11 @@ from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from credentials.spellings import UNSEEN, drop_unseen
+
 _ORDERS = ("J", "P", "JJ", "PP", "JP", "PJ", "JJJ", "PPP", "JPJ", "PJP", "JPJP", "PJPJ")
 """In which order escapes are undone, of JSON (J) and of URLs (P); each goes on from a shorter one."""
 
-_UNSEEN_ASCII = bytes([*range(0x21), 0x7F])
-# White space as Unicode has it, controls, format characters, and those that are drawn as nothing.
-_UNSEEN = re.compile(
-    "[\\s\x00-\x20\x7f-\xa0\u00ad\u034f\u0600-\u0605\u061c\u06dd\u070f\u115f\u1160\u17b4\u17b5\u180b-\u180f"
-    "\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U000e0000-\U000e0fff]+"
-)
 # What JSON has, and what Python and JavaScript write beside it.
 _ESCAPED = r"""u[0-9a-fA-F]{4}|x[0-9a-fA-F]{2}|U000[0-9a-fA-F]{5}|U0010[0-9a-fA-F]{4}|[abfnrtv"'/]"""
 _HEX_PAIR = "[0-9a-fA-F]{2}"
@@ -117,13 +112,6 @@ def read(text: str, *, forms: bool = False) -> Iterator[tuple[str, Way]]:
                 yield _DROP_PLUS.apply(reading), way.then(_DROP_PLUS)
 
 
-def drop_unseen(text: str) -> str:
-    """Remove white space, control and invisible characters."""
-    if text.isascii():
-        return text.encode().translate(None, _UNSEEN_ASCII).decode()
-    return _UNSEEN.sub("", text)
-
-
 def _read_on(begun: str, way: Way) -> Iterator[tuple[str, Way]]:
     seen = drop_unseen(begun)
     yield seen, way
@@ -173,4 +161,4 @@ def _undo_percent(text: str) -> str:
 _UNDO_JSON = Step(_undo_json, re.compile(rf"(?:\\(?:{_ESCAPED}|\\))+"), _undo_json)
 _UNDO_PERCENT = Step(_undo_percent, re.compile(f"(?:%{_HEX_PAIR})+"), _undo_percent)
 _DROP_PLUS = Step(lambda text: text.replace("+", ""), re.compile(r"\++"), lambda _: "")
-_DROP_UNSEEN = Step(drop_unseen, _UNSEEN, lambda _: "")
+_DROP_UNSEEN = Step(drop_unseen, UNSEEN, lambda _: "")

@@ -20,10 +20,13 @@ from broker.model import CallRecord, CallState, Mark
 from broker.stages.reserve import UNKNOWN_OUTCOME
 from broker.store.protocol import Store
 from broker.store.records import AuditEvent
+from sandboxes.egress.records import lost_record
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.contract import Effect
 
 log = logging.getLogger(__name__)
+
+LOST_CONNECTIONS = "the broker ended while the call ran: what its tool had reached by then is not known"
 
 
 async def adopt_unfinished(store: Store, brakes: Brakes) -> list[CallRecord]:
@@ -58,7 +61,11 @@ async def adopt_unfinished(store: Store, brakes: Brakes) -> list[CallRecord]:
 
 
 def _end(call: CallRecord) -> CallRecord:
-    ended = replace(call, ended=datetime.now(UTC))
+    now = datetime.now(UTC)
+    ended = replace(call, ended=now)
+    if call.state is CallState.DISPATCHED:
+        # What a call connected to is written with its end, and this one's was not.
+        ended = replace(ended, connections=(lost_record(now, LOST_CONNECTIONS),))
     # Only what a resolution sent again is a write without a key of its own.
     if call.state is CallState.DISPATCHED and call.effect is not Effect.READ and call.key:
         return replace(

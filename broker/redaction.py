@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, TypeVar
 
 from broker.readings import Traced, Way, read
-from broker.spellings import Kind, Spelling, spell, spell_bytes
 from credentials.lease import Lease
+from credentials.spellings import Kind, Spelling, spell, spell_bytes
 from sandboxes.conversation import CUT_NOTE
 
 REDACTED = "[redacted]"

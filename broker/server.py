@@ -6,7 +6,7 @@ The server refuses to start while an rpc of its own services has no access rule.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -16,6 +16,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from broker.api import (
     broker_service,
+    egress_service,
     grants_service,
     operations_service,
     registry_service,
@@ -36,8 +37,10 @@ from broker.store.protocol import Store
 from broker.tenure import Tenure
 from broker.vetting import Vetting
 from broker.workflows import WorkflowBook
+from sandboxes.proxy.access import HttpTarget
 from toolcrib.v1 import (
     broker_pb2_grpc,
+    egress_pb2_grpc,
     grants_pb2_grpc,
     operations_pb2_grpc,
     registry_pb2_grpc,
@@ -50,6 +53,7 @@ SERVICES = (
     grants_service.SERVICE,
     operations_service.SERVICE,
     workflows_service.SERVICE,
+    egress_service.SERVICE,
 )
 # grpc.aio cancels at random beyond its own queue; admission sheds load long before these are reached.
 MAX_PENDING = 100_000
@@ -62,6 +66,7 @@ class Doors:
 
     Attributes:
         platform_operators: Identities of operators who may act on every tenant.
+        http_targets: What the operator declared of kind "http", by name.
     """
 
     path: Path
@@ -77,6 +82,7 @@ class Doors:
     tenure: Tenure
     metrics: Metrics
     clock: Callable[[], datetime]
+    http_targets: Mapping[str, HttpTarget]
 
 
 class Server:
@@ -187,6 +193,9 @@ class Server:
                 door, doors.workflows, store, grants.environments, doors.clock
             ),
             server,
+        )
+        egress_pb2_grpc.add_EgressServicer_to_server(
+            egress_service.EgressService(door, catalogue, grants, doors.http_targets, doors.clock), server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers((tools,))

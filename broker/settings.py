@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from broker.identity_settings import Identity, Issuer
+from broker.target_settings import Target
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,62}$")]
@@ -203,15 +204,6 @@ class Sandboxes(_Section):
     pool: Pool = Pool()
 
 
-class Target(_Section):
-    """A system that tools may reach when manifest and grant name it."""
-
-    kind: Literal["postgresql", "http", "smtp", "ldap", "ssh", "tls"]
-    host: str
-    port: int = Field(ge=1, le=65_535)
-    settings: Mapping[str, str] = Field(default_factory=dict)
-
-
 class Tenant(_Section):
     """What one tenant may ask of the broker at a time, and what the operator lets its tools use at all.
 
@@ -371,4 +363,5 @@ def _resolve(settings: Settings, base: Path) -> Settings:
     login = login.model_copy(update=absolute(login))
     changes["vault"] = changes["vault"].model_copy(update={"login": login})
     changes["identity"] = settings.identity.resolve(base)
+    changes["targets"] = {name: target.resolve(base) for name, target in settings.targets.items()}
     return settings.model_copy(update=changes)

@@ -12,8 +12,10 @@ from broker.catalogue import Catalogue
 from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.policy.grants import GrantSet
+from sandboxes.nests import HttpWish
 from sandboxes.pool_stock import Kind
 from tools.catalogue import ToolVersion
+from tools.manifest import Manifest
 
 
 class Stock:
@@ -35,6 +37,7 @@ class Stock:
             command=tuple(manifest.image.command),
             limits=manifest.limits,
             has_nest=any(tool.targets for tool in manifest.tools.values()),
+            http=find_http(manifest),
             terms=self._terms_of(tenant, version) or "",
         )
 
@@ -57,6 +60,13 @@ class Stock:
         if version.digest not in known:
             known[version.digest] = _find_terms(grants, version)
         return known[version.digest]
+
+
+def find_http(manifest: Manifest) -> HttpWish | None:
+    """Say what sandboxes of a bundle need for HTTP; None where none of its tools speaks it."""
+    used = {name for tool in manifest.tools.values() for name in tool.targets}
+    spoken = [name for name in sorted(used) if manifest.targets[name].kind == "http"]
+    return HttpWish(tuple(name for name in spoken if manifest.targets[name].opaque)) if spoken else None
 
 
 def _find_terms(grants: GrantSet, version: ToolVersion) -> str | None:

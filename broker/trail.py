@@ -17,6 +17,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
+from broker.connections import summarize_connections
 from broker.errors import CallError, Failed, Refused
 from broker.ids import make_call_id
 from broker.model import (
@@ -38,6 +39,7 @@ from broker.store.protocol import Store
 from broker.store.records import AuditEvent, StaleEpoch, StoreError
 from broker.tenure import taken_over
 from broker.workflow_records import Imprint
+from sandboxes.egress.records import ConnectionRecord, keep_connections
 from toolcrib.v1.reasons_pb2 import Reason
 
 # What a caller chose or a tool said may be long; a record keeps this much of it.
@@ -77,10 +79,14 @@ class Trail:
         stopped_by: The operator's brake that stopped the call; None: none did.
         tell: Tells the tool that runs that it may stop early, and why; None while there is none.
         imprint: What the answer, or a replay, leaves on its workflow; durable before it may leave.
+        connections: What the tool reached, or tried to; known once its way out is closed.
+        connections_dropped: How many more there were that were not told one by one.
     """
 
     imprint: Imprint | None = None
     removed: tuple[str, ...] = ()
+    connections: tuple[ConnectionRecord, ...] = ()
+    connections_dropped: int = 0
 
     def __init__(self, method: str, boundary: Boundary) -> None:
         self.call_id = make_call_id()
@@ -145,6 +151,7 @@ class Trail:
         """Say what the store should know now."""
         caller, call = self.caller, self.call
         assert caller is not None, "a call is recorded only after authenticate"
+        connections, dropped = keep_connections(self.connections)
         return CallRecord(
             call_id=self.call_id,
             tenant=caller.tenant,
@@ -173,6 +180,8 @@ class Trail:
             marks=tuple(mark for mark in Mark if mark in self.marks) if self.marks else (),
             removed=self.removed,
             workflow=call.workflow if call else "",
+            connections=connections,
+            connections_dropped=dropped + self.connections_dropped,
         )
 
     def event(self, kind: str, error: CallError | None = None, **details: object) -> AuditEvent:
@@ -191,6 +200,7 @@ class Trail:
             "leases": [lease.facts() for lease in self.leases],
             "marks": [mark.value for mark in Mark if mark in self.marks] if self.marks else [],
             "removed": list(self.removed),
+            "connections": summarize_connections(self.connections, self.connections_dropped),
         }
         facts |= {name: fact for name, fact in optional.items() if fact}
         return AuditEvent(
@@ -213,6 +223,7 @@ class Recorder:
         note: Callable[[Imprint | None], None],
         boundary: Boundary = pass_boundary,
         on_stale: Callable[[], None] = lambda: None,
+        on_connections: Callable[[Sequence[ConnectionRecord]], None] = lambda _: None,
     ) -> None:
         """Prepare.
 
@@ -221,11 +232,13 @@ class Recorder:
             note: Told what a replay left on its workflow, once that is durable.
             boundary: Passed before each stage.
             on_stale: Called when the store says that another process has taken over.
+            on_connections: Told at the end of a call what its tool connected to.
         """
         self._store = store
         self._note = note
         self._boundary = boundary
         self._on_stale = on_stale
+        self._on_connections = on_connections
 
     def begin(self, request: Request) -> Trail:
         """Make the trail of a request that just arrived."""
@@ -274,6 +287,8 @@ class Recorder:
                 raise
         except StoreError as error:
             raise self._unavailable(error) from error
+        finally:
+            self._on_connections(trail.connections)
 
     def _unavailable(self, error: StoreError) -> Failed:
         if isinstance(error, StaleEpoch):

@@ -218,7 +218,7 @@ def _may_see(caller: Caller, record: CallRecord) -> bool:
 def _show(caller: Caller, record: CallRecord) -> broker_pb2.Call:
     """Show a record: the tool's log and the minted user names are for people only."""
     is_agent = caller.role is Role.AGENT
-    message = call_message(record, with_log=not is_agent)
+    message = call_message(record, for_people=not is_agent)
     if is_agent:
         for lease in message.leases:
             lease.ClearField("username")

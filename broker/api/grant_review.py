@@ -27,8 +27,10 @@ from toolcrib.v1 import grants_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.errors import Violation
+from tools.http_rules import HttpRule
 
 MAX_DAYS = 3650
+Egress = tuple[tuple[str, HttpRule], ...]
 
 
 class GrantReview:
@@ -101,7 +103,7 @@ class GrantReview:
         )
         version = None if row.tool == EVERY else self._stable(tenant, row.tool)
         if version is not None:
-            _add_runtime(message, version)
+            _add_runtime(message, version, terms.egress)
         return message
 
     def _stable(self, tenant: str, method: str) -> ToolVersion | None:
@@ -111,13 +113,14 @@ class GrantReview:
         return None
 
 
-def _add_runtime(message: grants_pb2.GrantedAccess, version: ToolVersion) -> None:
+def _add_runtime(message: grants_pb2.GrantedAccess, version: ToolVersion, egress: Egress | None) -> None:
     """Say what a call gets; a forbid gives nothing."""
     message.effect = version.contracts[message.tool].effect.value
     if message.decision == "forbid":
         return
     runtime = version.manifest.method(message.tool)
     message.targets.extend(runtime.targets)
+    message.egress.extend(f"{target} {rule.text}" for target, rule in egress or ())
     for name in runtime.credentials:
         wanted = version.manifest.credentials[name]
         message.credentials.add(credential=name, engine=wanted.engine, role=wanted.role)

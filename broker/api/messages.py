@@ -14,6 +14,7 @@ from broker.catalogue import Entry
 from broker.errors import Refused
 from broker.model import Artefact, CallRecord, LeaseRecord, SandboxRecord
 from broker.store.records import VersionRow
+from sandboxes.egress.records import ConnectionRecord
 from toolcrib.v1 import broker_pb2, registry_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.contract import Contract
@@ -85,8 +86,8 @@ def tool_message(entry: Entry, contract: Contract) -> broker_pb2.Tool:
     )
 
 
-def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
-    """Show a call's record; the tool's log only to people."""
+def call_message(record: CallRecord, *, for_people: bool) -> broker_pb2.Call:
+    """Show a call's record; the tool's log, and what it connected to, only to people."""
     message = broker_pb2.Call(
         call_id=record.call_id,
         tenant=record.tenant,
@@ -104,7 +105,7 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
         request_digest=record.fingerprint,
         grant_id=record.grant_id,
         labels=record.labels,
-        tool_log=record.tool_log if with_log else "",
+        tool_log=record.tool_log if for_people else "",
         marks=[mark.value for mark in record.marks],
         removed=record.removed,
         workflow=record.workflow,
@@ -116,7 +117,32 @@ def call_message(record: CallRecord, *, with_log: bool) -> broker_pb2.Call:
     message.leases.extend(_lease_message(lease) for lease in record.leases)
     message.sandboxes.extend(_sandbox_message(sandbox) for sandbox in record.sandboxes)
     message.artefacts.extend(_artefact_message(artefact) for artefact in record.artefacts)
+    if for_people:
+        message.connections.extend(_connection_message(one) for one in record.connections)
+        message.connections_dropped = record.connections_dropped
     return message
+
+
+def _connection_message(record: ConnectionRecord) -> broker_pb2.Connection:
+    return broker_pb2.Connection(
+        target=record.target,
+        address=record.address,
+        opened=timestamp(record.opened),
+        closed=timestamp(record.closed),
+        bytes_up=record.bytes_up,
+        bytes_down=record.bytes_down,
+        outcome=str(record.outcome),
+        detail=record.detail,
+        method=record.method,
+        path_template=record.path_template,
+        status=record.status,
+        rule=record.rule,
+        grant_rule=record.grant_rule,
+        injected=record.injected,
+        stripped=record.stripped,
+        request_sha256=record.request_sha256,
+        response_sha256=record.response_sha256,
+    )
 
 
 def _artefact_message(artefact: Artefact) -> broker_pb2.Artefact:

@@ -49,7 +49,7 @@ class OperationsService:
     ) -> operations_pb2.ResolveCallResponse:
         decision = Decision(request.happened, request.result_json, request.reason)
         record = await outlast(self._decider.decide(request.call_id, decision, caller))
-        return operations_pb2.ResolveCallResponse(call=call_message(record, with_log=True))
+        return operations_pb2.ResolveCallResponse(call=call_message(record, for_people=True))
 
     async def _erase_tenant(
         self, request: operations_pb2.EraseTenantRequest, caller: Caller

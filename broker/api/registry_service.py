@@ -9,7 +9,7 @@ from datetime import datetime
 
 from broker.api.door import Door
 from broker.api.messages import bad_page, page_size, version_message
-from broker.catalogue import STABLE, Catalogue
+from broker.catalogue import STABLE, USABLE, Catalogue
 from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Caller
@@ -168,9 +168,9 @@ class RegistryService:
     ) -> registry_pb2.GetVersionResponse:
         """Give what was registered; a version, or the one that an alias names."""
         named = request.version
-        for entry in self._catalogue.entries(caller.tenant):
-            if entry.row.bundle == request.bundle and request.version in entry.row.aliases:
-                named = entry.row.version
+        for row, _ in self._catalogue.registered(caller.tenant):
+            if row.bundle == request.bundle and request.version in row.aliases:
+                named = row.version
         row = await self._find(caller.tenant, request.bundle, named)
         return registry_pb2.GetVersionResponse(
             version=self._message(row), descriptor_set=row.descriptor_set, manifest_yaml=row.manifest_yaml
@@ -187,25 +187,26 @@ class RegistryService:
 
     def _check_names(self, tenant: str, version: ToolVersion) -> None:
         taken = [
-            Violation(method, f'belongs to bundle "{entry.row.bundle}"; give the service another package')
-            for entry in self._catalogue.entries(tenant)
-            if entry.row.bundle != version.bundle
+            Violation(method, f'belongs to bundle "{row.bundle}"; give the service another package')
+            for row, methods in self._catalogue.registered(tenant)
+            if row.bundle != version.bundle
             for method in version.contracts
-            if method in entry.version.contracts
+            if method in methods
         ]
         if taken:
             raise _invalid(tuple(taken))
 
     def _check_breaking(self, tenant: str, version: ToolVersion) -> None:
         """Compare with the version that callers use now; a breaking change is a new package."""
-        for entry in self._catalogue.stable(tenant):
-            if entry.row.bundle != version.bundle:
+        for row, methods in self._catalogue.registered(tenant):
+            is_in_use = STABLE in row.aliases and row.state == USABLE
+            if row.bundle != version.bundle or not is_in_use or not methods:
                 continue
-            broken = find_breaking_changes(entry.row.descriptor_set, version.descriptor_set)
+            broken = find_breaking_changes(row.descriptor_set, version.descriptor_set)
             if broken:
                 raise Refused(
                     Reason.REASON_BREAKING_CHANGE,
-                    f"callers of version {entry.row.version} would break; put the change into a new "
+                    f"callers of version {row.version} would break; put the change into a new "
                     "package (shop.v2)",
                     violations=broken,
                 )

@@ -16,6 +16,7 @@ PLACES = {
     "destinations": "broker.cli.destinations:destinations",
     "dev": "broker.cli.serving:dev",
     "doctor": "broker.cli.diagnosis:doctor",
+    "egress": "broker.cli.egress:egress",
     "grants": "broker.cli.grants:grants",
     "images": "broker.cli.images:images",
     "leases": "broker.cli.leases:leases",

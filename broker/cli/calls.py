@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from broker.cli.connection import ask, connect, profile_option, read_all
+from broker.cli.egress_log import count_connections, describe_connection
 from broker.cli.output import (
     Commands,
     list_output_option,
@@ -25,7 +26,7 @@ from toolcrib.v1 import broker_pb2, broker_pb2_grpc, options_pb2, reasons_pb2
 
 STATES = [name for name in broker_pb2.CallState.DESCRIPTOR.values_by_name if name != "CALL_STATE_UNSPECIFIED"]
 
-PARTS = ("stages", "leases", "sandboxes", "artefacts", "tool_log")
+PARTS = ("stages", "leases", "sandboxes", "artefacts", "connections", "connections_dropped", "tool_log")
 """What of a record is a list or a text of its own."""
 
 
@@ -89,6 +90,8 @@ def show_call(call_id: str, profile: str | None, form: str) -> None:
         ("artefacts", record["artefacts"]),
     ):
         _print_part(title, rows)
+    if connections := count_connections(answer.call):
+        click.echo(to_printable(f"\nconnections\n  {connections} (toolcrib egress log {call_id})"))
     if result is not None:
         click.echo(f"\nresult\n{to_json(result)}")
     if answer.call.tool_log:
@@ -173,6 +176,8 @@ def _describe(call: Any) -> dict[str, Any]:
             }
             for artefact in call.artefacts
         ],
+        "connections": [describe_connection(one) for one in call.connections],
+        "connections_dropped": call.connections_dropped,
         "tool_log": call.tool_log,
     }
 

@@ -6,6 +6,7 @@ Vault's own audit log says who rotated what and when.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import sys
@@ -17,9 +18,12 @@ import click
 
 from broker.cli.administrator import ask_vault, config_option, read_config, read_token, token_option
 from broker.cli.output import UNHEALTHY, USAGE, CommandFailed, output_option, progress, to_json, to_printable
-from broker.settings import AppRoleLogin, Settings
-from broker.vault_wish import make_wish
+from broker.settings import AppRoleLogin, Settings, SettingsInvalid
+from broker.vault_wish import make_wish, open_session
 from credentials.engines import ENGINES
+from credentials.engines.oauth2.assertion import AssertionKey, read_key
+from credentials.engines.oauth2.role import FOLDER, key_name
+from credentials.errors import CredentialsError
 from credentials.logins import LoginInvalid, read_source
 from credentials.rotation import Rotation
 from credentials.rotation.passwords import (
@@ -43,6 +47,12 @@ MAX_INPUT_CHARACTERS = 1024 * 1024
 yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 
 
+def _check_secret(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    if not NAME.match(value.removeprefix(FOLDER)):
+        raise click.BadParameter(f"a secret's name has a-z, 0-9, - and _; an oauth2 role's is {FOLDER}ROLE")
+    return value
+
+
 def _check_name(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
     if not NAME.match(value):
         raise click.BadParameter("a name has a-z, 0-9, - and _")
@@ -51,7 +61,7 @@ def _check_name(_context: click.Context, _parameter: click.Parameter, value: str
 
 @click.group()
 def credentials() -> None:
-    """Rotate what Vault and the broker log in with."""
+    """Rotate what Vault and the broker log in with; publish the keys of oauth2 roles."""
 
 
 @credentials.group()
@@ -116,8 +126,8 @@ def static(*, engine: str, role: str, config: Path, token_file: Path, yes: bool,
     """
     settings, token = read_config(config), read_token(token_file)
     _confirm(f"The login of {role} gets a new password; a call that has it now may fail.", yes)
-    mount = _mount(settings, engine)
-    _do(settings, form, lambda api: rotate_shared_login(api, token, mount, engine, role))
+    mounts = make_wish(settings, []).mounts
+    _do(settings, form, lambda api: rotate_shared_login(api, token, mounts, engine, role))
 
 
 @rotate.command("secret-id")
@@ -146,7 +156,7 @@ def secret_id(*, config: Path, token_file: Path, yes: bool, form: str) -> None:
 
 
 @rotate.command()
-@click.argument("name", metavar="NAME", callback=_check_name)
+@click.argument("name", metavar="NAME", callback=_check_secret)
 @click.option(
     "--generate",
     "generated",
@@ -169,7 +179,7 @@ def kv(  # noqa: PLR0913 - one parameter an option
     yes: bool,
     form: str,
 ) -> None:
-    """Write a new version of the secret NAME.
+    """Write a new version of the secret NAME; of an oauth2 role it is oauth2/ROLE.
 
     The values come from stdin, as a JSON object, after the token's line where that comes from stdin as well;
     or they are made by --generate. Keys that are not named keep their values.
@@ -180,6 +190,30 @@ def kv(  # noqa: PLR0913 - one parameter an option
         _confirm(f"The older versions of {name} are destroyed for good.", yes)
     path = (_mount(settings, "kv"), name)
     _do(settings, form, lambda api: rotate_values(api, token, path, values, destroy_older=destroy_older))
+
+
+@credentials.command()
+@click.argument("role", metavar="ROLE", callback=_check_name)
+@config_option
+def jwks(*, role: str, config: Path) -> None:
+    """Print the public half of the key of the oauth2 ROLE, as a JWK set.
+
+    By it an authorization server knows the assertions that Vault signs for this role. Each version that Vault
+    still has is in it.
+    """
+    settings = read_config(config)
+    try:
+        key = asyncio.run(_read_key(settings, role))
+    except (SettingsInvalid, CredentialsError) as error:
+        raise CommandFailed(str(error), UNHEALTHY) from error
+    click.echo(to_json(key.to_jwks()))
+
+
+async def _read_key(settings: Settings, role: str) -> AssertionKey:
+    mount = make_wish(settings, []).mounts["transit"]
+    async with open_session(settings) as session:
+        subject = f"the key of the oauth2 role {role}"
+        return await session.ask(subject, lambda api, token: read_key(api, token, mount, key_name(role)))
 
 
 def _mount(settings: Settings, engine: str) -> str:

@@ -171,6 +171,7 @@ def _detail(grant_id: str, rows: Sequence[Any]) -> Iterator[str]:
             yield f"    credentials: {', '.join(_name_role(use) for use in one.credentials)}"
         if one.targets:
             yield f"    reaches: {', '.join(one.targets)}"
+        yield from (f"    asks only: {rule}" for rule in one.egress)
         if one.uses:
             calls = f"{one.uses} call{'' if one.uses == 1 else 's'}"
             yield f"    used: {calls}, last {write_second(one, 'last_used')}"
@@ -198,6 +199,7 @@ def _describe(access: Any) -> dict[str, object]:
             for use in access.credentials
         ],
         "targets": list(access.targets),
+        "egress": list(access.egress),
         "last_used": write_time(access, "last_used"),
         "uses": access.uses,
     }

@@ -5,13 +5,24 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Iterator
 from fnmatch import fnmatchcase
+from urllib.parse import urlsplit
 
 from broker.doctor.finding import Finding, bad, fine, warn
-from broker.settings import Settings, Target
+from broker.settings import Settings
 from broker.store.inspection import StateView
+from broker.target_settings import Target, TargetUnusable
 from broker.vault_wish import read_needs
+from sandboxes.proxy.dialing import Dialer, DialFailed, Obstacle
 
 CONNECT_SECONDS = 3
+_REMEDIES = {
+    Obstacle.HOST: "write targets.{name}.host in its one form",
+    Obstacle.NAME: "correct targets.{name}.host, or this machine's name server",
+    Obstacle.ADDRESS: "if that is meant, name the network in targets.{name}.networks",
+    Obstacle.CONNECT: "start it, or correct targets.{name}",
+    Obstacle.TLS: "name the CA that signed its certificate in targets.{name}.ca_file, or correct its origins",
+    Obstacle.TIME: "start it, or correct targets.{name}",
+}
 
 
 def check_tenants(settings: Settings, view: StateView | None) -> Iterator[Finding]:
@@ -53,7 +64,9 @@ def _find_idle(tenant: str, key: str, patterns: Iterable[str], names: Iterable[s
 
 
 async def check_target(name: str, target: Target) -> list[Finding]:
-    """Open a connection to a target."""
+    """Open a connection to a target; to one of kind "http" as the HTTP proxy does."""
+    if target.kind == "http":
+        return await _check_http(name, target)
     subject, where = f"target {name}", f"{target.host}:{target.port}"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
@@ -62,3 +75,25 @@ async def check_target(name: str, target: Target) -> list[Finding]:
         return [bad(subject, f"{where} takes no connection", f"start it, or correct targets.{name}")]
     writer.close()
     return [fine(subject, f"{where} takes connections")]
+
+
+async def _check_http(name: str, target: Target) -> list[Finding]:
+    """Resolve, judge the addresses, connect, and verify the certificate for each host of its origins."""
+    subject, where = f"target {name}", f"{target.host}:{target.port}"
+    try:
+        declared = target.http(name)
+    except TargetUnusable as error:
+        return [bad(subject, str(error), "correct the file")]
+    found = []
+    for origin in target.all_origins:
+        host = urlsplit(origin).hostname or ""
+        dialing = Dialer().dial(declared, host, opened=target.is_tls, seconds=CONNECT_SECONDS)
+        try:
+            dialed = await dialing
+        except DialFailed as error:
+            found.append(bad(subject, f"{origin}: {error.text}", _REMEDIES[error.kind].format(name=name)))
+            continue
+        dialed.writer.close()
+        how = "takes connections, and its certificate holds" if target.is_tls else "takes connections"
+        found.append(fine(subject, f"{origin} at {where} {how}"))
+    return found

@@ -3,6 +3,7 @@
     @id("refund-small")                     required on every policy, unique over all files
     @ask("money leaves the shop")           a person has to approve each call
     @targets("orders-db, mail")             which of the operator's targets the call may reach
+    @egress("crm GET /contacts/{id:int}")   which requests alone, at its targets of kind http
     @destinations("iban:DE89…, …")          values of destination fields that this grant trusts
     @limit_calls("10/1h, 50/1d")            how many calls
     @limit_amount("50000 EUR/1d")           how much money, in minor units (here 500.00 EUR)
@@ -20,6 +21,7 @@ from datetime import UTC, datetime
 
 from broker.model import BudgetLimit, Grant
 from broker.policy.findings import name_nearest
+from tools.http_rules import HttpRule, RuleInvalid, parse_rule
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _TARGET = re.compile(r"[a-z0-9-]{1,63}")
@@ -30,6 +32,8 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _MAX_WINDOW_SECONDS = 366 * 86400
 _MAX_ASK = 500
 _MAX_TEXT = 10_000
+_MAX_RULES = 200
+"""Of @egress; the proxy takes no more for one target of a call."""
 _MINOR = "minor:"
 
 
@@ -45,6 +49,7 @@ class Terms:
         id: The policy's name; becomes the grant's id.
         ask: Why a person has to approve; empty when nobody has to.
         expires: From when on the policy counts as absent; None for never.
+        egress: As `Grant.egress`.
     """
 
     id: str = ""
@@ -53,10 +58,11 @@ class Terms:
     destinations: frozenset[str] = frozenset()
     limits: tuple[BudgetLimit, ...] = ()
     expires: datetime | None = None
+    egress: tuple[tuple[str, HttpRule], ...] | None = None
 
     def grant(self) -> Grant:
         """Make the grant that a determining policy with these terms gives."""
-        return Grant(self.id, self.ask, self.targets, self.destinations, self.limits)
+        return Grant(self.id, self.ask, self.targets, self.destinations, self.limits, self.egress)
 
     @property
     def currency(self) -> str:
@@ -76,6 +82,8 @@ def read_terms(annotations: Mapping[str, str], effect: str) -> tuple[Terms, list
             terms = _read(terms, name, text, effect)
         except AnnotationInvalid as error:
             problems.append(str(error))
+    if not problems:
+        problems += _find_beyond(terms)
     if "id" not in annotations:
         problems.append('has no @id; write @id("a-name-of-your-choice") above it')
     return terms, problems
@@ -144,6 +152,31 @@ def _read_expires(terms: Terms, text: str) -> Terms:
     return replace(terms, expires=expires.astimezone(UTC))
 
 
+def _read_egress(terms: Terms, text: str) -> Terms:
+    example = '@egress("crm GET /contacts/{id:int}, crm POST /notes")'
+    rules: list[tuple[str, HttpRule]] = []
+    parts = _parts("egress", text, example)
+    if len(parts) > _MAX_RULES:
+        raise AnnotationInvalid(f"@egress has more than {_MAX_RULES} rules; write a permit for some of them")
+    for part in parts:
+        target, _, line = part.partition(" ")
+        if not _TARGET.fullmatch(target) or not line:
+            raise AnnotationInvalid(f'@egress: "{part}" is no target with a rule; write {example}')
+        try:
+            rules.append((target, parse_rule(line)))
+        except RuleInvalid as error:
+            raise AnnotationInvalid(f'@egress: "{part}": {error}') from error
+    return replace(terms, egress=tuple(rules))
+
+
+def _find_beyond(terms: Terms) -> list[str]:
+    """Find rules for targets that the grant does not reach at all."""
+    beyond = sorted({target for target, _ in terms.egress or ()} - terms.targets)
+    if not beyond:
+        return []
+    return [f'@egress: the grant does not reach "{beyond[0]}"; name it in @targets too, or remove its rules']
+
+
 def _read_limits(name: str, text: str, pattern: re.Pattern[str], example: str) -> list[BudgetLimit]:
     limits = [_limit(name, part, pattern, example) for part in _parts(name, text, example)]
     if len({(limit.unit, limit.window_seconds) for limit in limits}) < len(limits):
@@ -178,4 +211,5 @@ _READERS: Mapping[str, Callable[[Terms, str], Terms]] = {
     "limit_calls": _read_limit_calls,
     "limit_amount": _read_limit_amount,
     "expires": _read_expires,
+    "egress": _read_egress,
 }

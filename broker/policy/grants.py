@@ -6,7 +6,8 @@ Rules:
 3. A permit allows a call only if its terms cover it: every target that the tool wants, and the currency of
    every amount where amounts are limited.
 4. Of several permits one gives the grant: one that needs no asking before one that does, one that trusts the
-   call's destinations before one that does not, then the first by id.
+   call's destinations before one that does not, one that does not narrow the way out before one that does,
+   then the first by id.
 """
 
 from __future__ import annotations
@@ -139,9 +140,10 @@ class GrantSet:
             unknown_destinations=unknown,
         )
 
-    def _rank(self, policy: Policy, question: Question) -> tuple[bool, bool]:
+    def _rank(self, policy: Policy, question: Question) -> tuple[bool, bool, bool]:
         grant = policy.terms.grant()
-        return bool(grant.ask), bool(self._unknown_destinations(grant, question))
+        asks, unknown = bool(grant.ask), bool(self._unknown_destinations(grant, question))
+        return asks, unknown, grant.egress is not None
 
     def _unknown_destinations(self, grant: Grant, question: Question) -> tuple[str, ...]:
         known = self.destinations(question.environment)
@@ -190,7 +192,7 @@ def compile_grants(
     environments: Sequence[str],
     tenant: str,
     *,
-    known_targets: Collection[str] | None = None,
+    known_targets: Mapping[str, str] | None = None,
 ) -> GrantSet:
     """Check a tenant's grant files against its tools and prepare them. No files: everything is refused.
 
@@ -199,7 +201,7 @@ def compile_grants(
         contracts: Of every method that policies may name; several versions of one may be given.
         environments: Names of the broker's environments.
         tenant: Whose grants these are.
-        known_targets: Names of the operator's targets; None to take any name in @targets.
+        known_targets: Kinds of the operator's targets by name; None to take any name in @targets.
 
     Raises:
         GrantsInvalid: With every violation, each at its file, line and policy.
@@ -229,7 +231,7 @@ def _check_policies(policies: Sequence[Policy], schema: PolicySchema) -> list[Vi
 
 
 def _check_terms(
-    policies: Sequence[Policy], schema: PolicySchema, known_targets: Collection[str] | None
+    policies: Sequence[Policy], schema: PolicySchema, known_targets: Mapping[str, str] | None
 ) -> list[Violation]:
     violations: list[Violation] = []
     for policy in policies:
@@ -238,10 +240,21 @@ def _check_terms(
             policy.finding(f'@targets: no target "{name}"; {name_nearest(name, known_targets or ())}')
             for name in unknown
         ]
+        violations += _check_egress(policy, known_targets or {})
         without = sorted((policy.methods or frozenset()) - schema.with_amounts)
         if policy.terms.currency and without:
             violations.append(policy.finding(f"@limit_amount limits nothing: {without[0]} takes no amount"))
     return violations
+
+
+def _check_egress(policy: Policy, known_targets: Mapping[str, str]) -> list[Violation]:
+    """Refuse rules over requests of a target whose bytes nobody looks into."""
+    kinds = {target: known_targets.get(target, "http") for target, _ in policy.terms.egress or ()}
+    return [
+        policy.finding(f'@egress: "{target}" is of kind {kind}; requests are known of kind http alone')
+        for target, kind in sorted(kinds.items())
+        if kind != "http"
+    ]
 
 
 def _find_lacking(policy: Policy, question: Question) -> str:

@@ -27,8 +27,9 @@ def find_other_use(use: Happening) -> str:
         if kind is None:
             return f'{use.path}: with {policy}, and there is no engine "{engine}"'
         mount = use.mount or use.path.partition("/")[0]
-        if use.mount_type in ("", kind.plugin) and any(
-            _matches(pattern, use.path) for pattern in _PATH.findall(kind.child_policy(mount, role))
+        if use.mount_type in ("", *kind.plugins) and any(
+            _matches(pattern, use.path)
+            for pattern in _PATH.findall(kind.child_policy(dict.fromkeys(kind.plugins, mount), role))
         ):
             return ""
     return f"{use.path}: a token for {', '.join(use.policies)} asked for this"

@@ -76,7 +76,10 @@ class Minter:
         ]
         if not wanted:
             return []
-        tag = CallTag(reservation.call_id, call.caller.tenant, call.environment, call.digest)
+        caller = call.caller
+        tag = CallTag(
+            reservation.call_id, caller.tenant, call.environment, call.digest, caller.subject, caller.name
+        )
         ttl_seconds = math.ceil(max(call.deadline - time.monotonic(), 0)) + MARGIN_SECONDS
         try:
             leases = await self._vault.mint(tag, wanted, ttl_seconds)

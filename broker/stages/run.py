@@ -6,7 +6,8 @@ Rules:
 3. The sandbox has ended when the block ends, confirmed; then its egress is closed; then leases are revoked.
    Where there is neither egress nor lease, the end goes on beside the answer, up to 0.1 s later while calls
    follow each other: there is nothing left that the tool could act by.
-4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran.
+4. A write that ended in no known way is IN_DOUBT; a read just failed. Up to "start" nothing ran. A process
+   that dies behind the way out ends the call like that, unless the tool's result came first.
 5. Log and errors leave without the secrets of this call. How a handler's process ended is told as one of few
    kinds: an exit code of its choice would be a message.
 """
@@ -27,15 +28,17 @@ from broker.leaks import LeakAlarm
 from broker.model import Call, Mark, Reservation, SandboxRecord
 from broker.outlast import outlast
 from broker.redaction import NOTHING, REDACTED, Found, Redaction, off_loop
+from broker.stages.http_access import make_accesses
 from broker.stages.reserve import NothingRan, in_doubt, runs_at_once
 from broker.stages.start_frame import Signing, start_frame
 from broker.store.protocol import Store
 from broker.trail import Trail
 from credentials.lease import Lease
-from sandboxes.egress.process import Egress, EgressError, EgressProcess
+from sandboxes.egress.process import Egress, EgressError, EgressLost, EgressProcess
 from sandboxes.nests import Nest
 from sandboxes.outcome import OutcomeKind, RawArtefact, RawOutcome, SandboxError
 from sandboxes.pool_place import Place
+from sandboxes.proxy.access import HttpAccess
 from sandboxes.sandbox import Sandbox
 from toolcrib.handler.v1 import handler_pb2
 from toolcrib.v1.reasons_pb2 import Reason
@@ -45,6 +48,8 @@ log = logging.getLogger(__name__)
 
 # A tool that has less time than this is not started.
 MIN_RUN_SECONDS = 0.05
+# The HTTP proxy ends by itself what this broker does not end in time.
+_WAY_OUT_MARGIN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,23 +111,22 @@ class Runner:
     ) -> RawOutcome:
         """Hold sandbox and way out for one conversation; both are gone when it returns."""
         outcome: RawOutcome | None = None
+        egress: Egress | None = None
         made: list[Sandbox] = []
         trail.sandboxes_now = partial(_records, made)
+        accesses = make_accesses(call, reservation.grant, leases)
         try:
             async with AsyncExitStack() as stack:
                 sandbox, nest = await _wait_for_sandbox(call, place)
                 made.append(sandbox)
-                egress = await self._open_way_out(call, sandbox, nest, stack)
+                egress = await self._open_way_out(call, (sandbox, nest), accesses, stack)
                 trail.tell = sandbox.cancel
                 _check_fit(call, trail)
                 start = start_frame(call, reservation, leases, egress)
-                trail.committed = call.is_write
-                await trail.at("dispatch")
-                await self._store.dispatch(call.call_id, trail.leases, _records(made))
-                await trail.at("start")
-                trail.ran = True
+                await self._dispatch(call, made, trail)
                 left = max(call.deadline - time.monotonic(), 0.001)
-                outcome = await sandbox.run(start, left, Signing(call.call_id, leases))
+                conversation = sandbox.run(start, left, Signing(call.call_id, leases))
+                outcome = await _converse(conversation, call, egress)
                 if egress is None and runs_at_once(call) and outcome.kind is OutcomeKind.RESULT:
                     # Nothing is revoked after it: the kernel's milliseconds are not the caller's.
                     lull = None if call.key else place.let_calls_pass(sandbox)
@@ -135,7 +139,16 @@ class Runner:
                 raise
         finally:
             trail.tell = None
+            _note_connections(egress, trail)
         return outcome
+
+    async def _dispatch(self, call: Call, made: Sequence[Sandbox], trail: Trail) -> None:
+        """Make it durable that the tool may run from here on."""
+        trail.committed = call.is_write
+        await trail.at("dispatch")
+        await self._store.dispatch(call.call_id, trail.leases, _records(made))
+        await trail.at("start")
+        trail.ran = True
 
     def _end_beside(
         self, ends: AsyncExitStack, call: Call, lull: Coroutine[Any, Any, None] | None
@@ -146,18 +159,58 @@ class Runner:
         return task
 
     async def _open_way_out(
-        self, call: Call, sandbox: Sandbox, nest: Nest | None, stack: AsyncExitStack
+        self,
+        call: Call,
+        held: tuple[Sandbox, Nest | None],
+        accesses: Sequence[HttpAccess],
+        stack: AsyncExitStack,
     ) -> Egress | None:
         """Open what the tool may reach; sandbox and way out end with the stack, in this order."""
+        sandbox, nest = held
         stack.push_async_callback(_end, sandbox, call)  # also when the way out cannot be opened
         names = call.version.manifest.method(call.contract.method).targets
         if not names:
             return None
         if nest is None:
             raise EgressError("the sandbox was made without a way out")
-        egress = await stack.enter_async_context(self._egress.open(call.call_id, nest, names))
+        seconds = max(call.deadline - time.monotonic(), 0.0) + _WAY_OUT_MARGIN_SECONDS
+        opening = self._egress.open(call.call_id, nest, names, accesses, seconds)
+        egress = await stack.enter_async_context(opening)
         stack.push_async_callback(_end, sandbox, call)
         return egress
+
+
+async def _converse(
+    conversation: Coroutine[Any, Any, RawOutcome], call: Call, egress: Egress | None
+) -> RawOutcome:
+    """Hold a conversation until it ends, or until its way out is lost.
+
+    A read whose way out broke under it is told just that, and not what its tool made of it. A write's own
+    word about what it did stands.
+
+    Raises:
+        EgressLost: A process behind the way out died before the tool had said how it ended.
+    """
+    if egress is None:
+        return await conversation
+    running = asyncio.create_task(conversation)
+    losing = asyncio.create_task(egress.lost.wait())
+    try:
+        await asyncio.wait((running, losing), return_when=asyncio.FIRST_COMPLETED)
+        outcome = running.result() if running.done() else None
+    finally:
+        running.cancel()
+        losing.cancel()
+        await asyncio.wait((running, losing))
+    failed = not call.is_write and outcome is not None and outcome.kind is not OutcomeKind.RESULT
+    if outcome is None or (failed and egress.is_broken):
+        raise EgressLost("a process behind it died")
+    return outcome
+
+
+def _note_connections(egress: Egress | None, trail: Trail) -> None:
+    if egress is not None:
+        trail.connections, trail.connections_dropped = egress.connections, egress.uncounted
 
 
 async def _wait_for_sandbox(call: Call, place: Place) -> tuple[Sandbox, Nest | None]:
@@ -216,11 +269,12 @@ def _too_late() -> NothingRan:
 
 
 def _lost(call: Call, redaction: Redaction, error: Exception) -> Failed:
+    what = "way out" if isinstance(error, EgressError) else "sandbox"
     if call.is_write:
-        return in_doubt("the sandbox was lost")
+        return in_doubt(f"the {what} was lost")
     return Failed(
         Reason.REASON_SANDBOX_UNAVAILABLE,
-        f"the sandbox was lost: {redaction.clean(str(error)).text}",
+        f"the {what} was lost: {redaction.clean(str(error)).text}",
         retry_after_seconds=2.0,
     )
 

@@ -1,7 +1,8 @@
 """What a tool is given at its start, and the signatures that it may ask for while it runs.
 
 Rules:
-1. Secrets go into the start frame and nowhere else; the key of a `Signer` not even there.
+1. Secrets go into the start frame and nowhere else; the key of a `Signer` not even there, and what the HTTP
+   proxy adds to requests neither.
 2. `Signing` never raises: whatever is wrong with a Sign is said to the handler, in words of ours.
 3. A try counts, whether it was signed or not: a handler cannot make Vault work without end.
 """
@@ -25,6 +26,7 @@ from credentials.lease import (
 )
 from sandboxes.egress.process import Egress
 from toolcrib.handler.v1 import handler_pb2
+from tools.manifest import Manifest
 
 log = logging.getLogger(__name__)
 
@@ -88,9 +90,22 @@ def start_frame(
         context=context,
         method=call.contract.method,
         request=call.canonical,
-        credentials={lease.credential: credential_frame(lease.payload) for lease in leases},
+        credentials=credential_frames(call.version.manifest, leases),
         targets=egress.handler_targets() if egress else {},
     )
+
+
+def credential_frames(manifest: Manifest, leases: Sequence[Lease]) -> dict[str, handler_pb2.Credential]:
+    """Write a call's credentials as the handler gets them; of one that is added on the way only how it is."""
+    frames = {}
+    for lease in leases:
+        inject = manifest.credentials[lease.credential].inject
+        if inject is None:
+            frames[lease.credential] = credential_frame(lease.payload)
+        else:
+            injected = handler_pb2.Injected(form=inject.form)
+            frames[lease.credential] = handler_pb2.Credential(injected=injected)
+    return frames
 
 
 def credential_frame(payload: Payload) -> handler_pb2.Credential:

@@ -26,23 +26,24 @@ from broker.store.rules import KeyRow, make_end_event
 _INSERT = """
 INSERT INTO calls (tenant, environment, call_id, agent, subject, method, tool_version, effect, key,
   fingerprint, attempt, epoch, state, started, ended, reason, message, failure, grant_id, request, result,
-  labels, stages, sandboxes, tool_log, marks, removed, workflow)
+  labels, stages, sandboxes, tool_log, marks, removed, workflow, connections)
 VALUES (:tenant, :environment, :call_id, :agent, :subject, :method, :tool_version, :effect, :key,
   :fingerprint, :attempt, :epoch, :state, :started, :ended, :reason, :message, :failure, :grant_id, :request,
-  :result, :labels, :stages, :sandboxes, :tool_log, :marks, :removed, :workflow)
+  :result, :labels, :stages, :sandboxes, :tool_log, :marks, :removed, :workflow,
+  :connections)
 """
 _REPLACE = """
 UPDATE calls SET subject = :subject, tool_version = :tool_version, effect = :effect, state = :state,
   attempt = :attempt, started = :started, ended = :ended, reason = :reason, message = :message,
   failure = :failure, grant_id = :grant_id, request = :request, result = :result, labels = :labels,
   stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log, marks = :marks,
-  removed = :removed
+  removed = :removed, connections = :connections
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id
 """
 _END_BARE = """
 UPDATE calls SET state = :state, ended = :ended, reason = :reason, message = :message, failure = :failure,
   result = :result, labels = :labels, stages = :stages, sandboxes = :sandboxes, tool_log = :tool_log,
-  marks = :marks, removed = :removed
+  marks = :marks, removed = :removed, connections = :connections
 WHERE tenant = :tenant AND environment = :environment AND call_id = :call_id AND epoch = :own_epoch
   AND key = '' AND state = 'DISPATCHED' AND sandboxes = '[]' AND marks = '[]'
 """

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from broker.model import Artefact, CallRecord
+from broker.store.connection_text import read_connections, write_connections
 from broker.store.records import StoreError
 
 log = logging.getLogger(__name__)
@@ -78,12 +79,14 @@ class Contents:
     Attributes:
         request: None where there is none, or it was erased; so is `result`.
         tool_log: Empty where there is none; None where it was erased.
+        connections: As broker/store/connection_text.py writes them: clear, nothing of the tenant's is in it.
     """
 
     request: bytes | None = None
     result: bytes | None = None
     tool_log: bytes | None = b""
     artefacts: tuple[KeptArtefact, ...] = ()
+    connections: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,15 +97,29 @@ class KeptCall:
     contents: Contents = Contents()
 
     def ended(self, end: KeptCall) -> KeptCall:
-        """Take over another record and what it came to; what was asked stays."""
-        return replace(end, contents=replace(end.contents, request=self.contents.request))
+        """Take over another record and what it came to; what was asked stays, and what it connected to."""
+        connections = end.contents.connections or self.contents.connections
+        contents = replace(end.contents, request=self.contents.request, connections=connections)
+        return replace(end, contents=contents)
 
 
 def strip(call: CallRecord) -> CallRecord:
     """Make the record without contents."""
-    if call.request is None and call.result is None and not (call.tool_log or call.artefacts):
+    if call.request is None and call.result is None and not _is_heavy(call):
         return call
-    return replace(call, request=None, result=None, tool_log="", artefacts=())
+    return replace(
+        call,
+        request=None,
+        result=None,
+        tool_log="",
+        artefacts=(),
+        connections=(),
+        connections_dropped=0,
+    )
+
+
+def _is_heavy(call: CallRecord) -> bool:
+    return bool(call.tool_log or call.artefacts or call.connections or call.connections_dropped)
 
 
 class Sealing:
@@ -131,7 +148,9 @@ class Sealing:
         """
         result = await self._seal(call, "result", call.result)
         artefacts = [await self._seal_artefact(call, *one) for one in enumerate(call.artefacts)]
-        contents = Contents(None, result, await self._seal_log(call), tuple(artefacts))
+        contents = Contents(
+            None, result, await self._seal_log(call), tuple(artefacts), write_connections(call)
+        )
         return KeptCall(strip(call), contents)
 
     async def open(self, kept: KeptCall) -> CallRecord:
@@ -142,12 +161,15 @@ class Sealing:
         """
         contents, call = kept.contents, kept.call
         tool_log = b"" if contents.tool_log == b"" else await self._open(call, "tool_log", contents.tool_log)
+        connections, dropped = read_connections(call.call_id, contents.connections)
         return replace(
             call,
             request=await self._open(call, "request", contents.request),
             result=await self._open(call, "result", contents.result),
             tool_log=ERASED_LOG if tool_log is None else tool_log.decode("utf-8", "replace"),
             artefacts=await self._open_artefacts(call, contents.artefacts),
+            connections=connections,
+            connections_dropped=dropped,
         )
 
     async def open_part(self, call: CallRecord, position: int, part: int, kept: bytes | None) -> bytes:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from broker.model import Brake
 from broker.store.cipher import Contents
+from broker.store.connection_text import without_digests
 from broker.store.memory_part import MemoryPart
 from broker.store.paging import clamp_page_size, version_position
 from broker.store.records import AliasStep, AuditEvent, AuditRecord, GrantFiles, Page, StoreError, VersionRow
@@ -159,7 +160,10 @@ class MemoryRegistry(MemoryPart):
         for kept in list(self.state.calls.values()):
             if kept.call.tenant == tenant:
                 call = replace(kept.call, message="", failure={})
-                contents = Contents(tool_log=None if kept.contents.tool_log else b"")
+                contents = Contents(
+                    tool_log=None if kept.contents.tool_log else b"",
+                    connections=without_digests(kept.contents.connections),
+                )
                 self.state.calls[call.call_id] = replace(kept, call=call, contents=contents)
         for workflow in [one for one in self.state.workflows.values() if one.tenant == tenant]:
             self.state.workflows[workflow.workflow_id] = replace(workflow, description="")

@@ -128,6 +128,7 @@ class Store(Protocol):
         tells, when that is written, what is known of the sandboxes then.
         `call` replaces the record but for who asked what under which key, and for its leases: of those that
         are there only `lease_ended` sets `confirmed_dead`, and none is ever forgotten; others are added.
+        At most 256 connections are kept, the earliest; of the others their number.
         """
 
     async def refuse(self, call: CallRecord, audit: AuditEvent) -> None:
@@ -188,8 +189,8 @@ class Store(Protocol):
     async def erase_tenant(self, tenant: str, audit: AuditEvent) -> None:
         """Forget a tenant's data key, and what its calls hold: request, result, files, log, error text.
 
-        A later change of the tenant gets a new key. Keys of its calls stay used. Its workflows lose their
-        descriptions and trusted destinations, and keep their labels.
+        A later change of the tenant gets a new key. Keys of its calls stay used; connections stay, without
+        digests of bodies. Its workflows lose their descriptions and trusted destinations, not their labels.
         """
 
     async def grant_uses(self, tenant: str) -> Sequence[GrantUse]:

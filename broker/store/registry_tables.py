@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from broker.audit import START, Anchor, seal
 from broker.model import Brake
+from broker.store.connection_text import without_digests
 from broker.store.moments import to_micros_or_none
 from broker.store.options import StoreOptions
 from broker.store.paging import Position
@@ -63,6 +64,14 @@ _ERASE = """
 UPDATE calls SET request = NULL, result = NULL, message = '', failure = '{}',
   tool_log = CASE tool_log WHEN x'' THEN x'' END
 WHERE tenant = ?
+"""
+
+_WITH_DIGESTS = """
+SELECT environment, call_id, connections FROM calls
+WHERE tenant = ? AND instr(connections, '_sha256"') > 0
+"""
+_SET_CONNECTIONS = """
+UPDATE calls SET connections = ? WHERE tenant = ? AND environment = ? AND call_id = ?
 """
 
 # Later than every version: where a list begins.
@@ -160,6 +169,9 @@ def erase(connection: sqlite3.Connection, tenant: str) -> None:
     """Remove a tenant's data key, and what its calls hold, sealed or clear."""
     connection.execute("DELETE FROM tenant_keys WHERE tenant = ?", (tenant,))
     connection.execute(_ERASE, (tenant,))
+    for row in connection.execute(_WITH_DIGESTS, (tenant,)).fetchall():
+        text = without_digests(row["connections"])
+        connection.execute(_SET_CONNECTIONS, (text, tenant, row["environment"], row["call_id"]))
     connection.execute("DELETE FROM artefact_parts WHERE tenant = ?", (tenant,))
     connection.execute("DELETE FROM artefacts WHERE tenant = ?", (tenant,))
 

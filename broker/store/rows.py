@@ -58,6 +58,7 @@ def write_call(kept: KeptCall) -> dict[str, object]:
         "marks": json.dumps(call.marks) if call.marks else "[]",
         "removed": json.dumps(call.removed) if call.removed else "[]",
         "workflow": call.workflow,
+        "connections": contents.connections,
     }
 
 
@@ -91,7 +92,8 @@ def read_call(row: sqlite3.Row, leases: Sequence[LeaseRecord]) -> KeptCall:
         removed=tuple(json.loads(row["removed"])),
         workflow=row["workflow"],
     )
-    return KeptCall(call, Contents(row["request"], row["result"], row["tool_log"]))
+    contents = Contents(row["request"], row["result"], row["tool_log"], connections=row["connections"])
+    return KeptCall(call, contents)
 
 
 def write_sandboxes(sandboxes: Sequence[SandboxRecord]) -> str:

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from credentials.lease import (
     NO_LEASE,
+    AccessToken,
     ClientCertificate,
     KeyValues,
     Lease,
@@ -24,6 +25,7 @@ from credentials.secret import Secret
 from tools.errors import BundleInvalid, Violation
 from tools.manifest import CredentialWanted
 
+_LIFE = timedelta(minutes=5)
 _FIELDS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("database", "database_static", "ldap", "ldap_static"),
@@ -32,6 +34,7 @@ _FIELDS: dict[str, tuple[str, ...]] = {
     "pki": ("certificate_pem", "private_key_pem", "chain_pem"),
     "ssh": ("username", "private_key", "certificate"),
     "transit": (),
+    "oauth2": ("token",),
 }
 """What an example has to say of a credential, by its engine; of kv: the values themselves."""
 
@@ -62,7 +65,7 @@ def mint(name: str, wanted: CredentialWanted, said: Mapping[str, Any], where: st
         role=wanted.role,
         payload=_make_payload(wanted, values),
         minted=now,
-        expires=now + timedelta(minutes=5),
+        expires=now + _LIFE,
     )
 
 
@@ -75,6 +78,8 @@ def _make_payload(wanted: CredentialWanted, values: Mapping[str, str]) -> Payloa
             return ClientCertificate("example", values["certificate_pem"], key, values["chain_pem"])
         case "ssh":
             return SshLogin(values["username"], Secret(values["private_key"]), values["certificate"])
+        case "oauth2":
+            return AccessToken(Secret(values["token"]), datetime.now(UTC) + _LIFE)
         case "transit":
             return _make_signer(wanted.max_signatures)
         case _:

@@ -9,15 +9,20 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from broker.stages.start_frame import PROTOCOL_VERSION, Signing, credential_frame
+from broker.stages.http_access import make_access, make_injections
+from broker.stages.start_frame import PROTOCOL_VERSION, Signing, credential_frames
+from broker.stock import find_http
 from broker.trial.bench import Bench
 from broker.trial.fakes import Fake, run_fake
+from credentials.injection import NotInjectable
 from credentials.lease import Lease
 from sandboxes.egress.addresses import TargetAddress
 from sandboxes.egress.process import Egress, EgressProcess
 from sandboxes.nests import Nest
 from sandboxes.outcome import RawOutcome, SandboxSpec
+from sandboxes.proxy.access import HttpAccess, HttpTarget
 from toolcrib.handler.v1 import handler_pb2
+from tools.errors import BundleInvalid, Violation
 from tools.examples import Example
 
 
@@ -50,6 +55,7 @@ async def run_once(bench: Bench, example: Example, request: bytes, leases: Seque
     """
     manifest, driver = bench.version.manifest, bench.driver
     deadline = bench.runtime(example).deadline_seconds
+    accesses = _make_accesses(bench, example, leases)
     async with AsyncExitStack() as stack:
         fakes = _start_fakes(bench, example, stack)
         uid = driver.allocate_uid()
@@ -60,13 +66,16 @@ async def run_once(bench: Bench, example: Example, request: bytes, leases: Seque
             limits=manifest.limits,
             socket_dir=way_out.nest.folder if way_out else None,
             uid=uid,
+            has_proxy=bool(accesses),
+            take_door=way_out.nest.keep_door if way_out else None,
         )
         call_id = f"example-{uuid.uuid4().hex}"
         sandbox = await stack.enter_async_context(driver.create(spec, call_id))
         egress = None
         if way_out is not None:
             names = bench.runtime(example).targets
-            egress = await stack.enter_async_context(way_out.process.open(call_id, way_out.nest, names))
+            opening = way_out.process.open(call_id, way_out.nest, names, accesses)
+            egress = await stack.enter_async_context(opening)
             stack.push_async_callback(sandbox.end)  # before its way out is closed, as the broker does it
         start = _make_start(bench, example, request, leases, egress)
         outcome = await sandbox.run(start, deadline, Signing(call_id, leases))
@@ -85,18 +94,41 @@ def _start_fakes(bench: Bench, example: Example, stack: AsyncExitStack) -> dict[
 async def _make_way_out(
     bench: Bench, example: Example, fakes: dict[str, Fake], uid: int, stack: AsyncExitStack
 ) -> _WayOut | None:
-    declared = {}
+    declared, http = {}, {}
     for name in bench.runtime(example).targets:
-        address = bench.real_targets.get(name) or ("127.0.0.1", fakes[name].port)
-        settings = dict(example.targets[name].settings) if name in example.targets else {}
+        host, port = bench.real_targets.get(name) or ("127.0.0.1", fakes[name].port)
+        played = example.targets.get(name)
         kind = bench.version.manifest.targets[name].kind
-        declared[name] = TargetAddress(name, kind, *address, settings)
+        declared[name] = TargetAddress(name, kind, host, port, dict(played.settings) if played else {})
+        if played and played.origins:
+            http[name] = HttpTarget(name, host, port, played.origins)
     if not declared:
         return None
-    process = EgressProcess(declared)
+    process = EgressProcess(declared, http=http)
     await process.start(Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toolcrib-"))))
     stack.push_async_callback(process.stop)
-    return _WayOut(process, stack.enter_context(process.nest(uid)))
+    wish = find_http(bench.version.manifest)
+    return _WayOut(process, stack.enter_context(process.nest(uid, wish)))
+
+
+def _make_accesses(bench: Bench, example: Example, leases: Sequence[Lease]) -> list[HttpAccess]:
+    """Say what the tool may ask for: what the manifest allows, as no grant narrows it here.
+
+    Raises:
+        BundleInvalid: What the example says of a credential cannot be added as the manifest wants it.
+    """
+    manifest = bench.version.manifest
+    try:
+        injections = make_injections(manifest, leases)
+    except NotInjectable as error:
+        raise BundleInvalid(
+            [Violation(f"{example.file}: {example.name}", f"credentials: {error}")]
+        ) from error
+    return [
+        make_access(manifest, name, injections.get(name), None)
+        for name in bench.runtime(example).targets
+        if manifest.targets[name].kind == "http"
+    ]
 
 
 def _make_start(
@@ -116,6 +148,6 @@ def _make_start(
         context=context,
         method=example.method,
         request=request,
-        credentials={lease.credential: credential_frame(lease.payload) for lease in leases},
+        credentials=credential_frames(bench.version.manifest, leases),
         targets=egress.handler_targets() if egress else {},
     )

@@ -56,7 +56,7 @@ class Bench:
     def __init__(self, store: MemoryStore, catalogue: Catalogue) -> None:
         self.store = store
         self.catalogue = catalogue
-        grants = GrantBook(store, catalogue, ("dev",), ())
+        grants = GrantBook(store, catalogue, ("dev",), {})
         self.workflows = make_book()
         self.recorder = Recorder(store, self.workflows.note)
         self.brakes = Brakes()

@@ -44,7 +44,7 @@ async def apply(store: MemoryStore, files: dict[str, str]) -> None:
 
 
 def make_book(store: MemoryStore) -> SlowBook:
-    book = SlowBook(store, Catalogue(store), ("dev",), ())
+    book = SlowBook(store, Catalogue(store), ("dev",), {})
     book.gate = asyncio.Event()
     return book
 

@@ -51,6 +51,20 @@ async def test_gives_one_subjects_answer_to_no_other(shop: Workshop):
     assert shop.runs == 1
 
 
+async def test_says_to_who_gives_credentials_on_whose_behalf_it_is(shop: Workshop):
+    tags = []
+    mint = shop.vault.mint
+
+    async def note(tag, wanted, ttl_seconds):
+        tags.append(tag)
+        return await mint(tag, wanted, ttl_seconds)
+
+    shop.vault.mint = note  # type: ignore[method-assign]
+    shop.caller = replace(DESK, subject="maria")
+    await shop.path.answer(shop.draft())
+    assert [(tag.subject, tag.agent, tag.tenant) for tag in tags] == [("maria", DESK.name, DESK.tenant)]
+
+
 @pytest.mark.parametrize(
     "limits", [{"targets": ("rivals-*",)}, {"vault_roles": ("rival-*",)}, {"targets": ()}]
 )

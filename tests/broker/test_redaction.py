@@ -13,10 +13,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from broker.readings import drop_unseen
 from broker.redaction import REDACTED, Redaction
 from credentials.lease import KeyValues, Lease, Payload, UsernamePassword
 from credentials.secret import Secret
+from credentials.spellings import drop_unseen
 from sandboxes.conversation import CUT_NOTE
 from tests.broker.disguises import DISGUISES, STACKED
 

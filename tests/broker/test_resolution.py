@@ -171,6 +171,18 @@ async def test_keeps_the_answer_that_the_probe_found(lab: Lab):
     assert (await lab.shop.path.answer(lab.request())).replayed
 
 
+async def test_asks_a_probe_on_behalf_of_the_same_subject(lab: Lab):
+    seen = []
+
+    async def run(start: handler_pb2.Start) -> RawOutcome:
+        seen.append((start.method, start.context.subject))
+        return await lab.run(start)
+
+    lab.shop.caller, lab.shop.tool = replace(lab.shop.caller, subject="maria"), run
+    await lab.resolve()
+    assert seen == [(REFUND, "maria"), (LOOKUP, "maria")]
+
+
 async def test_frees_the_key_of_what_did_not_happen(lab: Lab):
     lab.answers[LOOKUP] = NOT_FOUND
     assert (await lab.resolve()).state is CallState.FAILED

@@ -92,7 +92,8 @@ def test_says_what_is_wrong_with_a_handler(tmp_path: Path, bare: None, old: str,
 
 def test_says_that_a_result_holds_a_credential(tmp_path: Path, bare: None):
     folder = make(tmp_path, "write")
-    change(folder / "handler" / "service.py", '"text": text', '"text": text, "id": "N-1"')
+    change(folder / "tool.yaml", ", inject: {form: bearer}", "")  # then the tool has it
+    change(folder / "examples" / "fake_service.py", '!= "Bearer example-token"', '== "nobody"')
     change(
         folder / "proto/price_list/v1/price_list.proto", 'max_len: 40, pattern: "^N-[0-9]+$"', "max_len: 40"
     )

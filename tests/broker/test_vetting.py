@@ -13,11 +13,13 @@ from broker.reconciliation.our_record import CallEnded, CallOpened, LeaseEnded, 
 from broker.store.memory import MemoryStore
 from broker.store.records import AuditEvent, StoreError
 from broker.vetting import Vetting
-from credentials.dev_engines import put_secret
+from credentials.bootstrap.roles import define_role
+from credentials.dev_engines import put_client, put_secret
 from credentials.engines import DEFAULT_MOUNTS
 from credentials.logins import AppRole
 from credentials.secret import Secret
 from credentials.vault import VaultSession
+from tests.parts.token_server import Client, TokenServer
 from tests.parts.vault import TARGET
 from tools.errors import Violation
 from tools.manifest import CredentialWanted
@@ -88,6 +90,17 @@ async def test_reads_nothing_that_it_cannot_record(vault_session, roles, dev_vau
     with pytest.raises(StoreError):
         await vet(Vetting(vault_session, DEFAULT_MOUNTS, refuse, ["container"]), partner=secret("vet-good"))
     assert dev_vault.audit_log.read_text().count("/data/vet-good") == reads
+
+
+async def test_names_a_client_that_its_authorization_server_does_not_take(vetting, dev_vault) -> None:
+    with TokenServer() as server:
+        server.clients["crm"] = Client("what-the-server-knows")
+        fields = {"grant": "client_credentials", "token_url": server.token_url, "client_id": "crm"}
+        dev_vault.bootstrap(definitions=[define_role("vet-crm", {"engine": "oauth2", **fields})])
+        put_client(dev_vault, "vet-crm", server.token_url, "what-vault-holds")
+        [found] = await vet(vetting, crm=CredentialWanted(engine="oauth2", role="vet-crm", target="crm"))
+    assert found.field == "tool.yaml: credentials.crm"
+    assert "invalid_client" in found.description and "what-" not in found.description
 
 
 async def test_asks_nothing_for_a_bundle_without_credentials() -> None:

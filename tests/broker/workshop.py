@@ -183,11 +183,13 @@ class FakeEngine:
         return True
 
     @contextmanager
-    def nest(self, uid: int) -> Iterator[Nest]:
+    def nest(self, uid: int, _http: object = None) -> Iterator[Nest]:
         yield Nest(Path("/nowhere"), uid)
 
     @asynccontextmanager
-    async def open(self, _call_id: str, _nest: Nest, _names: Sequence[str]) -> AsyncIterator[Any]:
+    async def open(
+        self, _call_id: str, _nest: Nest, _names: Sequence[str], *_more: object
+    ) -> AsyncIterator[Any]:
         yield FakeEgress()
         self.closed()
 
@@ -196,6 +198,10 @@ class FakeEgress:
     """Leads nowhere."""
 
     socket_dir = None
+    connections, uncounted, is_broken = (), 0, False
+
+    def __init__(self) -> None:
+        self.lost = asyncio.Event()
 
     def handler_targets(self) -> dict[str, handler_pb2.Target]:
         return {}
@@ -214,7 +220,7 @@ class Workshop:
         self.caller, self.runs, self.brakes = DESK, 0, Brakes()
         self.answer_sign: AnswerSign = refuse_to_sign
         self.cancelled: list[str] = []
-        self.grants = GrantBook(store, bench.catalogue, self.environments, ["orders-db"])
+        self.grants = GrantBook(store, bench.catalogue, self.environments, {"orders-db": "postgresql"})
         self.debts = Debts(self.vault, store)
         self.tenants = {"shop": Tenant(targets=("*",), vault_roles=("*",))}
         self.admit = Admission(self.tenants, 100)

@@ -57,7 +57,26 @@ def test_wants_an_id() -> None:
     assert "has no @id" in problems[0]
 
 
-@pytest.mark.parametrize("name", ["ask", "targets", "destinations", "limit_calls", "limit_amount", "expires"])
+def test_reads_which_requests_alone_may_be_sent() -> None:
+    grant = read(targets="crm, orders-db", egress="crm GET /a/{id:int}?q={text}, crm POST /b").grant()
+
+    assert grant.egress is not None
+    assert [(target, rule.text) for target, rule in grant.egress] == [
+        ("crm", "GET /a/{id:int}?q={text}"), ("crm", "POST /b"),
+    ]  # fmt: skip
+
+
+def test_narrows_nothing_without_rules() -> None:
+    assert read(targets="crm").egress is None
+
+
+def test_names_a_target_that_is_not_reached_at_all() -> None:
+    assert "name it in @targets too" in problem(targets="orders-db", egress="crm GET /a")
+
+
+@pytest.mark.parametrize(
+    "name", ["ask", "targets", "destinations", "limit_calls", "limit_amount", "expires", "egress"]
+)
 def test_refuses_terms_on_a_forbid(name: str) -> None:
     assert "no meaning on a forbid" in problem("forbid", **{name: "x"})
 
@@ -71,6 +90,14 @@ def test_refuses_terms_on_a_forbid(name: str) -> None:
         ("id", "a" * 129),
         ("ask", " "),
         ("ask", "two\nlines"),
+        ("egress", ""),
+        ("egress", "crm"),
+        ("egress", "GET /a"),
+        ("egress", "crm GET /a,"),
+        ("egress", "crm GET a"),
+        ("egress", "crm GET /a?b={what}"),
+        ("egress", "Crm GET /a"),
+        ("egress", ", ".join(f"crm GET /{number}" for number in range(201))),
         ("targets", ""),
         ("targets", "orders-db,"),
         ("targets", "Orders DB"),

@@ -129,3 +129,12 @@ async def test_is_not_misled_by_a_later_application_of_other_grants(desk: Desk):
 async def test_refuses_days_out_of_range(desk: Desk, days: int):
     with pytest.raises(Refused):
         await desk.unused(days)
+
+
+async def test_shows_which_requests_alone_a_grant_allows(desk: Desk):
+    text = GRANTS.replace('@targets("orders-db")', '@targets("orders-db")\n@egress("orders-db GET /a")')
+    desk.shop.grants.targets = {"orders-db": "http"}
+    await desk.grant(text)
+    rows = [row for row in await desk.access(agent="refund-desk") if row.decision != "forbid"]
+
+    assert {tuple(row.egress) for row in rows} == {("orders-db GET /a",)}

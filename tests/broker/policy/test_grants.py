@@ -230,9 +230,24 @@ def test_tells_every_violation_of_every_file_at_once(desk: Desk) -> None:
 
 def test_refuses_a_target_that_the_operator_does_not_have(desk: Desk) -> None:
     files, contracts = {"a.cedar": write_permit("a")}, tuple(desk.version.contracts.values())
-    compile_grants(files, contracts, ENVIRONMENTS, "acme", known_targets=["orders-db"])
+    compile_grants(files, contracts, ENVIRONMENTS, "acme", known_targets={"orders-db": "postgresql"})
     with pytest.raises(GrantsInvalid, match='did you mean "order-db"'):
-        compile_grants(files, contracts, ENVIRONMENTS, "acme", known_targets=["order-db"])
+        compile_grants(files, contracts, ENVIRONMENTS, "acme", known_targets={"order-db": "postgresql"})
+
+
+def test_refuses_rules_over_requests_of_a_database(desk: Desk) -> None:
+    text = write_permit("a", annotations='@targets("orders-db") @egress("orders-db GET /a")')
+    files, contracts = {"a.cedar": text}, tuple(desk.version.contracts.values())
+    compile_grants(files, contracts, ENVIRONMENTS, "acme", known_targets={"orders-db": "http"})
+    with pytest.raises(GrantsInvalid, match="orders-db.* is of kind postgresql"):
+        compile_grants(files, contracts, ENVIRONMENTS, "acme", known_targets={"orders-db": "postgresql"})
+
+
+def test_takes_a_grant_that_does_not_narrow_before_one_that_does(desk: Desk) -> None:
+    narrow = write_permit("a", annotations='@targets("orders-db") @egress("orders-db GET /a")')
+    assert desk.compile(narrow + write_permit("b")).authorize(desk.refund(), NOW).grant_id == "b"
+    grant = desk.compile(narrow).authorize(desk.refund(), NOW)
+    assert [rule.text for _, rule in grant.egress or ()] == ["GET /a"]
 
 
 def test_covers_the_method_that_the_scope_lists(desk: Desk) -> None:

@@ -19,6 +19,7 @@ from broker.store.options import StoreOptions
 from broker.store.records import AliasStep, Epoch
 from broker.store.schema import migrate, read_migrations
 from broker.store.sqlite import open_store, read_audit
+from sandboxes.egress.records import lost_record
 from tests.contracts.stores import (
     AUDIT_KEY,
     event_of,
@@ -75,6 +76,8 @@ def make_old(path: Path, schema: int) -> None:
         for version in ("1.0.0", "1.1.0"):
             old.execute(_VERSION, (version,))
         old.execute("INSERT INTO aliases VALUES ('acme', 'shop', 'stable', '1.0.0')")
+        if schema >= 7:
+            old.execute("INSERT INTO alias_steps SELECT tenant, bundle, alias, 1, version FROM aliases")
         old.execute(_LEASE, (0, "l1", "a1", "v-l1", None))
         old.execute(_LEASE, (1, "l2", "a2", "v-l2", 8))
 
@@ -179,3 +182,15 @@ async def test_reads_what_earlier_calls_had_not(old_file: Path) -> None:
     await store.close()
     assert found is not None
     assert (found.removed, found.workflow, found.artefacts) == ((), "", ())
+    assert (found.connections, found.connections_dropped) == ((), 0)
+
+
+async def test_takes_the_connections_of_a_call_that_the_earlier_release_left(old_file: Path) -> None:
+    store = await open_store(old_file, OPTIONS)
+    (left,) = await store.unfinished()
+    lost = lost_record(EPOCH, "the broker ended")
+    await store.adopt(replace(left, state=CallState.FAILED, connections=(lost,)), event_of(left))
+    found = await store.get_call("acme", "c2")
+    await store.close()
+    assert found is not None
+    assert found.connections == (lost,)
