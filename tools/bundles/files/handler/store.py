@@ -6,23 +6,23 @@ Rules:
    none reaches `.toolcrib`, where the marks of writes are.
 2. What the server says never stands in a message of ours.
 3. Until the MOVE of a write was sent, nothing happened that an agent could see.
+4. The login is not here: it is added to requests on their way, as tool.yaml says.
 """
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-from toolcrib.handler import Failure, KeyValues
+from toolcrib.handler import Failure
 from toolcrib.handler.http_target import HttpAnswer, HttpFailed, HttpRequest, send
 
 if TYPE_CHECKING:
     from toolcrib.handler import Context
 
-TARGET, READER, WRITER = "files-store", "files-read", "files-write"
+TARGET = "files-store"
 MOST_FILE_BYTES = 2 * 1024 * 1024
 # Kept back from the deadline, so that the answer still gets out.
 _RESERVE_SECONDS = 1.0
@@ -33,14 +33,8 @@ class Store:
     """The folder of the call's tenant."""
 
     def __init__(self, context: Context) -> None:
-        name = WRITER if WRITER in context.credentials else READER
-        login = context.credential(name, KeyValues).fields
-        if not {"username", "password"} <= login.keys():
-            raise Failure("TARGET_NOT_SET_UP", "The secret has no username, or no password.")
-        pair = f"{login['username']}:{login['password']}".encode()
         self._target = context.targets[TARGET]
         self._host = self._target.settings.get("host", "files.invalid")
-        self._authorization = f"Basic {base64.b64encode(pair).decode()}"
         self._context = context
 
     def place(self, path: str) -> str:
@@ -74,8 +68,7 @@ class Store:
         Raises:
             Failure: STORE_UNAVAILABLE, STORE_DENIED, TARGET_NOT_SET_UP, or WRITE_UNKNOWN.
         """
-        everything = {**(headers or {}), "Authorization": self._authorization}
-        request = HttpRequest(method, self.place(path), self._host, everything, body, MOST_FILE_BYTES)
+        request = HttpRequest(method, self.place(path), self._host, headers or {}, body, MOST_FILE_BYTES)
         try:
             answer = send(self._target, request, self._seconds())
         except HttpFailed as error:

@@ -1,0 +1,1 @@
+"""Asks URLs by ordinary clients, which know nothing of Toolcrib."""

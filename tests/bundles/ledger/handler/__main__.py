@@ -1,0 +1,1 @@
+"""Never started: the tests that use this bundle play its tools themselves."""
