@@ -3,7 +3,8 @@
     python -m bench.bench_vault [--rounds 12] [--engines database,kv] [--before 0]
 
 Each engine is measured over both ways to Vault: aiohttp, which calls take, and hvac. Its floor are the same
-requests by bare aiohttp. The database engine is measured beside a direct CREATE ROLE and DROP ROLE, too.
+requests by bare aiohttp. The database engine is measured beside a direct CREATE ROLE and DROP ROLE, too. The
+authorization server of oauth2 is the tests' own, in this process.
 `--before` makes and ends so many of the first engine first: the list of revoked certificates grows by it.
 """
 
@@ -28,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
 from bench.measure import Pacing, Report, Stages, Subject, measure
 from credentials.bootstrap.roles import define_role
-from credentials.dev_engines import make_static_login, put_secret
+from credentials.dev_engines import make_static_login, put_client, put_secret
 from credentials.dev_postgres import VAULT_ROLE, DevPostgres
 from credentials.dev_vault import DevVault
 from credentials.engines.pki import make_request
@@ -37,12 +38,14 @@ from credentials.lease import CallTag, CredentialWanted, Signer
 from credentials.policies import TOKEN_ROLE, tool_policy_name
 from credentials.transport import AsyncTransport, HvacTransport, Peer, Transport
 from credentials.vault import SessionTuning, VaultSession
+from tests.parts.token_server import Client, TokenServer
 
 TARGET, TABLE, NAME = "bench-db", "notes", "bench.tools.test"
 GRANT = f"GRANT SELECT ON {TABLE} TO"
 TAG = CallTag("c019b00000000bbbbbbbbbbbbb", "bench", "bench", "5e3c" * 16)
 TTL_SECONDS = 300
 TRANSPORTS: Mapping[str, Callable[[Peer], Transport]] = {"aiohttp": AsyncTransport, "hvac": HvacTransport}
+CLIENT, CLIENT_SECRET = "bench", "correct horse battery staple"
 DIRECT = "direct CREATE ROLE + DROP ROLE"
 
 
@@ -68,6 +71,7 @@ class Kind:
         body: What is sent with it; None: it is a read.
         uses: Of the child.
         rotation: What ends what has no lease; "" where nothing does.
+        asks_elsewhere: With what was read a token is asked for, at `token_url`.
     """
 
     role: Mapping[str, object]
@@ -76,6 +80,7 @@ class Kind:
     body: Mapping[str, object] | None = None
     uses: int = 2
     rotation: str = ""
+    asks_elsewhere: bool = False
 
 
 KINDS: Mapping[str, Kind] = {
@@ -105,6 +110,12 @@ KINDS: Mapping[str, Kind] = {
         body={"input": "eA=="},
         uses=3,
     ),
+    "oauth2": Kind(
+        {"engine": "oauth2", "grant": "client_credentials", "client_id": CLIENT},
+        f"toolcrib-kv/data/oauth2/{CLIENT}",
+        uses=6,
+        asks_elsewhere=True,
+    ),
 }
 
 
@@ -133,6 +144,17 @@ class Bare:
                 raise RuntimeError(f"{path}: {response.status}")
             return await response.json() if text else {}
 
+    async def ask_token(self, kept: Mapping[str, str]) -> None:
+        """Ask for an access token, over a new connection."""
+        headers = {"Authorization": aiohttp.encode_basic_auth(CLIENT, kept["client_secret"])}
+        async with (
+            aiohttp.ClientSession() as http,
+            http.post(
+                kept["token_url"], data={"grant_type": "client_credentials"}, headers=headers
+            ) as response,
+        ):
+            await response.json()
+
     async def log_in(self, vault: DevVault) -> None:
         """Log in as a broker."""
         login = {"role_id": vault.role_id.reveal(), "secret_id": vault.secret_id.reveal()}
@@ -148,6 +170,8 @@ class Bare:
             await self.ask("GET", kind.before, child["client_token"])
         method = "GET" if kind.body is None else "POST"
         answer = await self.ask(method, kind.secret, child["client_token"], kind.body)
+        if kind.asks_elsewhere:
+            await self.ask_token(answer["data"]["data"])
         lease, accessor = answer["lease_id"], {"accessor": child["accessor"]}
         if lease:
             await self.ask("PUT", "sys/leases/revoke", self.token, {"lease_id": lease, "sync": True})
@@ -196,13 +220,19 @@ async def create_and_drop(connection: asyncpg.Connection) -> None:
     await connection.execute("DROP OWNED BY bench; DROP ROLE bench")
 
 
-def prepare(vault: DevVault, postgres: DevPostgres) -> None:
+def prepare(vault: DevVault, postgres: DevPostgres, tokens: TokenServer) -> None:
     """Lay what the engines need."""
+    tokens.clients[CLIENT] = Client(CLIENT_SECRET)
+    put_client(vault, CLIENT, tokens.token_url, CLIENT_SECRET)
     postgres.run_script(f"CREATE TABLE {TABLE} (note text);")
     vault.connect_database(TARGET, postgres)
     make_static_login(postgres, "bench-static")
     put_secret(vault, "bench", {"password": "correct horse battery staple"})
-    vault.bootstrap(definitions=[define_role(role_of(engine), kind.role) for engine, kind in KINDS.items()])
+    more = {"oauth2": {"token_url": tokens.token_url}}
+    definitions = [
+        define_role(role_of(engine), {**kind.role, **more.get(engine, {})}) for engine, kind in KINDS.items()
+    ]
+    vault.bootstrap(definitions=definitions)
 
 
 @asynccontextmanager
@@ -258,8 +288,9 @@ async def run(options: argparse.Namespace) -> Report:
         tempfile.TemporaryDirectory(prefix="tc-bench-") as name,
         DevPostgres(Path(name)) as postgres,
         DevVault(Path(name), session_period_seconds=3600) as vault,  # nobody renews the bare one
+        TokenServer() as tokens,
     ):
-        prepare(vault, postgres)
+        prepare(vault, postgres, tokens)
         async with open_subjects(vault, postgres, engines) as subjects:
             for _ in range(options.before):
                 await subjects[0].call()

@@ -131,7 +131,9 @@ class Report:
 
 
 @dataclass(slots=True)
-class _Samples:
+class Samples:
+    """What was measured of one subject: seconds of each call, the median of each burst, seconds by stage."""
+
     seconds: list[float] = field(default_factory=list)
     bursts: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
@@ -152,8 +154,8 @@ async def measure(
     Raises:
         ValueError: A subject's floor is not among them.
     """
-    everybody = _with_pairs(subjects)
-    samples = {subject.name: _Samples() for subject in everybody}
+    everybody = with_pairs(subjects)
+    samples = {subject.name: Samples() for subject in everybody}
     shuffle = random.Random(pacing.seed)
     for _ in range(pacing.rounds):
         for subject in shuffle.sample(everybody, len(everybody)):
@@ -161,12 +163,24 @@ async def measure(
                 await subject.prepare(subject.dropped + subject.calls)
             _wait_busily(pacing.busy_wait_ms / 1000)
             await _burst(subject, samples[subject.name], partial(_rest, pacing, settle) if settle else None)
+    return make_report(name, everybody, samples, pacing)
+
+
+def make_report(
+    name: str, everybody: Sequence[Subject], samples: Mapping[str, Samples], pacing: Pacing
+) -> Report:
+    """Make the report of one run of what was measured; each subject has as many bursts as its floor."""
     rows = [_row(subject, samples) for subject in everybody]
     taken = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
     return Report(name, taken, _machine(), pacing, rows)
 
 
-def _with_pairs(subjects: Sequence[Subject]) -> list[Subject]:
+def with_pairs(subjects: Sequence[Subject]) -> list[Subject]:
+    """Add to each floor the same once more, under another name.
+
+    Raises:
+        ValueError: A subject's floor is not among them, or two have one name.
+    """
     names = {subject.name for subject in subjects}
     floors = {subject.against for subject in subjects}
     if len(names) != len(subjects) or not floors <= names:
@@ -184,7 +198,7 @@ async def _rest(pacing: Pacing, settle: Settle) -> None:
     _wait_busily(pacing.busy_wait_ms / 1000)
 
 
-async def _burst(subject: Subject, samples: _Samples, rest: Settle | None) -> None:
+async def _burst(subject: Subject, samples: Samples, rest: Settle | None) -> None:
     for _ in range(subject.dropped):
         await subject.call()
         if rest:
@@ -208,7 +222,7 @@ def _wait_busily(seconds: float) -> None:
         pass
 
 
-def _row(subject: Subject, samples: Mapping[str, _Samples]) -> Row:
+def _row(subject: Subject, samples: Mapping[str, Samples]) -> Row:
     mine, floor = samples[subject.name], samples[subject.against]
     ratios = [one / other for one, other in zip(mine.bursts, floor.bursts, strict=True)]
     low, ratio, high = statistics.quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3

@@ -198,7 +198,7 @@ async def make_path(store: Store, cipher: TenantCipher) -> CallPath:
     version = await fill(store)
     catalogue = Catalogue(store)
     await catalogue.load()
-    grants = GrantBook(store, catalogue, ("dev",), ())
+    grants = GrantBook(store, catalogue, ("dev",), {})
     await grants.load()
     brakes, tenants, keys = Brakes(), {"shop": TENANT}, TenantKeys(b"k" * 32)
     debts = Debts(NoVault(), store)

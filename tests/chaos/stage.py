@@ -166,7 +166,7 @@ def _write_settings(stage: Stage, engine: Engine | None) -> None:
 def _settings_text(stage: Stage, engine: Engine | None) -> str:
     engine_section = f'[engine]\nurl = "{engine.base_url}"\n' if engine else ""
     targets = "\n".join(
-        f'[targets.{kind}]\nkind = "postgresql"\nhost = "{HOST}"\nport = {counter.port}\n'
+        f'[targets.{kind}]\nkind = "smtp"\nhost = "{HOST}"\nport = {counter.port}\n'
         f'settings = {{ straight = "{HOST}:{counter.port}" }}\n'
         for kind, counter in stage.counters.items()
     )

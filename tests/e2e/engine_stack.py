@@ -28,6 +28,7 @@ from tests.parts.sshd import USER, SshdTarget
 GIT = ROOT / "tools" / "bundles" / "git"
 ENGINES = ROOT / "tests" / "bundles" / "engines"
 REPORTS = "reports"
+GREETING = b"EHLO thief\r\n"
 
 _TARGETS = """
 [targets.quotes]
@@ -43,7 +44,7 @@ port = {port}
 settings = {{ name = "{name}", ca_pem = {ca_pem} }}
 
 [targets.thief]
-kind = "tls"
+kind = "smtp"
 host = "{host}"
 port = {thief_port}
 
@@ -83,7 +84,7 @@ class Thief:
             except OSError:
                 return
             with connection, connection.makefile("rb") as stream:
-                credential = json.loads(stream.read())
+                credential = json.loads(stream.read().removeprefix(GREETING))
             with self._came:
                 self._kept.append(credential)
                 self._came.notify()

@@ -46,7 +46,9 @@ class Crib:
         self._files_at_rest, self._children_at_rest = self._files(), self._children()
 
     def _files(self) -> set[str]:
-        return set(find_files(self.stack.settings.run_dir))
+        """The files of the run directory, without the certificates that warm sandboxes wait with."""
+        found = find_files(self.stack.settings.run_dir)
+        return {file for file in found if not file.endswith("/.ca/ca.pem")}
 
     def _children(self) -> set[str]:
         """The processes that this one started and that still run, as "pid name"."""

@@ -173,6 +173,14 @@ def test_lists_versions_with_who_registered_and_reviewed(cli: CommandLine):
 
 
 # --- grants ---
+def test_explains_what_a_tool_may_ask_for(cli: CommandLine):
+    asked = ("egress", "explain", "--tool", "shop.v1.Orders/LookupOrder", "https://api.example/")
+    found = cli.run(*asked, role="reviewer")
+    assert (found.exit_code, fits(found.stdout)) == (0, True)
+    assert found.stdout.startswith("answer  refused, by the check TARGET")
+    assert cli.run(*asked).exit_code == 1  # an agent is told nothing of it
+
+
 def test_checks_grants_and_changes_nothing(cli: CommandLine, cedar: Path):
     result = cli.run("grants", "check", cedar, role="reviewer")
     assert (result.exit_code, "3 changes" in result.stdout) == (0, True)
@@ -251,6 +259,25 @@ def test_shows_a_call_with_stages_login_and_container_in_80_columns(crib: Crib, 
     assert "v-" in shown
     assert "  settle " in shown
     assert "not yet" not in shown
+
+
+def test_shows_what_a_call_connected_to_in_80_columns(crib: Crib, cli: CommandLine):
+    crib.grant(grants.READ)
+    call_id = cli.read(*LOOKUP)["call_id"]
+    shown = cli.run("egress", "log", call_id, role="operator").stdout
+    (one,) = cli.read("egress", "log", call_id, role="operator")["connections"]
+    assert (one["target"], one["outcome"]) == ("orders-db", "ended")
+    assert one["bytes_up"] > 0 and one["bytes_down"] > 0
+    assert "orders-db" in shown and fits(shown)
+    assert "connections\n  orders-db 1" in cli.run("calls", "show", call_id, role="operator").stdout
+
+
+def test_shows_an_agent_nothing_of_what_its_call_connected_to(crib: Crib, cli: CommandLine):
+    crib.grant(grants.READ)
+    call_id = cli.read(*LOOKUP)["call_id"]
+    shown = cli.run("egress", "log", call_id)
+    assert (shown.exit_code, shown.stdout) == (0, "")
+    assert "agents are not shown any" in shown.stderr
 
 
 def test_shows_the_agent_its_result_and_no_login(crib: Crib, cli: CommandLine):

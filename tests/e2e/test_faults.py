@@ -13,7 +13,7 @@ from broker.dev import DevOptions
 from sandboxes.engine import Engine
 from tests.e2e import grants
 from tests.e2e.stack import MISCHIEF, SHOP, Crib, CribThread
-from tests.e2e.test_writes import wait_for_container
+from tests.e2e.waiting import wait_for_container
 from tests.parts import without
 from tests.parts.crib import CACHE_DIR
 

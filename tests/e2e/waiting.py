@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from tests.parts.crib import Crib
+from tests.e2e.stack import Crib
 
 
 def wait_for_container(crib: Crib, tenant: str = "shop") -> None:
