@@ -31,7 +31,8 @@ def find_processes(mark: str) -> list[str]:
 
 def find_files(folder: Path) -> list[str]:
     """List files and sockets under a folder; one that is not there has none."""
-    return sorted(str(path) for path in folder.rglob("*") if not path.is_dir()) if folder.exists() else []
+    # Not by rglob: it fails where a folder goes away meanwhile.
+    return sorted(str(Path(place) / name) for place, _, names in os.walk(folder) for name in names)
 
 
 def _pids() -> Iterator[int]:

@@ -40,7 +40,7 @@ CONTENTS = {
             "engines/database_static",
         ),
         *("engines/kv", "engines/ldap", "engines/pki", "engines/ssh", "engines/transit"),
-        *("review", "vault", "rotation", "brake", "egress", "runtimes"),
+        *("review", "vault", "rotation", "brake", "egress", "egress_http", "runtimes"),
     ),
     "For those who run it": ("operating", "cli", "state", "pool", "guarantees"),
     "Reference": ("reference/README", "adr/README"),

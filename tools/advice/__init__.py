@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from tools.advice import bounds, methods, roles, runtime, texts
+from tools.advice import bounds, egress, methods, roles, runtime, texts
 from tools.advice.subject import Subject
 from tools.errors import Violation
 
@@ -51,6 +51,10 @@ ADVISORS: tuple[Callable[[Subject], Iterator[Violation]], ...] = (
     runtime.find_many_signatures,
     runtime.find_odd_deadlines,
     runtime.find_large_output,
+    egress.find_query_credentials,
+    egress.find_handed_credentials,
+    egress.find_opaque_targets,
+    egress.find_wide_rules,
 )
 
 
