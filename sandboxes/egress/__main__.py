@@ -16,13 +16,10 @@ from sandboxes.egress.confinement import ConfinementError, confine
 from sandboxes.egress.control import (
     REQUESTS,
     Answer,
-    CloseCall,
     Closed,
     Configure,
     ControlError,
-    Done,
     OpenCall,
-    Refused,
     Request,
     decode,
     encode,
@@ -30,6 +27,7 @@ from sandboxes.egress.control import (
     read_body,
 )
 from sandboxes.egress.doors import Doors, Root
+from sandboxes.egress.messages import CloseCall, Done, Refused
 
 
 class Service:

@@ -10,17 +10,8 @@ from collections.abc import Callable, Sequence
 
 from sandboxes import child
 from sandboxes.child import Child, Request
-from sandboxes.egress.control import (
-    ANSWERS,
-    CloseCall,
-    Closed,
-    Configure,
-    Done,
-    OpenCall,
-    decode,
-    encode,
-    read_body,
-)
+from sandboxes.egress.control import ANSWERS, Closed, Configure, OpenCall, decode, encode, read_body
+from sandboxes.egress.messages import CloseCall, Done
 from sandboxes.nests import Nest, Nests
 
 

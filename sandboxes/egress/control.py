@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 from sandboxes.egress.addresses import CALL_NAME, HOST, KINDS, TARGET_NAME
 from sandboxes.egress.codec import (
     MAX_COUNT,
-    TEXT,
     ControlError,
     M,
     check_distinct,
@@ -29,6 +28,7 @@ from sandboxes.egress.codec import (
     printable,
     read_message,
 )
+from sandboxes.egress.messages import CloseCall, Done, Refused
 from sandboxes.egress.records import ConnectionEntry
 
 MAX_FRAME_BYTES = 1024 * 1024
@@ -109,43 +109,6 @@ class OpenCall:
         for target in check_list(self.targets, "targets", MAX_TARGETS):
             check_text(target, "targets", TARGET_NAME)
         check_distinct(self.targets, "targets")
-
-
-@dataclass(frozen=True, slots=True)
-class CloseCall:
-    """End everything that a call has. A call that is not open has nothing: that is no error."""
-
-    op: ClassVar[str] = "close"
-    seq: int
-    call: str
-
-    def __post_init__(self) -> None:
-        check_whole(self.seq, "seq", 0, MAX_COUNT)
-        check_text(self.call, "call", CALL_NAME)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The request was carried out."""
-
-    op: ClassVar[str] = "done"
-    seq: int
-
-    def __post_init__(self) -> None:
-        check_whole(self.seq, "seq", 0, MAX_COUNT)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The request was not carried out, and nothing is left of the attempt."""
-
-    op: ClassVar[str] = "refused"
-    seq: int
-    message: str
-
-    def __post_init__(self) -> None:
-        check_whole(self.seq, "seq", 0, MAX_COUNT)
-        check_text(self.message, "message", TEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ import uvloop
 
 from sandboxes.egress.codec import ControlError, printable
 from sandboxes.egress.confinement import ConfinementError
+from sandboxes.egress.messages import CloseCall, Done, Refused
 from sandboxes.egress.records import ConnectionEntry
 from sandboxes.proxy.access import HttpTarget
 from sandboxes.proxy.calls import CallRefused, OpenedCall
@@ -31,14 +32,11 @@ from sandboxes.proxy.confinement import confine
 from sandboxes.proxy.control import (
     REQUESTS,
     Answer,
-    CloseCall,
     Closed,
     Configure,
     Declare,
-    Done,
     Ended,
     OpenCall,
-    Refused,
     Request,
     decode,
     encode,

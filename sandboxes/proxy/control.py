@@ -19,7 +19,6 @@ from typing import Any, ClassVar
 from sandboxes.egress.addresses import CALL_NAME
 from sandboxes.egress.codec import (
     MAX_COUNT,
-    TEXT,
     ControlError,
     M,
     check_distinct,
@@ -28,6 +27,7 @@ from sandboxes.egress.codec import (
     check_whole,
     read_message,
 )
+from sandboxes.egress.messages import CloseCall, Done, Refused
 from sandboxes.egress.records import ConnectionEntry
 from sandboxes.proxy.entries import PEM, AccessEntry, DoorEntry, TargetEntry
 
@@ -105,43 +105,6 @@ class OpenCall:
         if type(self.ca_key_pem) is not str or not PEM.fullmatch(self.ca_key_pem):
             raise ControlError("ca_key_pem: is no PEM")
         check_whole(self.milliseconds, "milliseconds", 1, 7 * 86_400_000)
-
-
-@dataclass(frozen=True, slots=True)
-class CloseCall:
-    """End everything that a call has. A call that is not open has nothing: that is no error."""
-
-    op: ClassVar[str] = "close"
-    seq: int
-    call: str
-
-    def __post_init__(self) -> None:
-        check_whole(self.seq, "seq", 0, MAX_COUNT)
-        check_text(self.call, "call", CALL_NAME)
-
-
-@dataclass(frozen=True, slots=True)
-class Done:
-    """The request was carried out."""
-
-    op: ClassVar[str] = "done"
-    seq: int
-
-    def __post_init__(self) -> None:
-        check_whole(self.seq, "seq", 0, MAX_COUNT)
-
-
-@dataclass(frozen=True, slots=True)
-class Refused:
-    """The request was not carried out, and nothing is left of the attempt."""
-
-    op: ClassVar[str] = "refused"
-    seq: int
-    message: str
-
-    def __post_init__(self) -> None:
-        check_whole(self.seq, "seq", 0, MAX_COUNT)
-        check_text(self.message, "message", TEXT)
 
 
 @dataclass(frozen=True, slots=True)

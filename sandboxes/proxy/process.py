@@ -19,24 +19,14 @@ from pathlib import Path
 from sandboxes.child import Child, ChildRefused, Request, spawn
 from sandboxes.egress.addresses import socket_name
 from sandboxes.egress.codec import ControlError
+from sandboxes.egress.messages import CloseCall, Done
 from sandboxes.egress.records import ConnectionRecord
 from sandboxes.egress.remains import note_process
 from sandboxes.keeper import Keeper, OnGone
 from sandboxes.nests import Nest
 from sandboxes.proxy.access import HttpAccess, HttpTarget
 from sandboxes.proxy.channel import Channel, make_pair
-from sandboxes.proxy.control import (
-    FROM_CHILD,
-    CloseCall,
-    Closed,
-    Configure,
-    Declare,
-    Done,
-    Ended,
-    OpenCall,
-    decode,
-    encode,
-)
+from sandboxes.proxy.control import FROM_CHILD, Closed, Configure, Declare, Ended, OpenCall, decode, encode
 from sandboxes.proxy.entries import AccessEntry, DoorEntry, TargetEntry
 
 PROXY_FOLDER = ".proxy"

@@ -18,7 +18,8 @@ import pytest
 
 from sandboxes.egress.addresses import TargetAddress, TargetInvalid
 from sandboxes.egress.child import spawn
-from sandboxes.egress.control import ANSWERS, Configure, Done, decode, encode
+from sandboxes.egress.control import ANSWERS, Configure, decode, encode
+from sandboxes.egress.messages import Done
 from sandboxes.egress.process import (
     Egress,
     EgressProcess,

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sandboxes.egress.messages import CloseCall, Done
 from sandboxes.egress.records import ConnectionRecord
 from sandboxes.proxy.access import HttpAccess, HttpCaps, HttpTarget
 from sandboxes.proxy.authority import Authority
-from sandboxes.proxy.control import CloseCall, Closed, Configure, Declare, Done, OpenCall
+from sandboxes.proxy.control import Closed, Configure, Declare, OpenCall
 from sandboxes.proxy.entries import AccessEntry, DoorEntry, TargetEntry
 from sandboxes.proxy.process import ProxyChild
 from tools.http_rules import parse_rule

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from sandboxes.egress.messages import Done
 from sandboxes.proxy.access import HttpTarget
-from sandboxes.proxy.control import Declare, Done
+from sandboxes.proxy.control import Declare
 from sandboxes.proxy.entries import TargetEntry
 from sandboxes.proxy.process import ProxyChild
 from tests.sandboxes.proxy.doors import PATIENCE_SECONDS, Doors, read_request

@@ -13,18 +13,10 @@ import pytest
 
 from credentials.injection import Form, Injection
 from sandboxes.egress.codec import ControlError
+from sandboxes.egress.messages import Done
 from sandboxes.proxy.access import HttpAccess, HttpCaps, HttpTarget
 from sandboxes.proxy.channel import Channel, make_pair
-from sandboxes.proxy.control import (
-    FROM_CHILD,
-    MAX_MESSAGE_BYTES,
-    REQUESTS,
-    Declare,
-    Done,
-    OpenCall,
-    decode,
-    encode,
-)
+from sandboxes.proxy.control import FROM_CHILD, MAX_MESSAGE_BYTES, REQUESTS, Declare, OpenCall, decode, encode
 from sandboxes.proxy.entries import AccessEntry, DoorEntry, TargetEntry
 from tools.http_rules import parse_rule
 

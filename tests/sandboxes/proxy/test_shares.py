@@ -12,12 +12,13 @@ import pytest
 
 from credentials.injection import Form, Injection
 from sandboxes.egress.codec import ControlError
+from sandboxes.egress.messages import Done, Refused
 from sandboxes.proxy import __main__ as proxy_main
 from sandboxes.proxy import shares
 from sandboxes.proxy.access import HttpCaps
 from sandboxes.proxy.answering import _Steps
 from sandboxes.proxy.channel import Channel, make_pair
-from sandboxes.proxy.control import Configure, Declare, Done, OpenCall, Refused
+from sandboxes.proxy.control import Configure, Declare, OpenCall
 from sandboxes.proxy.entries import DoorEntry, TargetEntry
 from sandboxes.proxy.ledger import Digest
 from sandboxes.proxy.process import ProxyChild, ProxyLimits
