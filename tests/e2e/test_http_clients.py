@@ -107,7 +107,7 @@ def test_is_refused_what_no_rule_allows(crib: Crib, client: str, origin: str):
     assert (status, body.split()[0]) == (403, "toolcrib:")
 
 
-@pytest.mark.parametrize(("client", "origin"), zip(["httpx", "node"], ORIGINS, strict=True))
+@pytest.mark.parametrize(("client", "origin"), [("httpx", ORIGINS[0]), ("node", ORIGINS[1])])
 def test_has_the_secret_nowhere(crib: Crib, client: str, origin: str):
     secret = read_secret(crib)
     marker = b"31415926535"  # stands in the answer: the search finds what is there
