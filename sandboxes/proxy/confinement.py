@@ -6,9 +6,8 @@ import ctypes
 import os
 import resource
 import signal
-import struct
 
-from sandboxes.egress.confinement import ConfinementError
+from sandboxes.egress.confinement import keep_capabilities, set_option
 
 UNPRIVILEGED_UID = 65_432
 """Root becomes this user, which nothing else has: not the broker, the supervisor (65431) or a sandbox."""
@@ -22,7 +21,6 @@ _PR_SET_DUMPABLE = 4
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_CAP_AMBIENT = 47
 _PR_CAP_AMBIENT_CLEAR_ALL = 4
-_CAPABILITY_VERSION_3 = 0x20080522
 
 _M_PERTURB = -6
 _FREED_BYTE = 0x5A
@@ -48,15 +46,15 @@ def confine() -> None:
     if os.geteuid() == 0:
         _leave_root()
     # What it might still have of a broker that runs with some of root's rights only.
-    _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
-    _drop_capabilities()
+    set_option(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
+    keep_capabilities(0)
     # A program that it might be made to start gains no rights from its file.
-    _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    set_option(_PR_SET_NO_NEW_PRIVS, 1)
     # Another process of the same user reads secrets from its memory.
-    _prctl(_PR_SET_DUMPABLE, 0)
+    set_option(_PR_SET_DUMPABLE, 0)
     # The broker dies: so does this, at once. After the change of user, which clears it. (If the broker died
     # before this line, the control socket's end of file says so.)
-    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    set_option(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _limit_resources() -> None:
@@ -86,14 +84,3 @@ def _leave_root() -> None:
         os.setresuid(UNPRIVILEGED_UID, UNPRIVILEGED_UID, UNPRIVILEGED_UID)
     except OSError:
         pass
-
-
-def _drop_capabilities() -> None:
-    header = struct.pack("=Ii", _CAPABILITY_VERSION_3, 0)
-    if _libc.capset(header, struct.pack("=6I", 0, 0, 0, 0, 0, 0)) != 0:
-        raise ConfinementError(f"capset failed: {os.strerror(ctypes.get_errno())}")
-
-
-def _prctl(option: int, value: int) -> None:
-    if _libc.prctl(option, value, 0, 0, 0) != 0:
-        raise ConfinementError(f"prctl({option}) failed: {os.strerror(ctypes.get_errno())}")
