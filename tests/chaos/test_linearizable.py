@@ -16,6 +16,7 @@ from tests.chaos.clients import METHODS
 from tests.chaos.linearizability import Operation, find_violation, is_linearizable
 from tests.chaos.stage import AGENT, PROCESSES, open_stage
 from tests.chaos.supervisor import open_supervisor
+from tests.e2e.caller import read_error
 from tests.parts import REAL_PARTS, without
 
 CALLERS, KEYS = 64, 200
@@ -75,8 +76,20 @@ async def _ask_each(channel: grpc.aio.Channel, order: random.Random, history: li
     for key in order.sample([f"k{number}" for number in range(KEYS)], KEYS):
         asked = time.monotonic()
         request = b"\x0a" + bytes([len(key)]) + key.encode()  # field 1: the mark
-        raw = await send(request, metadata=(("toolcrib-idempotency-key", key),), timeout=60)
+        raw = await _ask(send, request, key)
         history.append(Operation(key, asked, time.monotonic(), read_number(raw)))
+
+
+async def _ask(send: grpc.aio.UnaryUnaryMultiCallable, request: bytes, key: str) -> bytes:
+    """Ask till it is answered: on a busy machine a call is refused before anything ran, with a time."""
+    while True:
+        try:
+            return await send(request, metadata=(("toolcrib-idempotency-key", key),), timeout=60)
+        except grpc.aio.AioRpcError as error:
+            refusal = read_error(error)
+            if refusal.code != "RESOURCE_EXHAUSTED" or refusal.retry_after_seconds is None:
+                raise
+            await asyncio.sleep(refusal.retry_after_seconds)
 
 
 def read_number(raw: bytes) -> int:
