@@ -242,6 +242,10 @@ MANIFEST_ADVICE = {
         "a rule lets any query pass, so a tool can send what it likes", "list the parameters"
     ),
     "RULE_REST": _warning("a rule allows everything below a path", "name the segments"),
+    "KEY_DROPPED": _warning(
+        "a method dedupes, and no rule of its target lets the header pass in which the handler sends the key",
+        "list it under the rule's headers",
+    ),
     "OUTPUT_LARGE": _warning("limits.output_kib is more than the results can have", "lower it"),
 }
 HANDLER_ADVICE = {

@@ -55,6 +55,7 @@ ADVISORS: tuple[Callable[[Subject], Iterator[Violation]], ...] = (
     egress.find_handed_credentials,
     egress.find_opaque_targets,
     egress.find_wide_rules,
+    egress.find_dropped_keys,
 )
 
 

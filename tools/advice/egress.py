@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from tools.advice.subject import Subject
@@ -9,6 +10,7 @@ from tools.errors import Violation, breach
 from tools.manifest import TargetWanted
 from tools.manifest_egress import ENGINES
 
+_KEY_HEADER = re.compile(rb"(?i)(?<![a-z0-9-])((?:x-)?idempotency-(?:key|token))(?![a-z0-9-])")
 _COULD_BE_ADDED = frozenset(engine for engines in ENGINES.values() for engine in engines)
 
 
@@ -50,6 +52,19 @@ def find_wide_rules(subject: Subject) -> Iterator[Violation]:
                 yield breach("RULE_ANY_QUERY", place, "lets any query pass")
             if ":rest}" in rule.path:
                 yield breach("RULE_REST", place, "allows everything below its path")
+
+
+def find_dropped_keys(subject: Subject) -> Iterator[Violation]:
+    """Yield targets of methods that dedupe by a header that the handler names and no rule lets pass."""
+    named = {found.lower().decode() for data in subject.files.values() for found in _KEY_HEADER.findall(data)}
+    by_key = {terms.method for terms, _ in subject.methods() if terms.dedupes}
+    tools = subject.manifest.tools if subject.manifest else {}
+    used = {target for method, tool in tools.items() if method in by_key for target in tool.targets}
+    for name, target in _list_targets(subject):
+        listed = {header for rule in target.rules for header in rule.headers}
+        if name in used and target.rules and named and not named & listed:
+            problem = f"lets no {min(named)} pass, by which the target would dedupe: the proxy drops it"
+            yield breach("KEY_DROPPED", f"tool.yaml: targets.{name}.allow", problem)
 
 
 def _list_targets(subject: Subject) -> Iterator[tuple[str, TargetWanted]]:

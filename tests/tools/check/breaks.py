@@ -83,6 +83,20 @@ API = """  api:
       - GET /tickets/{id:int}
 """
 """A target of kind http; `api` and `inject` write it with more."""
+ROW = """  tickets: {kind: postgresql}
+tools:
+  desk.v1.Desk/LookupTicket:
+    credentials: [tickets_read]
+    targets: [tickets]
+    deadline_seconds: 10
+  desk.v1.Desk/DraftAnswer:
+    credentials: [tickets_draft]
+    targets: [tickets]
+"""
+DOOR = ROW.replace("tools:", f"{API}tools:", 1).replace(
+    "draft]\n    targets: [tickets", "draft]\n    targets: [tickets, api"
+)
+"""The method that dedupes reaches an HTTP target too."""
 
 
 def api(more: str, code: str, at: str = "", target: str = API) -> Break:
@@ -260,6 +274,7 @@ WARNINGS: dict[str, Break] = {
     "what nobody sees": api("", "TARGET_OPAQUE", "  api: {", target="  api: {kind: http, opaque: true}\n"),
     "any query": api("      - GET /a?*\n", "RULE_ANY_QUERY", "      - GET /a?*"),
     "anything below": api("      - GET /a/{b:rest}\n", "RULE_REST", "      - GET /a/{b:rest}"),
+    "a key that does not get out": manifest(ROW, DOOR, "KEY_DROPPED", at="    allow:"),
     "a credential of no method": manifest("credentials: [mail, seal]", "credentials: [mail]", "CREDENTIAL_UNUSED", at="  seal: {"),
     "a target of no method": manifest("  tickets: {kind: postgresql}", "  tickets: {kind: postgresql}\n  spare: {kind: tls}", "TARGET_UNUSED", at="  spare: {"),
     "a credential for reading and writing": manifest("credentials: [mail, seal]", "credentials: [mail, seal, tickets_read]\n    targets: [tickets]", "CREDENTIAL_SHARED", at="  tickets_read: {"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 METHODS = ("LookupTicket", "DraftAnswer", "SendAnswer", "LookupAnswer")
+KEY_HEADER = "Idempotency-Key"
 
 if __name__ == "__main__":
-    raise SystemExit(f"serves {METHODS}")
+    raise SystemExit(f"serves {METHODS}, a key in {KEY_HEADER}")
