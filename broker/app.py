@@ -211,6 +211,7 @@ class Broker:
             metrics=self.metrics,
             clock=self._hooks.clock,
             http_targets=list_http(settings.targets),
+            tenants=settings.tenants,
         )
         await self._listen(doors, stages.admit)
 

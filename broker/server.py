@@ -31,7 +31,7 @@ from broker.lever import Lever
 from broker.metrics import Metrics
 from broker.path import Path
 from broker.settings import Server as ServerSettings
-from broker.settings import SettingsInvalid
+from broker.settings import SettingsInvalid, Tenant
 from broker.stages.authenticate import Authenticator
 from broker.store.protocol import Store
 from broker.tenure import Tenure
@@ -67,6 +67,7 @@ class Doors:
     Attributes:
         platform_operators: Identities of operators who may act on every tenant.
         http_targets: What the operator declared of kind "http", by name.
+        tenants: What the operator lets each tenant's tools use.
     """
 
     path: Path
@@ -83,6 +84,7 @@ class Doors:
     metrics: Metrics
     clock: Callable[[], datetime]
     http_targets: Mapping[str, HttpTarget]
+    tenants: Mapping[str, Tenant]
 
 
 class Server:
@@ -195,7 +197,10 @@ class Server:
             server,
         )
         egress_pb2_grpc.add_EgressServicer_to_server(
-            egress_service.EgressService(door, catalogue, grants, doors.http_targets, doors.clock), server
+            egress_service.EgressService(
+                door, catalogue, grants, doors.http_targets, doors.tenants, doors.clock
+            ),
+            server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         server.add_generic_rpc_handlers((tools,))

@@ -8,16 +8,19 @@ from datetime import datetime
 
 from broker.api.door import Door
 from broker.catalogue import Catalogue
-from broker.egress_explanation import EgressExplainer, Request
+from broker.egress_explanation import EgressExplainer, Explanation, Request
 from broker.errors import Refused
 from broker.grant_book import GrantBook
 from broker.model import Caller
 from broker.policy.permits import Permit, find_permits
+from broker.settings import Tenant
+from broker.stages.authorize import explain_held_back
 from sandboxes.proxy.access import HttpTarget
 from toolcrib.v1 import egress_pb2
 from toolcrib.v1.reasons_pb2 import Reason
 from tools.catalogue import ToolVersion
 from tools.errors import Violation
+from tools.http_rules import Check
 
 SERVICE = egress_pb2.DESCRIPTOR.services_by_name["Egress"]
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,19}", re.ASCII)
@@ -34,9 +37,11 @@ class EgressService:
         catalogue: Catalogue,
         grants: GrantBook,
         targets: Mapping[str, HttpTarget],
+        tenants: Mapping[str, Tenant],
         clock: Callable[[], datetime],
     ) -> None:
-        self._catalogue, self._grants, self._targets, self._clock = catalogue, grants, targets, clock
+        self._catalogue, self._grants, self._clock = catalogue, grants, clock
+        self._targets, self._tenants = targets, tenants
         self.ExplainEgress = door.guard(f"/{SERVICE.full_name}/ExplainEgress", self._explain)
 
     async def _explain(
@@ -47,6 +52,9 @@ class EgressService:
         permits = self._find_permits(request, caller, version) if request.agent else None
         explainer = EgressExplainer(version.manifest, request.tool, self._targets)
         found = explainer.explain(asked, permits)
+        held_back = explain_held_back(version.manifest, request.tool, caller.tenant, self._tenants)
+        if found.is_allowed and held_back:
+            found = Explanation(Check.TARGET, f"every call of the tool is refused: {held_back}", found.target)
         return egress_pb2.ExplainEgressResponse(
             allowed=found.is_allowed,
             why=found.why,

@@ -18,6 +18,7 @@ from broker.settings import Tenant
 from broker.trail import Trail
 from broker.workflows import WorkflowBook, name_of
 from toolcrib.v1.reasons_pb2 import Reason
+from tools.manifest import Manifest
 
 # What stands for a grant in the record of a call that the broker itself makes; no policy can have this id.
 OWN_GRANT = "toolcrib:resolution"
@@ -72,26 +73,30 @@ class Authorizer:
         self.brakes.check_call(call)
         if not self._catalogue.is_usable(call.caller.tenant, call.version):
             raise not_usable(call.contract.method, call.version.version)
-        if call.caller.tenant not in self._tenants:
-            raise Refused(Reason.REASON_NOT_GRANTED, f'there is no tenant "{call.caller.tenant}" any more')
-        _check_tenant(call, self._tenants[call.caller.tenant])
+        held_back = explain_held_back(
+            call.version.manifest, call.contract.method, call.caller.tenant, self._tenants
+        )
+        if held_back:
+            raise Refused(Reason.REASON_NOT_GRANTED, held_back)
 
 
-def _check_tenant(call: Call, tenant: Tenant) -> None:
-    manifest = call.version.manifest
-    method = manifest.method(call.contract.method)
-    roles = [manifest.credentials[name].role for name in method.credentials]
+def explain_held_back(manifest: Manifest, method: str, name: str, tenants: Mapping[str, Tenant]) -> str:
+    """Say what of a method's needs the operator does not let a tenant use; "" when it has all of them."""
+    if name not in tenants:
+        return f'there is no tenant "{name}" any more'
+    tenant, needs = tenants[name], manifest.method(method)
+    roles = [manifest.credentials[credential].role for credential in needs.credentials]
     for kind, key, names, patterns in (
-        ("target", "targets", method.targets, tenant.targets),
+        ("target", "targets", needs.targets, tenant.targets),
         ("Vault role", "vault_roles", roles, tenant.vault_roles),
     ):
         outside = _find_outside(names, patterns)
         if outside:
-            raise Refused(
-                Reason.REASON_NOT_GRANTED,
-                f'the operator does not let tenant "{call.caller.tenant}" use {kind} "{outside}"; '
-                f"see tenants.{call.caller.tenant}.{key} in the broker's configuration",
+            return (
+                f'the operator does not let tenant "{name}" use {kind} "{outside}"; '
+                f"see tenants.{name}.{key} in the broker's configuration"
             )
+    return ""
 
 
 def _find_outside(names: Iterable[str], patterns: tuple[str, ...]) -> str:

@@ -246,31 +246,35 @@ async def open_office(kind: type[Office] = Office, at: Callable[[], datetime] = 
     return office
 
 
+async def register(store: MoodyStore, source: BundleSource) -> Catalogue:
+    """Register a bundle in a store, as the version to use."""
+    version = load_version(source.descriptor_set, source.manifest_yaml, IMAGE)
+    row = VersionRow(
+        "shop",
+        version.bundle,
+        version.version,
+        version.digest,
+        "USABLE",
+        source.descriptor_set,
+        source.manifest_yaml,
+        IMAGE,
+        "ada",
+        now(),
+        "rob",
+        now(),
+    )
+    event = AuditEvent("test", "shop", "", now())
+    await store.put_version(row, event)
+    await store.move_alias("shop", version.bundle, "stable", version.version, event)
+    catalogue = Catalogue(store)
+    await catalogue.load()
+    return catalogue
+
+
 async def _register(store: MoodyStore) -> Catalogue:
     """Register the office's tools; they are read only once."""
     if not _registered:
-        source = office_source()
-        version = load_version(source.descriptor_set, source.manifest_yaml, IMAGE)
-        row = VersionRow(
-            "shop",
-            version.bundle,
-            version.version,
-            version.digest,
-            "USABLE",
-            source.descriptor_set,
-            source.manifest_yaml,
-            IMAGE,
-            "ada",
-            now(),
-            "rob",
-            now(),
-        )
-        event = AuditEvent("test", "shop", "", now())
-        await store.put_version(row, event)
-        await store.move_alias("shop", version.bundle, "stable", version.version, event)
-        catalogue = Catalogue(store)
-        await catalogue.load()
-        _registered.append((catalogue, store.state))
+        _registered.append((await register(store, office_source()), store.state))
     catalogue, state = _registered[0]
     store.state.versions, store.state.aliases = dict(state.versions), dict(state.aliases)
     return catalogue
