@@ -204,14 +204,14 @@ async def test_reads_the_labels_of_an_error(client: Face, broker: ScriptedBroker
 
 
 async def test_runs_a_slow_read_no_oftener_than_a_tool_may_run(kind: str, broker: ScriptedBroker):
-    """Each try that it gives up may have run the tool."""
-    face = Face(plain_client(kind, broker.address, attempt_timeout=0.1))
+    """Each try that it gives up may have run the tool, also one of which the broker saw nothing in time."""
+    face = Face(plain_client(kind, broker.address, attempt_timeout=0.3))
     await face.list_tools()
     broker.steps = [hang] * (MAX_RUNS + 2)
     with pytest.raises(Unreachable):
         await face.invoke(READ, {}, timeout=20)
     await face.close()
-    assert len(broker.seen) == MAX_RUNS
+    assert 0 < len(broker.seen) <= MAX_RUNS
 
 
 @pytest.mark.parametrize("timeout", [1e7, 1e12, 1e300])

@@ -139,7 +139,8 @@ async def test_asks_again_when_a_try_takes_longer_than_it_may(kind: str, broker:
     broker.steps = [hang]
     answer = await face.invoke(WRITE, {}, timeout=20)
     await face.close()
-    assert keys(broker) == [answer.key] * 2
+    assert len(keys(broker)) > 1
+    assert set(keys(broker)) == {answer.key}
 
 
 async def test_says_that_a_write_may_have_happened_when_a_later_try_is_refused(
