@@ -16,11 +16,15 @@ from typing import Any
 
 from sandboxes.outcome import OutcomeKind
 from sandboxes.runtimes import RUNSC
+from sandboxes.sandbox import Sandbox
 from tests.attacks.arena import ABSENT, DENIED, Attack, Control, Ground, Verdict
 from tests.attacks.judges import at_least, at_most, ends_as
 from tests.attacks.survivors import count_inodes, count_tasks, seen_from_host
 
 FAMILY = "bombs"
+LOOKS, LOOK_SECONDS = 5, 1.5
+HELD_BACK = 0.3
+"""Of 0.25 processors, no look can show more than this."""
 MANY = {"": 200, "docker-runsc": 24 + RUNSC.extra_pids + 100}
 """So many processes are more than a sandbox of the obedient tool may have."""
 
@@ -40,22 +44,33 @@ async def _read_log(attack: Attack, ground: Ground) -> Verdict:
 
 
 async def _measure(attack: Attack, ground: Ground) -> Verdict:
-    """Compare the processor time that a sandbox got with the time that passed."""
+    """Compare the processor time that a sandbox got with the time that passed: the most of a few looks.
+
+    A machine that is busy gives less than it may have to who is not held back, too.
+    """
     limits = replace(ground.obedient.limits, cpus=0.25)
     ground = replace(ground, obedient=replace(ground.obedient, limits=limits))
+    share = 0.0
     async with ground.create(**attack.spec) as sandbox:
         call = asyncio.create_task(ground.tell(sandbox, attack.program))
         await asyncio.sleep(1.0)
-        before, since = sandbox.cpu_seconds(), time.monotonic()
-        await asyncio.sleep(1.5)
-        after, passed = sandbox.cpu_seconds(), time.monotonic() - since
+        for _ in range(LOOKS):
+            share = max(share, await _find_share(sandbox))
+            if share > HELD_BACK:
+                break
         call.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await call
+    return Verdict(share > HELD_BACK, f"{share:.2f} processors", share <= HELD_BACK)
+
+
+async def _find_share(sandbox: Sandbox) -> float:
+    since, before = time.monotonic(), sandbox.cpu_seconds()
+    await asyncio.sleep(LOOK_SECONDS)
+    after, passed = sandbox.cpu_seconds(), time.monotonic() - since
     assert before is not None
     assert after is not None
-    share = (after - before) / passed
-    return Verdict(share > 0.5, f"{share:.2f} processors", share < 0.4)
+    return (after - before) / passed
 
 
 FREE_PROCESSES = Control(without=("pids", "processes-inside", "memory", "no-swap"))
@@ -342,7 +357,7 @@ _OUTPUT = (
 )
 
 SPIN = """
-until = time.monotonic() + 3
+until = time.monotonic() + 10
 for _ in range(3):
     if os.fork() == 0:
         while time.monotonic() < until:
