@@ -184,7 +184,7 @@ class Broker:
         stages = self._stages(keys, catalogue, grants)
         self._parts.push_async_callback(stages.reserve.close)
         self.path = self._session_watch.running = CallPath(stages)
-        fence = self._start_resolution(keys, catalogue)
+        fence = self._start_resolution(keys, catalogue, grants)
         doors = Doors(
             path=self.path,
             authenticate=stages.authenticate,
@@ -337,9 +337,9 @@ class Broker:
             settle=Settler(store, workflows),
         )
 
-    def _start_resolution(self, keys: TenantKeys, catalogue: Catalogue) -> Fence:
+    def _start_resolution(self, keys: TenantKeys, catalogue: Catalogue, grants: GrantBook) -> Fence:
         fence = Fence(self.fleet, self.debts, self._end_remains, self.store.epoch.number)
-        inquirer = Inquirer(self.path, catalogue, keys)
+        inquirer = Inquirer(self.path, catalogue, grants, keys)
         self.resolution = Resolution(
             self.store, self._doubts, fence, inquirer, self._brakes, self._hooks.tuning
         )

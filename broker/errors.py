@@ -24,6 +24,7 @@ class CallError(Exception):
         violations: Every broken rule, by field.
         retry_after_seconds: When asking again can help; None when only a change can.
         details: More for ErrorInfo.metadata, for example the approval id.
+        passes: False where it is known that the same goes wrong again until somebody changes something.
     """
 
     def __init__(
@@ -34,6 +35,7 @@ class CallError(Exception):
         violations: Sequence[Violation] = (),
         retry_after_seconds: float | None = None,
         details: Mapping[str, str] | None = None,
+        passes: bool = True,
     ) -> None:
         super().__init__(message)
         self.reason = reason
@@ -41,6 +43,7 @@ class CallError(Exception):
         self.violations = tuple(violations)
         self.retry_after_seconds = retry_after_seconds
         self.details = dict(details or {})
+        self.passes = passes
 
     @property
     def reason_name(self) -> str:

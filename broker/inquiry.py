@@ -3,8 +3,8 @@
 Such a call has its own record, audit, leases and sandbox, and ends like any other. No grant is asked: an
 agent's call was allowed once, and what became of it does not hang on what the grants say now. The tool gets
 the target key of the call in doubt, and acts for the same subject: an exchanged credential sees what its user
-wrote. When it is sent again it has also its agent, and the next attempt. What an operator stopped is asked
-about, and never sent again.
+wrote. When it is sent again it has also its agent, the next attempt, and the requests that its grant left of
+the way out. What an operator stopped is asked about, and never sent again.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from broker.catalogue import Catalogue
 from broker.errors import CallError, Failed
 from broker.fence import Fenced
 from broker.finding import RESOLVER, Finding, needs_human
+from broker.grant_book import GrantBook
 from broker.keys import TenantKeys
 from broker.labels import make_labels
-from broker.model import Answer, Call, Caller, CallRecord, CallState, Mark, Role
+from broker.model import Answer, Call, Caller, CallRecord, CallState, EgressRules, Mark, Role
 from broker.path import Path
 from broker.store.records import ClaimScope
 from toolcrib.v1.reasons_pb2 import Reason
@@ -41,15 +42,16 @@ class _Errand:
     contract: Contract
     message: Message
     agent: str
-    subject: str = ""
+    subject: str
     attempt: int = 1
+    egress: EgressRules = None
 
 
 class Inquirer:
     """Finds out what became of calls."""
 
-    def __init__(self, path: Path, catalogue: Catalogue, keys: TenantKeys) -> None:
-        self._path, self._catalogue, self._keys = path, catalogue, keys
+    def __init__(self, path: Path, catalogue: Catalogue, grants: GrantBook, keys: TenantKeys) -> None:
+        self._path, self._catalogue, self._grants, self._keys = path, catalogue, grants, keys
 
     def settle_seconds(self, call: CallRecord) -> float:
         """Say how long after the fence an effect of a call may still show."""
@@ -102,7 +104,14 @@ class Inquirer:
         except ContractError:
             return needs_human("its request cannot be read any more")
         attempt = call.attempt + 1
-        errand = _Errand(call, version, contract, message, call.agent, call.subject, attempt)
+        egress = None
+        if _sends_requests(version, call.method):
+            policy = self._grants.of(call.tenant).find(call.grant_id)
+            if policy is None:
+                text = f'grant "{call.grant_id}", which may have narrowed its requests, is not there any more'
+                return needs_human(f"{text}, so it is not sent again")
+            egress = policy.terms.egress
+        errand = _Errand(call, version, contract, message, call.agent, call.subject, attempt, egress)
         try:
             answer = await self._run(errand)
         except Failed as error:
@@ -118,7 +127,7 @@ class Inquirer:
 
     async def _run(self, errand: _Errand) -> Answer:
         call, contract = errand.about, errand.contract
-        own = Caller(call.tenant, RESOLVER, Role.AGENT, "", RESOLVER)
+        own = Caller(call.tenant, RESOLVER, Role.AGENT, errand.subject, RESOLVER)
         trail = self._path.begin_own(contract.method, own, call.environment, call.call_id)
         trail.attempt = errand.attempt
         canonical = contract.canonical(errand.message)
@@ -138,7 +147,7 @@ class Inquirer:
             target_key=self._target_key(call) if contract.method == call.method else "",
         )
         try:
-            return await self._path.answer_own(made, trail)
+            return await self._path.answer_own(made, trail, errand.egress)
         except CallError:
             raise
         except Exception as error:  # a fault of the broker is no answer about the call
@@ -148,3 +157,9 @@ class Inquirer:
         return self._keys.target_key(
             ClaimScope(call.tenant, call.environment, call.agent, call.method, call.key)
         )
+
+
+def _sends_requests(version: ToolVersion, method: str) -> bool:
+    """Tell whether a grant can narrow what a tool asks of its targets."""
+    manifest = version.manifest
+    return any(manifest.targets[name].kind == "http" for name in manifest.method(method).targets)

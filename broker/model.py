@@ -109,6 +109,10 @@ class BudgetLimit:
     window_seconds: int
 
 
+EgressRules = tuple[tuple[str, HttpRule], ...] | None
+"""Rules of a grant over HTTP requests, each with its target; None: it has none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Grant:
     """What allowed a call, and under which conditions.
@@ -128,7 +132,7 @@ class Grant:
     targets: frozenset[str] = frozenset()
     destinations: frozenset[str] = frozenset()
     limits: tuple[BudgetLimit, ...] = ()
-    egress: tuple[tuple[str, HttpRule], ...] | None = None
+    egress: EgressRules = None
 
 
 @dataclass(frozen=True, slots=True)

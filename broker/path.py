@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 from broker.brakes import holds
 from broker.errors import CallError, Failed, Refused
-from broker.model import Answer, Brake, Call, Caller, Grant, Mark
+from broker.model import Answer, Brake, Call, Caller, EgressRules, Grant, Mark
 from broker.outlast import outlast
 from broker.request import Request
 from broker.stages.admit import Admission
@@ -132,11 +132,16 @@ class Path:
         trail.caller, trail.environment, trail.resolves = caller, environment, resolves
         return trail
 
-    async def answer_own(self, call: Call, trail: Trail) -> Answer:
+    async def answer_own(self, call: Call, trail: Trail, egress: EgressRules = None) -> Answer:
         """Carry out a call of the broker itself: recorded, sandboxed and ended like any other.
 
         It comes from no request, so there is nothing to authenticate, and no grant is asked; the operator's
         limits of the tenant hold, and so does a block of the agent for whom a call is sent again.
+
+        Args:
+            call: What the broker makes.
+            trail: Its.
+            egress: Rules over its HTTP requests, beside the manifest's.
 
         Raises:
             Refused: The version, the tenant's limits or a brake do not allow it.
@@ -144,7 +149,7 @@ class Path:
         """
         trail.call = call
         self._stages.authorize.brakes.check_caller(call.caller)
-        task = asyncio.create_task(self._walk_own(call, trail), name=trail.call_id)
+        task = asyncio.create_task(self._walk_own(call, trail, egress), name=trail.call_id)
         self._own[task] = trail
         task.add_done_callback(self._forget)
         try:
@@ -190,9 +195,9 @@ class Path:
                 trail.tell(reason)
         return len(bereft)
 
-    async def _walk_own(self, call: Call, trail: Trail) -> Answer:
+    async def _walk_own(self, call: Call, trail: Trail, egress: EgressRules) -> Answer:
         async with self._stages.recorder.open(trail), stoppable(trail):
-            grant = self._stages.authorize.allow_own(call, trail)
+            grant = self._stages.authorize.allow_own(call, trail, egress)
             return await self._carry_out(call, grant, Claimed(None, trail.attempt), trail)
         raise Failed(Reason.REASON_UNSPECIFIED, "unreachable: the lines above answer or raise")
 

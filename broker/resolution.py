@@ -7,7 +7,8 @@
     4  resolve   SUCCEEDED with the answer, FAILED with key and budgets given back, or NEEDS_HUMAN
 
 An outcome is believed only from a probe that ran after 1 and 2. A part that is missing (engine, Vault) is
-waited for, as long as it takes; a probe that answers nonsense is asked again a few times, then a person is.
+waited for, as long as it takes; a probe that answers nonsense, or a login that is refused for good, is asked
+for again a few times, then a person is.
 What an operator holds back (broker/brakes.py) is fenced, and then left alone until it is let go.
 """
 
@@ -137,7 +138,7 @@ class Resolution:
             except NotFenced as error:
                 log.warning("not fenced", extra={"call_id": call.call_id, "cause": str(error)})
             except CallError as error:
-                tries += error.reason not in _MISSING_PARTS
+                tries += error.reason not in _MISSING_PARTS or not error.passes
                 log.warning(
                     "no answer about a call in doubt",
                     extra={"call_id": call.call_id, "cause": f"{error.reason_name}: {error.message}"},

@@ -20,6 +20,8 @@ class Cause(enum.StrEnum):
 
     NOTHING_MADE: the target refused Vault in a way that proves that nothing was made there, and that it may
     not do again a moment later.
+    REFUSED: an authorization server, or the broker in its place, said no to just this, and will again until
+    somebody changes a role, a user or a server.
     """
 
     UNREACHABLE = "unreachable"
@@ -33,6 +35,7 @@ class Cause(enum.StrEnum):
     ROLE_UNSAFE = "role unsafe"
     OVERLOADED = "overloaded"
     NOTHING_MADE = "nothing made"
+    REFUSED = "refused"
 
 
 class CredentialsError(Exception):

@@ -13,7 +13,7 @@ from broker.brakes import Brakes
 from broker.catalogue import Catalogue, not_usable
 from broker.errors import Refused
 from broker.grant_book import GrantBook
-from broker.model import Call, Grant
+from broker.model import Call, EgressRules, Grant
 from broker.settings import Tenant
 from broker.trail import Trail
 from broker.workflows import WorkflowBook, name_of
@@ -59,14 +59,19 @@ class Authorizer:
         trail.grant = grant
         return grant
 
-    def allow_own(self, call: Call, trail: Trail) -> Grant:
+    def allow_own(self, call: Call, trail: Trail, egress: EgressRules = None) -> Grant:
         """Allow a call that the broker itself makes about a call in doubt: no grant is asked.
+
+        Args:
+            call: What the broker makes.
+            trail: Its.
+            egress: To what the grant of a call that is sent again narrowed the requests; see `Grant`.
 
         Raises:
             Refused: BRAKE_SET, NOT_GRANTED or TOOL_NOT_USABLE.
         """
         self._check(call)
-        trail.grant = Grant(OWN_GRANT)
+        trail.grant = Grant(OWN_GRANT, egress=egress)
         return trail.grant
 
     def _check(self, call: Call) -> None:

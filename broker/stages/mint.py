@@ -20,7 +20,7 @@ from broker.model import Call, LeaseRecord, Reservation
 from broker.outlast import outlast
 from broker.stages.reserve import NothingRan
 from broker.trail import Trail
-from credentials.errors import CredentialsUnavailable
+from credentials.errors import Cause, CredentialsUnavailable
 from credentials.lease import CallTag, CredentialWanted, Lease, OwedLease
 from toolcrib.v1.reasons_pb2 import Reason
 
@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 MARGIN_SECONDS = 20
 # A call that is stopped while its credentials are made waits this long to learn which they are.
 LEARN_SECONDS = 1.0
+# What is said again until somebody changes something.
+_LASTING = frozenset({Cause.REFUSED, Cause.ROLE_UNSAFE})
 
 
 class Mint(Protocol):
@@ -94,6 +96,7 @@ class Minter:
                 # Not what a target said: an agent would read it, and no label counts it.
                 f"Vault gave no credential, nothing ran: {error.own_words}",
                 retry_after_seconds=2.0,
+                passes=error.cause not in _LASTING,
             ) from error
 
     async def _end(self, trail: Trail, minting: asyncio.Task[list[Lease]]) -> None:

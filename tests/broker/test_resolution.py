@@ -13,6 +13,7 @@ import pytest
 from broker.doubts import Doubts
 from broker.errors import CallError
 from broker.fence import Fence, NotFenced
+from broker.finding import RESOLVER
 from broker.inquiry import Inquirer
 from broker.keys import TenantKeys
 from broker.model import Brake, BrakeKind, CallRecord, CallState, Mark
@@ -69,11 +70,11 @@ class Lab:
         self.answers = {REFUND: LOST, DRAFT: LOST, LOOKUP: FOUND}
         shop.tool = self.run
         fence = Fence(self.driver, shop.debts, self.end_remains, shop.store.epoch.number)  # type: ignore[arg-type]
-        inquirer = Quick(shop.path, shop.catalogue, TenantKeys(b"k" * 32))
-        tuning = Tuning(
+        inquirer = Quick(shop.path, shop.catalogue, shop.grants, TenantKeys(b"k" * 32))
+        self.tuning = Tuning(
             look_seconds=0.01, first_pause_seconds=0.001, longest_pause_seconds=0.002, max_tries=3
         )
-        self.resolution = Resolution(shop.store, self.doubts, fence, inquirer, shop.brakes, tuning)
+        self.resolution = Resolution(shop.store, self.doubts, fence, inquirer, shop.brakes, self.tuning)
 
     async def run(self, start: handler_pb2.Start) -> RawOutcome:
         self.driver.order.append(f"run {start.method.rpartition('/')[2]} {start.context.attempt}")
@@ -160,7 +161,7 @@ async def test_asks_nothing_while_an_older_brokers_way_out_may_live(lab: Lab):
 
 async def test_waits_as_long_as_the_manifest_says(lab: Lab):
     call = await lab.lose()
-    inquirer = Inquirer(lab.shop.path, lab.shop.catalogue, TenantKeys(b"k" * 32))
+    inquirer = Inquirer(lab.shop.path, lab.shop.catalogue, lab.shop.grants, TenantKeys(b"k" * 32))
     assert inquirer.settle_seconds(call) == 5
 
 
@@ -181,6 +182,10 @@ async def test_asks_a_probe_on_behalf_of_the_same_subject(lab: Lab):
     lab.shop.caller, lab.shop.tool = replace(lab.shop.caller, subject="maria"), run
     await lab.resolve()
     assert seen == [(REFUND, "maria"), (LOOKUP, "maria")]
+    assert {(one.method, one.agent, one.subject) for one in await lab.shop.calls()} == {
+        (REFUND, "refund-desk", "maria"),
+        (LOOKUP, RESOLVER, "maria"),
+    }
 
 
 async def test_frees_the_key_of_what_did_not_happen(lab: Lab):
@@ -234,6 +239,20 @@ async def test_waits_for_vault_as_long_as_it_takes(lab: Lab):
 
     lab.shop.vault.minting = refuse
     assert (await lab.resolve()).state is CallState.SUCCEEDED
+
+
+async def test_asks_a_person_when_the_login_is_refused_for_good(lab: Lab):
+    tries = 0
+
+    async def refuse() -> None:
+        nonlocal tries
+        tries += 1
+        if tries > 1:
+            raise CredentialsUnavailable("invalid_grant", Cause.REFUSED)
+
+    lab.shop.vault.minting = refuse
+    assert (await lab.resolve()).state is CallState.NEEDS_HUMAN
+    assert tries == 1 + lab.tuning.max_tries
 
 
 async def test_stops_when_another_broker_has_taken_over(lab: Lab, monkeypatch: pytest.MonkeyPatch):

@@ -216,7 +216,7 @@ class Workshop:
 
     def __init__(self, bench: Bench, store: MoodyStore) -> None:
         self.store, self.catalogue = store, bench.catalogue
-        self.vault, self.engine = FakeVault(), FakeEngine(self)
+        self.vault = FakeVault()
         self.caller, self.runs, self.brakes = DESK, 0, Brakes()
         self.answer_sign: AnswerSign = refuse_to_sign
         self.cancelled: list[str] = []
@@ -225,6 +225,7 @@ class Workshop:
         self.tenants = {"shop": Tenant(targets=("*",), vault_roles=("*",))}
         self.admit = Admission(self.tenants, 100)
         self.tool = self.answer_nothing
+        self.engine = self.make_engine()
         keys, alarm = TenantKeys(b"k" * 32), LeakAlarm(store, self.debts)
         self.workflows = bench.workflows
         engine: Any = self.engine
@@ -262,6 +263,10 @@ class Workshop:
         await store.apply_grants("shop", GrantFiles(files, digest_files(files)), "", event)
         await shop.grants.refresh("shop")
         return shop
+
+    def make_engine(self) -> FakeEngine:
+        """Make what tools run on."""
+        return FakeEngine(self)
 
     def make_gate(self) -> Gate:
         """Make the gate of the path."""

@@ -124,7 +124,7 @@ async def _send(
         ) as response,
     ):
         if 300 <= response.status < 400:
-            raise EndpointFault("it names another address, which is not followed", Cause.INVALID)
+            raise EndpointFault("it names another address, which is not followed", Cause.REFUSED)
         if response.headers.get("Content-Encoding", "identity").lower() != "identity":
             raise EndpointFault("its answer is compressed", Cause.BACKEND)
         body = bytearray()
@@ -145,7 +145,7 @@ def _trust(ca_pem: str) -> ssl.SSLContext:
 
 def _refusal(reply: Reply) -> EndpointFault:
     busy = reply.status == 429 or reply.status >= 500
-    cause = Cause.BACKEND if busy else Cause.INVALID
+    cause = Cause.BACKEND if busy else Cause.REFUSED
     answer = _parse(reply.body) if reply.content_type == "application/json" else None
     code = (answer or {}).get("error")
     hint = _HINTS.get(code, "") if isinstance(code, str) else ""

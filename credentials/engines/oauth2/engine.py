@@ -101,7 +101,7 @@ class OAuthEngine:
         path = f"{mounts['kv']}/data/{secret_path(order.role)}"
         role, kept, version = await _read_secret(api, child, path)
         if role.grant == "token_exchange" and not order.tag.subject and not order.tag.is_rehearsal:
-            raise VaultFault(NO_SUBJECT, Cause.INVALID, NO_SUBJECT)
+            raise VaultFault(NO_SUBJECT, Cause.REFUSED, NO_SUBJECT)
         path = f"{mounts['transit']}/{key_name(order.role)}"
         request = _Request(order.role, role, kept, _Signing(api, child, path, role.key_version).sign)
         if role.grant == "token_exchange" and order.tag.is_rehearsal:

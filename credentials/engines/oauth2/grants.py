@@ -116,7 +116,7 @@ def read_grant(role: OAuthRole, answer: Mapping[str, Any]) -> Granted:
     if not problem and not MIN_SECRET_LENGTH <= len(str(token)) <= MAX_TOKEN_CHARACTERS:
         problem = f"its access_token has not {MIN_SECRET_LENGTH} to {MAX_TOKEN_CHARACTERS} characters"
     if problem:
-        raise EndpointFault(problem, Cause.BACKEND)
+        raise EndpointFault(problem, Cause.REFUSED)
     return Granted(Secret(str(token)), int(str(seconds)))
 
 
