@@ -185,8 +185,8 @@ class AccessToken:
 
     Attributes:
         expires: When it ends by itself.
-        revoke: Asks the server to end it now: only once, bounded in time, raises nothing. None where the role
-            names no place for that.
+        revoke: Lets it go, and asks the server to end it when nobody has it any more: only once, bounded in
+            time, raises nothing.
     """
 
     token: Secret

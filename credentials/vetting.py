@@ -20,7 +20,7 @@ BY_HAND = frozenset({"kv", "oauth2"})
 Of oauth2 a token is asked for, too, and ended: only the server knows whether the secret is right."""
 TTL_SECONDS = 10
 """A child whose end is not confirmed ends by itself after this."""
-_UNFIT = frozenset({Cause.ROLE_UNSAFE, Cause.UNKNOWN, Cause.DENIED, Cause.INVALID})
+_UNFIT = frozenset({Cause.ROLE_UNSAFE, Cause.UNKNOWN, Cause.DENIED, Cause.INVALID, Cause.REFUSED})
 
 
 class Minter(Protocol):

@@ -83,6 +83,7 @@ class TokenServer:
         bend: Changes an answer of a path: (path, status, body) → (status, body, headers).
         headers: Of each request, in order.
         hold: Paths whose requests are never answered.
+        repeats: A client gets the token again that it has for the same scope.
     """
 
     def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
@@ -94,6 +95,7 @@ class TokenServer:
         self.lifetime_seconds: int | None = 300
         self.bend: Callable[[str, int, bytes], Answer] | None = None
         self.hold: frozenset[str] = frozenset()
+        self.repeats = False
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         self._released = threading.Event()
@@ -131,6 +133,7 @@ class TokenServer:
         self.issued.clear()
         self._seen.clear()
         self.bend, self.hold, self.lifetime_seconds = None, frozenset(), 300
+        self.repeats = False
 
     def forms(self, path: str = "/token") -> list[Form]:
         """List what was sent to a path."""
@@ -208,13 +211,19 @@ class TokenServer:
             more = {"issued_token_type": ACCESS_TOKEN_TYPE}
         elif form.get("grant_type") != "client_credentials":
             raise _Refused("unsupported_grant_type")
-        token = secrets.token_urlsafe(32)
+        token = (self._find_live(name, scope) if self.repeats else "") or secrets.token_urlsafe(32)
         seconds = self.lifetime_seconds
         self.issued[token] = Issued(
             name, scope, time.time() + (seconds or 300), claims, form.get("audience", "")
         )
         said = {"access_token": token, "token_type": "Bearer", "scope": scope, **more}
         return said if seconds is None else {**said, "expires_in": seconds}
+
+    def _find_live(self, client: str, scope: str) -> str:
+        live = (
+            token for token, issued in self.issued.items() if (issued.client, issued.scope) == (client, scope)
+        )
+        return next((token for token in live if self.look_up(token)["active"]), "")
 
     def _check(self, assertion: str, client: Client, issuer: str) -> dict[str, Any]:
         """Check an assertion as RFC 7523 says: signature, issuer, audience, time, and that it is new."""

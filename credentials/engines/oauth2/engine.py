@@ -6,7 +6,8 @@ to revoke it. Rules:
 1. The child reads one secret and signs with one key, both of this role alone.
 2. A token exchange is on behalf of the call's subject, and of nobody else: without one nothing is asked.
 3. The tool never gets the token (`inject` in the manifest), agents never what the server said.
-4. The token ends by its own time. Its early end is asked for while the call's end has it: no record has.
+4. The token ends by its own time. Its early end is asked for while the call's end has it: no record has. A
+   token that the server gave to several calls is ended with the last of them.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from credentials.engines.kv import is_there
 from credentials.engines.oauth2.assertion import JWS_NAMES, AssertionKey, read_key, sign_assertion
 from credentials.engines.oauth2.endpoint import TIMEOUT_SECONDS, EndpointFault, post_form, read_answer
 from credentials.engines.oauth2.grants import Granted, Sign, authenticate, make_form, read_grant
+from credentials.engines.oauth2.holders import Holders
 from credentials.engines.oauth2.role import (
     CLIENT_SECRET,
     TOKEN_URL,
@@ -59,12 +61,16 @@ _log = logging.getLogger(__name__)
 
 
 class OAuthEngine:
-    """Access tokens: each call has one of its own."""
+    """Access tokens: each call has one of its own, unless its server gives one to several."""
 
     name, plugin = "oauth2", "kv"
     plugins: tuple[str, ...] = (plugin, "transit")
     exclusive = False
     asks_elsewhere = True
+
+    def __init__(self) -> None:
+        self._holders = Holders()
+        self._sharing: set[str] = set()
 
     def child_uses(self, wanted: CredentialWanted) -> int:
         """Read the secret and the key; sign for the subject, for the client, and for it again at the end."""
@@ -103,7 +109,8 @@ class OAuthEngine:
         if role.grant == "token_exchange" and not order.tag.subject and not order.tag.is_rehearsal:
             raise VaultFault(NO_SUBJECT, Cause.REFUSED, NO_SUBJECT)
         path = f"{mounts['transit']}/{key_name(order.role)}"
-        request = _Request(order.role, role, kept, _Signing(api, child, path, role.key_version).sign)
+        sign = _Signing(api, child, path, role.key_version).sign
+        request = _Request(order.role, role, kept, sign, self._holders)
         if role.grant == "token_exchange" and order.tag.is_rehearsal:
             # Nobody's token can be asked for; that the key signs is seen.
             await make_form(role, order.tag, request.sign, "rehearsal")
@@ -112,9 +119,19 @@ class OAuthEngine:
         granted = await request.ask_token(order.tag, f"{order.tag.call_id}.{order.wanted.name}")
         _tell_length(order, granted.expires_in_seconds)
         expires = asked + timedelta(seconds=granted.expires_in_seconds)
-        revoke = _Revocation(request, granted.token).revoke if role.revocation_url else None
-        payload = AccessToken(granted.token, expires, revoke)
+        self._tell_shared(order.role, request.hold(granted.token))
+        revocation = _Revocation(request, granted.token, order.tag.call_id, expires)
+        payload = AccessToken(granted.token, expires, revocation.revoke)
         return Minted("", payload, min(order.ttl_seconds, granted.expires_in_seconds))
+
+    def _tell_shared(self, role: str, holders: int) -> None:
+        """Say of a role once that its calls have no token of their own."""
+        if holders > 1 and role not in self._sharing:
+            self._sharing.add(role)
+            _log.warning(
+                "the authorization server gives one access token to several calls, which then share it",
+                extra={"role": role},
+            )
 
     async def retire(self, api: VaultApi, session: Secret, mounts: Mounts, role: str) -> None:
         """Nothing: who has the token revokes it (`AccessToken.revoke`), else it ends by its own time."""
@@ -207,6 +224,7 @@ class _Request:
     role: OAuthRole
     kept: Kept
     sign: Sign
+    holders: Holders
 
     async def ask_token(self, tag: CallTag, unique: str) -> Granted:
         """Ask for a token; see `Granted`.
@@ -222,13 +240,22 @@ class _Request:
         try:
             return read_grant(self.role, answer)
         except EndpointFault:
-            await self._end_unfit(answer.get("access_token"))
+            await self._end_unfit(answer.get("access_token"), tag)
             raise
 
-    async def _end_unfit(self, token: object) -> None:
+    async def _end_unfit(self, token: object, tag: CallTag) -> None:
         """Have what is not taken ended all the same: it may be good for more than was asked for."""
-        if self.role.revocation_url and isinstance(token, str):
-            await _Revocation(self, Secret(token)).revoke()
+        if isinstance(token, str):
+            self.hold(unfit := Secret(token))
+            await _Revocation(self, unfit, tag.call_id).revoke()
+
+    def hold(self, token: Secret) -> int:
+        """Note one call more that has a token; returns how many have it."""
+        return self.holders.take(self.role.token_url, token)
+
+    def give_back(self, token: Secret) -> int:
+        """Note one call less that has a token; returns how many still have it."""
+        return self.holders.give_back(self.role.token_url, token)
 
     async def revoke(self, token: Secret) -> int:
         """Have a token revoked (RFC 7009); returns the status.
@@ -245,20 +272,26 @@ class _Request:
 
 
 class _Revocation:
-    """The early end of one token."""
+    """The early end of what one call has of a token."""
 
-    def __init__(self, request: _Request, token: Secret) -> None:
+    def __init__(
+        self, request: _Request, token: Secret, call_id: str, expires: datetime | None = None
+    ) -> None:
         self._request, self._token = request, token
+        self._call_id, self._expires = call_id, expires
         self._was_asked = False
 
     async def revoke(self) -> None:
-        """Ask for it once; what fails is said in the log, and the token ends by its own time."""
+        """Ask for it once, unless others have it; what fails is logged, and it ends by its own time."""
         if self._was_asked:
             return
         self._was_asked = True
-        cause = await self._try()
-        if cause:
-            _log.warning("access token not revoked", extra={"role": self._request.name, "cause": cause})
+        if self._request.give_back(self._token) or not self._request.role.revocation_url:
+            return
+        if cause := await self._try():
+            until = self._expires.isoformat(timespec="seconds") if self._expires else "unknown"
+            facts = {"role": self._request.name, "call_id": self._call_id, "cause": cause, "expires": until}
+            _log.warning("access token not revoked", extra=facts)
 
     async def _try(self) -> str:
         """Ask for it; returns what went wrong."""

@@ -196,6 +196,23 @@ async def test_revokes_the_token_with_the_call(session, server, install) -> None
     assert not server.look_up(token)["active"]
 
 
+async def test_revokes_a_token_that_several_calls_got_with_the_last_of_them(
+    session, server, install, caplog
+) -> None:
+    await install("client_credentials", revocation_url=server.revocation_url)
+    server.repeats = True
+    first, second = await mint(session), await mint(session, replace(TAG, call_id="another"))
+    token = payload_of(first).token.reveal()
+    assert payload_of(second).token.reveal() == token
+    assert caplog.text.count("gives one access token to several calls") == 1
+    assert await vet(session, NOBODY, WANTED) == {}  # a bundle is registered meanwhile
+    await session.end(first)
+    await session.end(first)
+    assert server.look_up(token)["active"]
+    await session.end(second)
+    assert not server.look_up(token)["active"]
+
+
 async def test_revokes_as_a_client_that_proves_itself_by_its_key(session, server, install) -> None:
     await install("client_credentials", client_auth="private_key_jwt", revocation_url=server.revocation_url)
     assert not server.look_up(await token_of(session))["active"]
@@ -214,7 +231,9 @@ async def test_ends_without_the_server(session, server, install, trouble, caplog
     server.bend = lambda path, _, text: (503, text, {})
     await session.end(lease)
     await session.end(lease)
-    assert "access token not revoked" in caplog.text
+    [told] = [one for one in caplog.records if one.message == "access token not revoked"]
+    assert (told.__dict__["call_id"], told.__dict__["role"]) == (TAG.call_id, ROLE)
+    assert told.__dict__["expires"] == payload_of(lease).expires.isoformat(timespec="seconds")
     assert (len(server.forms("/revoke")), engines_vault.count_tokens()) == (1, 0)
 
 
