@@ -103,7 +103,12 @@ class EgressExplainer:
             text = "no grant lets this agent call the tool there; see `toolcrib grants explain`"
             return self._begin(names[0], Check.GRANT, text)
         found = [self._judge(request, url, names[0], permit) for permit in permits]
-        return next((one for one in found if one.is_allowed), found[0])
+        chosen = next((one for one in found if one.is_allowed), found[0])
+        refusing = [one.grant_id for one in found if not one.is_allowed]
+        if not chosen.is_allowed or not refusing:
+            return chosen
+        other = f", where the call comes by {chosen.grant_id}: {_name_some(refusing)} would refuse it"
+        return replace(chosen, why=chosen.why + other)
 
     def _read(self, request: Request) -> Url | None:
         named = [value for name, value in request.headers if name == "host"]

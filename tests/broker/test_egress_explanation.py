@@ -119,6 +119,50 @@ def test_says_that_conditions_remain() -> None:
     assert "where the grant's conditions are met" in found.why
 
 
+SEVEN, EIGHT = '@egress("api GET /issues/7")', '@egress("api GET /issues/8")'
+EUR, USD = '@limit_amount("100 EUR/1d")', '@limit_amount("100 USD/1d")'
+
+
+@pytest.mark.parametrize(
+    ("texts", "url", "why"),
+    [
+        ([permit("a", EUR)], "/issues/7", "where the grant's conditions are met"),
+        ([permit("a"), permit("b", condition="when {false}", effect="forbid")], "/issues/7", "conditions"),
+        (
+            [permit("a", EUR), permit("b", f'{USD} @egress("api GET /issues/8")')],
+            "/issues/7",
+            "by a: b would",
+        ),
+        (
+            [permit("a"), permit("b", '@destinations("iban:XX1") @egress("api GET /issues/8")')],
+            "/issues/7",
+            "comes by a: b would refuse it",
+        ),
+        (
+            [
+                permit("a", '@egress("api GET /issues/7")', "when {true}"),
+                permit("b", '@egress("api GET /issues/8")'),
+            ],
+            "/issues/8",
+            "comes by b: a would refuse it",
+        ),
+    ],
+)
+def test_says_that_another_grant_may_be_the_one(texts: list[str], url: str, why: str) -> None:
+    found = explain(f"https://api.example{url}", permits=find(*texts))
+
+    assert found.is_allowed
+    assert why in found.why
+
+
+def test_says_it_flatly_where_every_grant_agrees() -> None:
+    grants = find(permit("a"), permit("b", '@destinations("iban:XX1")'))
+
+    assert explain("https://api.example/issues/7", permits=grants).why == "a rule allows it"
+    narrow = [permit(name, '@egress("api GET /issues/7")', "when {true}") for name in "ab"]
+    assert explain("https://api.example/issues/8", permits=find(*narrow)).check is Check.GRANT
+
+
 def test_orders_grants_as_one_is_chosen() -> None:
     names = [
         one.grant.grant_id
