@@ -6,12 +6,14 @@ of the grant; and judges by the same `tools.http_rules.judge`, on the access tha
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from broker.policy.permits import Permit
 from broker.stages.http_access import make_access, narrow
+from credentials.injection import Form
 from sandboxes.proxy.access import HttpTarget
+from sandboxes.proxy.injecting import find_dropped
 from tools.http_rules import Ask, Check, Url, judge, read_target
 from tools.manifest import Manifest
 
@@ -144,13 +146,17 @@ class EgressExplainer:
             grant_id=grant_id,
             dropped=verdict.dropped,
         )
-        return self._add_credential(found) if found.is_allowed else found
+        kept = verdict.rule.headers if verdict.rule else ()
+        return self._add_credential(found, request, kept) if found.is_allowed else found
 
-    def _add_credential(self, found: Explanation) -> Explanation:
+    def _add_credential(self, found: Explanation, request: Request, kept: Collection[str]) -> Explanation:
         for credential in self._tool.credentials:
             wanted = self._manifest.credentials[credential]
             if wanted.inject is not None and wanted.target == found.target:
-                return replace(found, injected=credential, injected_form=wanted.inject.form)
+                form = Form(wanted.inject.form)
+                dropped = find_dropped(form, wanted.inject.name or "", request.headers, kept)
+                dropped = tuple(dict.fromkeys((*found.dropped, *dropped)))
+                return replace(found, injected=credential, injected_form=form.value, dropped=dropped)
         return found
 
     def _explain_opaque(self, name: str, url: Url, narrows: bool) -> Explanation:

@@ -156,12 +156,8 @@ class Injector:
     def _drop(self, request: OutgoingHead, kept: Collection[str]) -> OutgoingHead:
         assert self._injection is not None
         form, name = self._injection.form, _fold(self._injection.fields.get("name", ""))
-        names = _NEVER | _LOGINS | _DROPPED_HEADERS.get(form, frozenset())
-        names |= ({"cookie"} | (_CUTTING if form in _AS_IT_IS else set())) - set(kept)
-        if form is Form.HEADER:
-            names |= {name}
         parameters = _DROPPED_QUERY.get(form, frozenset()) | ({name} if form is Form.QUERY else set())
-        headers = _drop_headers(request.headers, names)
+        headers = _drop_headers(request.headers, _list_dropped(form, name, kept))
         return replace(request, headers=headers, query=_drop_parameters(request.query, parameters))
 
     def _sign(self, request: OutgoingHead, asked: OutgoingHead, body: bytes | None) -> OutgoingHead:
@@ -201,6 +197,25 @@ class Injector:
         if is_s3 and self._is_tls:
             return sigv4.UNSIGNED
         raise NotInjectable("a body that is too large to be kept can be signed only for S3 over https")
+
+
+def find_dropped(form: Form, name: str, headers: Headers, kept: Collection[str]) -> tuple[str, ...]:
+    """Say which headers of a request are left out where a credential is added.
+
+    Args:
+        form: How it is added.
+        name: Of the header or parameter that it becomes; empty for other forms.
+        headers: Of the request.
+        kept: Lower-case names of headers that the rule lists.
+    """
+    names = _list_dropped(form, _fold(name), kept)
+    return tuple(dict.fromkeys(header for header, _ in headers if _fold(header) in names))
+
+
+def _list_dropped(form: Form, name: str, kept: Collection[str]) -> Set[str]:
+    names = _NEVER | _LOGINS | _DROPPED_HEADERS.get(form, frozenset())
+    names |= ({"cookie"} | (_CUTTING if form in _AS_IT_IS else set())) - set(kept)
+    return names | {name} if form is Form.HEADER else names
 
 
 def _add_header(request: OutgoingHead, name: str, value: str) -> OutgoingHead:

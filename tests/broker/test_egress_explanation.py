@@ -69,6 +69,12 @@ def test_says_which_rule_allows_and_what_is_added() -> None:
     assert (found.dropped, found.grant_id) == (("authorization",), "")
 
 
+def test_says_what_is_dropped_where_a_credential_is_added() -> None:
+    found = explain("https://api.example/issues/7", authorization="x", range="bytes=0-1", x_trace="1")
+
+    assert found.dropped == ("authorization", "x-trace", "range")
+
+
 @pytest.mark.parametrize(
     ("url", "method", "check", "why"),
     [
