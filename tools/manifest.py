@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -40,6 +41,16 @@ VersionName = Annotated[
 ]
 PackageName = Literal["git", "openssh-client", "libnss-wrapper", "busybox-static"]
 Argument = Annotated[str, StringConstraints(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
+
+
+def _check_target_name(name: str) -> str:
+    """Refuse what neither the operator's file nor a grant can name."""
+    if re.fullmatch(r"[a-z][a-z0-9-]{0,62}", name) is None:
+        raise PydanticCustomError("target_name", "Must be of small letters, digits and -, the first a letter")
+    return name
+
+
+TargetName = Annotated[str, AfterValidator(_check_target_name)]
 
 _FORBIDDEN = {
     "mounts": "a handler sees only its bundle and its own tmp",
@@ -135,7 +146,7 @@ class CredentialWanted(_Closed):
         "database", "database_static", "kv", "pki", "ssh", "transit", "ldap", "ldap_static", "oauth2"
     ]
     role: RoleName
-    target: Name | None = None
+    target: TargetName | None = None
     max_signatures: int = Field(default=1, ge=1, le=100)
     inject: Inject | None = None
 
@@ -210,7 +221,7 @@ class MethodRuntime(_Closed):
     """
 
     credentials: tuple[Name, ...] = Field(default=(), max_length=8, strict=False)
-    targets: tuple[Name, ...] = Field(default=(), max_length=8, strict=False)
+    targets: tuple[TargetName, ...] = Field(default=(), max_length=8, strict=False)
     deadline_seconds: float = Field(gt=0, le=300, strict=False)
     settle_seconds: float = Field(default=5, ge=0, le=3600, strict=False)
 
@@ -233,7 +244,7 @@ class Manifest(_Closed):
     image: Image
     limits: Limits = Limits()
     credentials: Mapping[Name, CredentialWanted] = Field(default_factory=dict, max_length=32)
-    targets: Mapping[Name, TargetWanted] = Field(default_factory=dict, max_length=32)
+    targets: Mapping[TargetName, TargetWanted] = Field(default_factory=dict, max_length=32)
     tools: Mapping[MethodName, MethodRuntime] = Field(min_length=1, max_length=100)
 
     def method(self, name: str) -> MethodRuntime:

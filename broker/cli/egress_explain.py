@@ -13,7 +13,9 @@ from toolcrib.v1 import egress_pb2, egress_pb2_grpc
 
 @click.command("explain")
 @click.argument("url", metavar="URL")
-@click.option("--tool", required=True, metavar="TOOL", help="Whose request; e.g. github.v1.GitHub/FindIssue.")
+@click.option(
+    "--tool", required=True, metavar="TOOL", help="Whose request; e.g. github.v1.GitHub/SearchIssues."
+)
 @click.option("--method", default="GET", show_default=True, metavar="M", help="Of the request, e.g. POST.")
 @click.option("--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="That it has; repeatable.")
 @click.option("--agent", default="", metavar="NAME", help="Look at this agent's grants too.")

@@ -45,7 +45,9 @@ def _describe_state(view: StateView) -> Iterator[Finding]:
         remedy = "start the broker: it ends what did not run and says what is in doubt"
         yield bad("calls", f"{view.unfinished_calls} left open by a broker that died", remedy)
     if view.in_doubt_calls:
-        remedy = "toolcrib calls list --state IN_DOUBT; look at the target"
+        remedy = (
+            "a running broker finds out; for NEEDS_HUMAN look at the target, then toolcrib calls resolve ID"
+        )
         yield warn("calls", f"{view.in_doubt_calls} in doubt: nobody knows whether they happened", remedy)
 
 

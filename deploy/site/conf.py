@@ -24,10 +24,12 @@ CONTENTS = {
         *("adapters/google-adk", "adapters/mcp", "identity"),
     ),
     "For those who write tools": (
-        *("ten-minutes", "authors", "contracts", "check", "handler", "frames", "content", "images"),
+        *("ten-minutes", "authors", "contracts", "check", "handler", "http_rules"),
+        *("frames", "content", "images"),
     ),
     "Tools that come with it": (
         *("tools/shop", "tools/git", "tools/web", "tools/files", "tools/notes", "tools/shell"),
+        *("tools/github", "tools/crm", "tools/s3"),
     ),
     "For security teams": (
         *(
@@ -39,7 +41,7 @@ CONTENTS = {
             "engines/database",
             "engines/database_static",
         ),
-        *("engines/kv", "engines/ldap", "engines/pki", "engines/ssh", "engines/transit"),
+        *("engines/kv", "engines/ldap", "engines/oauth2", "engines/pki", "engines/ssh", "engines/transit"),
         *("review", "vault", "rotation", "brake", "egress", "egress_http", "runtimes"),
     ),
     "For those who run it": ("operating", "cli", "state", "pool", "guarantees"),

@@ -62,11 +62,15 @@ async def test_leaves_out_a_version_that_todays_rules_refuse():
     bench = await Bench.make(store)
     row = await store.get_version("shop", "shop", "1.0.0")
     assert row is not None
-    rows: Sequence[VersionRow] = [replace(row, version="0.9.0", digest="0", manifest_yaml="bundle: [")]
+    underlined = row.manifest_yaml.replace("orders-db", "orders_db")
+    rows: Sequence[VersionRow] = [
+        replace(row, version="0.9.0", digest="0", manifest_yaml="bundle: ["),
+        replace(row, version="0.8.0", digest="1", manifest_yaml=underlined),
+    ]
     for bad in rows:
         await store.put_version(bad, EVENT)
     await bench.catalogue.refresh("shop")
-    assert bench.catalogue.find("shop", "shop", "0.9.0") is None
+    assert [bench.catalogue.find("shop", "shop", bad.version) for bad in rows] == [None, None]
     assert bench.catalogue.resolve("shop", METHOD, "")
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 import yaml
+from pydantic import TypeAdapter, ValidationError
 
+from broker import settings
 from sandboxes.rootfs import EXTRAS
 from tools.errors import BundleInvalid
-from tools.manifest import Manifest, PackageName, read_manifest
+from tools.manifest import Manifest, PackageName, TargetName, read_manifest
 
 SHOP = Path(__file__).parents[2] / "tools" / "bundles" / "shop" / "tool.yaml"
 
@@ -121,6 +123,26 @@ def test_names_the_field_of_an_ill_formed_value(path: str, value: object) -> Non
     found = refuse_change(path, value)
 
     assert all(field.startswith(f"tool.yaml: {path.replace(':', '.')}") for field, _ in found)
+
+
+@pytest.mark.parametrize("field", ["credentials:db_read:target", "tools:test.v1.Things/Do:targets"])
+def test_says_how_a_target_is_named(field: str) -> None:
+    value: object = ["the_db"] if field.endswith("targets") else "the_db"
+    ((_, description),) = refuse_change(field, value)
+
+    assert description == "must be of small letters, digits and -, the first a letter"
+
+
+@pytest.mark.parametrize("name", ["a", "a-1", "a" * 63, "a" * 64, "a_b", "1a", "-a", "A", "a\n", ""])
+def test_takes_those_names_of_targets_that_an_operator_can_declare(name: str) -> None:
+    def takes(type_: Any) -> bool:
+        try:
+            TypeAdapter(type_).validate_python(name)
+        except ValidationError:
+            return False
+        return True
+
+    assert takes(TargetName) == takes(settings.Name)
 
 
 def test_refuses_names_that_nothing_defines() -> None:

@@ -180,6 +180,9 @@ ERRORS: dict[str, Break] = {
     "a target that is not asked for": manifest("    credentials: [tickets_draft]\n    targets: [tickets]\n", "    credentials: [tickets_draft]\n", "MANIFEST_NAME", at="desk.v1.Desk/DraftAnswer:"),
     "signatures without a key": manifest("role: desk-mail", "role: desk-mail, max_signatures: 3", "MANIFEST_NAME"),
     "a target of an unknown kind": manifest("kind: postgresql", "kind: carrier-pigeon", "MANIFEST_VALUE"),
+    "a target that no operator can declare": manifest("  tickets: {kind: postgresql}", "  the_tickets: {kind: postgresql}", "MANIFEST_VALUE"),
+    "a credential for a target that no operator can declare": manifest("    target: tickets\n", "    target: the_tickets\n", "MANIFEST_VALUE", at="    target: the_tickets"),
+    "a tool that reaches what no operator can declare": manifest("    targets: [tickets]\n", "    targets: [the_tickets]\n", "MANIFEST_VALUE"),
     # --- HTTP targets and what is added to requests ---
     "an http target without rules": api("", "HTTP_ALLOW", "  api: {kind: http}", target="  api: {kind: http}\n"),
     "rules and opaque": api("    opaque: true\n", "HTTP_ALLOW", "    allow:"),
