@@ -17,7 +17,8 @@ from tools.errors import BundleInvalid, Violation
 KINDS = ("read", "write")
 TEMPLATES = Path(__file__).parent / "skeletons"
 
-_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,54}")
+"""Some names in the files are eight characters longer, and none may have more than 63."""
 _RESERVED = frozenset({"toolcrib", "grpc", "google", "buf"})
 _TAKEN = frozenset({"handler", "site-packages", "site_packages", "asyncpg", "proto", "examples"})
 _SUFFIX = ".template"
@@ -69,7 +70,7 @@ def _check_name(name: str) -> None:
 def _find_problem(name: str) -> str:
     package = name.replace("-", "_")
     if not _NAME.fullmatch(name) or not all(package.split("_")):
-        return 'must be lower-case words of a-z and 0-9 with single "-" or "_" between them, up to 63 in all'
+        return 'must be lower-case words of a-z and 0-9 with single "-" or "_" between them, up to 55 in all'
     if any(not part[0].isalpha() for part in package.split("_")):
         return "every word of it must begin with a letter: the service is named after them"
     if package in _RESERVED or package.partition("_")[0] == "toolcrib":

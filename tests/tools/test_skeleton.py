@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tools.errors import BundleInvalid
+from tools.manifest import read_manifest
 from tools.skeleton import KINDS, plan_bundle, write_bundle
 
 
@@ -19,7 +20,7 @@ from tools.skeleton import KINDS, plan_bundle, write_bundle
         ("a-", "lower-case words"),
         ("a/b", "lower-case words"),
         ("../up", "lower-case words"),
-        ("x" * 64, "lower-case words"),
+        ("x" * 56, "lower-case words"),
         ("a-2b", "begin with a letter"),
         ("class", "a word of Python"),
         ("match", "a word of Python"),
@@ -32,6 +33,11 @@ from tools.skeleton import KINDS, plan_bundle, write_bundle
 def test_refuses_names_that_cannot_work(name: str, fault: str):
     with pytest.raises(BundleInvalid, match=fault):
         plan_bundle(name, "read")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_writes_names_that_a_manifest_can_have_from_the_longest_that_it_takes(kind: str):
+    assert read_manifest(plan_bundle("x" * 55, kind)["tool.yaml"])
 
 
 def test_a_dash_becomes_an_underscore_in_the_package():
