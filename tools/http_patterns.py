@@ -2,7 +2,7 @@ r"""Patterns of a rule's path, query and headers, and how they become regular ex
 
 | type | stands for |
 |---|---|
-| segment | one path segment: letters, digits, `-._~` and escapes that hide nothing; `{name}` means it |
+| segment | one path segment, `{name}`: letters, digits, `-._~`, escapes that hide nothing; at most 1,024 |
 | slug | letters, digits, `-._`, the first a letter or digit; at most 100 |
 | int | up to 18 digits, perhaps with a minus |
 | hex | up to 128 hexadecimal digits |
@@ -12,7 +12,8 @@ r"""Patterns of a rule's path, query and headers, and how they become regular ex
 | `a\|b` | one of these words |
 
 A segment is what could be one of a path in query and headers, too: no "..", no escaped slash.
-Each expression has one repetition at most between two fixed characters, so that none takes long.
+No expression takes long: a part in braces with something beside it is bounded, so is what stands beside it,
+and what was matched of a path up to a slash is not tried again (there is but one way to match it).
 """
 
 from __future__ import annotations
@@ -22,7 +23,12 @@ from functools import lru_cache
 
 from tools.http_urls import is_plain_path
 
-_PIECE = r"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{2})+"
+MAX_BESIDE = 64
+"""Characters before, or after, a part in braces."""
+MAX_SEGMENT = 1024
+"""Characters that a segment stands for; an escape is one."""
+
+_PIECE = rf"(?:[A-Za-z0-9._~-]|%[0-9A-Fa-f]{{2}}){{1,{MAX_SEGMENT}}}"
 _REST = r"(?:[A-Za-z0-9._~!$&'()*+,=:@-]|%[0-9A-Fa-f]{2})+"
 TYPES = {
     "segment": _PIECE,
@@ -95,7 +101,9 @@ def _compile_segment(text: str, names: list[str], last: bool) -> str:
         raise PatternInvalid("the type text is for query and headers: write segment, or rest at the end")
     if kind == "rest" and (before or after or not last):
         raise PatternInvalid(f"{{{hole}}} must be the last of the path, with nothing beside it")
-    return re.escape(before) + _expression(kind, "path") + re.escape(after)
+    if kind == "rest":
+        return _expression(kind, "path")
+    return rf"(?>{re.escape(before)}{_expression(kind, 'path')}{re.escape(after)}(?=/|\Z))"
 
 
 @lru_cache(maxsize=4096)
@@ -139,6 +147,9 @@ def _split(text: str, place: str) -> tuple[str, str | None, str]:
     for literal in (before, after):
         if not _LITERALS[place].fullmatch(literal):
             raise PatternInvalid(f'"{text}" has characters that cannot stand there{_hint(literal)}')
+        if found and len(literal) > MAX_BESIDE:
+            remedy = f"write {MAX_BESIDE} at most on each side of the braces"
+            raise PatternInvalid(f"{{{found[0]}}} has {len(literal)} characters beside it: {remedy}")
     return before, found[0] if found else None, after
 
 

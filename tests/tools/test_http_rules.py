@@ -50,6 +50,8 @@ def test_reads_a_rule() -> None:
         ("GET /a?b={text}x", "alone"),
         ("GET /a?b={what}", "is no type"), ("GET /a?b={}", "write {text}"), ("GET /a?*&b", "is no parameter"),
         ("GET /a?b=c;d", "cannot stand"), ("GET /a#b", "cannot stand"), ("GET /" + "a" * 1000, "longer"),
+        ("GET /{a}" + "b" * 65, "64 at most"), ("GET /" + "b" * 65 + "{a:int}", "64 at most"),
+        ("GET /a?b={int}" + "c" * 65, "64 at most"),
     ],
 )  # fmt: skip
 def test_says_what_to_write_instead(text: str, remedy: str) -> None:
@@ -66,7 +68,7 @@ def test_says_what_to_write_instead(text: str, remedy: str) -> None:
         ([], {"x a": "{int}"}, "no header"),
         ([], {"host": "{text}"}, "leave it out"), ([], {"transfer-encoding": "{text}"}, "leave it out"),
         ([], {"x-http-method-override": "{text}"}, "leave it out"), ([], {"x-a": "{rest}"}, "write {text}"),
-        ([], {"x-a": "a\nb"}, "cannot stand"),
+        ([], {"x-a": "a\nb"}, "cannot stand"), ([], {"x-a": "{int}" + "b" * 65}, "64 at most"),
     ],
 )  # fmt: skip
 def test_refuses_what_no_rule_can_promise(require: list[str], headers: dict[str, str], remedy: str) -> None:
@@ -88,7 +90,9 @@ def test_refuses_what_no_rule_can_promise(require: list[str], headers: dict[str,
         ("GET /{a}", "GET /x~%C3%A9"), ("GET /{a:int}", "GET /-12"), ("GET /{a:hex}", "GET /aF09"),
         ("GET /{a:uuid}", "GET /123e4567-e89b-12d3-a456-426614174000"), ("GET /{a:x|y}", "GET /y"),
         ("GET /{a:int}:cancel", "GET /7:cancel"), ("GET /v{a:int}/b", "GET /v2/b"),
-        ("GET /{a}.json", "GET /b.json"),
+        ("GET /{a}.json", "GET /b.json"), ("GET /{a}", "GET /" + "a" * 1024),
+        ("GET /{a}", "GET /" + "%20" * 1024), ("GET /{a:x|xy}y/{b}a", "GET /xyy/aaa"),
+        ("GET /{a}" + "b" * 64, "GET /a" + "b" * 64), ("GET /{a:rest}", "GET /" + "a" * 2000),
         ("GET /a?uploads", "GET /a?uploads"), ("GET /a?uploads", "GET /a?uploads="),
         ("GET /a?f[x]={int}", "GET /a?f%5Bx%5D=1"), ("GET /a?sort={asc|desc}", "GET /a?sort=desc"),
         ("GET /a?p={segment}", "GET /a?p=a%20b"),
@@ -124,6 +128,9 @@ def test_allows_what_a_rule_says(rule: str, request_line: str) -> None:
         ("GET /{a}", "GET /a:b", Check.PATH), ("GET /{a:int}", "GET /٣", Check.URL),
         ("GET /{a:int}", "GET /1.0", Check.PATH),
         ("GET /{a:int}", "GET /" + "1" * 19, Check.PATH), ("GET /{a:hex}", "GET /0x1", Check.PATH),
+        ("GET /{a}", "GET /" + "a" * 1025, Check.PATH),
+        ("GET /a?b={segment}", "GET /a?b=" + "a" * 1025, Check.QUERY),
+        ("GET /{a:x|xy}z/{b}", "GET /xyyz/b", Check.PATH),
         ("GET /{a:x|y}", "GET /xy", Check.PATH), ("GET /a", "GET /a?", Check.QUERY),
         ("GET /a.b", "GET /axb", Check.PATH),
         ("GET /a?b=c", "GET /a?b=C", Check.QUERY), ("GET /a?uploads", "GET /a?uploads=1", Check.QUERY),

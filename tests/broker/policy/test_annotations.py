@@ -96,6 +96,7 @@ def test_refuses_terms_on_a_forbid(name: str) -> None:
         ("egress", "crm GET /a,"),
         ("egress", "crm GET a"),
         ("egress", "crm GET /a?b={what}"),
+        ("egress", "crm GET /{a}" + "b" * 65),
         ("egress", "Crm GET /a"),
         ("egress", ", ".join(f"crm GET /{number}" for number in range(201))),
         ("targets", ""),

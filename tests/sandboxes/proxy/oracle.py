@@ -268,7 +268,8 @@ def is_of(kind: str, value: str, where: str) -> bool:  # noqa: PLR0911 - one lin
         return False
     if kind == "segment":
         is_whole = where == "path" or is_good_path(f"/{value}")  # a path is looked at as a whole
-        return is_whole and all(sign in PLAIN + "%" for sign in value)
+        is_short = len(value) - 2 * value.count("%") <= 1024
+        return is_whole and is_short and all(sign in PLAIN + "%" for sign in value)
     if kind == "slug":
         return (
             value[0] not in "-._~" and len(value) <= 100 and all(s in PLAIN.replace("~", "") for s in value)

@@ -161,7 +161,7 @@ def fill(part: Part, random_: random.Random) -> str:
 
 def _fill_kind(kind: str, random_: random.Random) -> str:
     made = {
-        "segment": ["a", "a%20b", "x~y", "%C3%A9", "..a", "a.b", "%25"],
+        "segment": ["a", "a%20b", "x~y", "%C3%A9", "..a", "a.b", "%25", "a" * 1024, "a" * 1025],
         "slug": ["acme", "a.b", "0-1", "A_b"],
         "int": ["0", "-12", "007", "9" * 18],
         "hex": ["a", "0F", "deadbeef"],

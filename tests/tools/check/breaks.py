@@ -193,6 +193,7 @@ ERRORS: dict[str, Break] = {
     "a rule that traces": api("      - TRACE /tickets\n", "HTTP_RULE", "      - TRACE"),
     "a rule that connects": api("      - CONNECT /tickets\n", "HTTP_RULE", "      - CONNECT"),
     "a rule of a type of nobody": api("      - GET /a/{b:number}\n", "HTTP_RULE", "      - GET /a/{b:number}"),
+    "a rule with much beside its braces": api(f"      - GET /{{a}}{'b' * 65}\n", "HTTP_RULE", "      - GET /{a}b"),
     "a rule that wants what it does not list": api("      - {rule: GET /a, require: [b]}\n", "HTTP_RULE", "      - {rule: GET /a"),
     "a rule that lets a hop's header pass": api('      - rule: GET /a\n        headers: {te: "{text}"}\n', "HTTP_RULE", "      - rule: GET /a"),
     "a rule that is a number": api("      - 5\n", "MANIFEST_VALUE", "      - 5"),
