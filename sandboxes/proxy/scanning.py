@@ -11,10 +11,13 @@ it must not have. Rules:
    characters between, wherever the pieces of the body are cut.
 2. Half of it is found as well, where that is long enough: a target may cut what it repeats.
 3. The time is linear in the length of the answer, whatever stands in it and wherever it is cut.
-4. Only what may be the beginning of a secret is kept back until more comes, and of that no more than
-   `MAX_GROWTH` times the longest spelling: a secret that is drawn out further passes. The broker's own scan
-   of the tool's result has no such limit.
-5. A target that means to tell the tool its secret can do it in a hundred other ways; this stops none of them.
+4. What came last is kept back until more comes, or the end: `MAX_GROWTH` times the longest spelling, whatever
+   it says. A secret that is drawn out further passes; the broker's own scan of the tool's result has no such
+   limit. A stream lags by that much, and by up to half of it more, which is searched at once.
+5. A tool can have a target answer what the tool chose. So nothing that it sees, but what was found itself,
+   hangs on how much of a secret some text is: neither how much is passed on when, nor how much is taken out
+   around a half.
+6. A target that means to tell the tool its secret can do it in a hundred other ways; this stops none of them.
 """
 
 from __future__ import annotations
@@ -31,7 +34,6 @@ from sandboxes.proxy.unescaping import (
     MAX_LEVELS,
     Level,
     Traced,
-    find_begun,
     fold,
     trace,
     unescape,
@@ -46,13 +48,15 @@ _BETWEEN = b"\x80"
 # Characters of base64 at both ends of what is searched for hold some bits of the secret as well.
 _MARGIN = 2
 _BASE64 = frozenset((string.ascii_letters + string.digits + "+/=_-").encode())
-_HEAD = 4
 # So much is read again for a single byte, and no more.
 _EASY_BYTES = 64
-# So much of a text's end is traced at first.
-_TRACED_BYTES = 512
+# Backslashes that mean as much as none: pairs of pairs, for each level.
+_PERIOD = 1 << MAX_LEVELS
 # A half that is shorter is not searched for: it would be found anywhere.
 _MIN_HALF = 8
+# A tool that has a target answer its guesses sees which half was right: of few digits it tries them all.
+_MIN_HEX_HALF = 12
+_HEX = frozenset(b"0123456789abcdef")
 
 
 class Needle(NamedTuple):
@@ -109,13 +113,13 @@ class Scanner:
     """
 
     __slots__ = (
+        "_backslashes",
         "_held",
-        "_longest",
-        "_most_held",
+        "_held_bytes",
+        "_kept_bytes",
+        "_margin",
         "_needles",
         "_search",
-        "_waiting",
-        "_waiting_bytes",
         "found",
     )
 
@@ -131,11 +135,10 @@ class Scanner:
         for text in sent:
             self._search = self._search.join(_spell_sent(text))
         self._needles = self._search.needles
-        self._longest = max((len(needle.text) for needle in self._needles), default=0)
-        self._most_held = MAX_GROWTH * self._longest
-        self._held = b""
-        self._waiting: list[bytes] = []
-        self._waiting_bytes = 0
+        self._kept_bytes = MAX_GROWTH * max((len(needle.text) for needle in self._needles), default=0)
+        self._held: list[bytes] = []
+        self._held_bytes = 0
+        self._backslashes = self._margin = 0
 
     @property
     def searches(self) -> bool:
@@ -145,7 +148,7 @@ class Scanner:
     @property
     def held_bytes(self) -> int:
         """How much is kept back, or waits to be searched."""
-        return len(self._held) + self._waiting_bytes
+        return self._held_bytes
 
     def headers(self, headers: Sequence[tuple[bytes, bytes]]) -> RawHeaders:
         """Clean headers or trailers; one whose name holds a secret is left out."""
@@ -159,119 +162,90 @@ class Scanner:
         """Clean what came whole, such as the words of a status line."""
         if not self._needles:
             return data
-        levels = list(unescape(data))
-        return self._replace(data, self._find(levels, [fold(level.text) for level in levels]))
+        clean = self._replace(data, self._find(data))
+        self._margin = 0
+        return clean
 
     def feed(self, data: bytes) -> bytes:
         """Take a piece of the unpacked body.
 
         Returns:
-            What can be passed on by now; may be empty.
+            What can be passed on by now; may be empty. Its length hangs on how much came, and on what was
+            found; on nothing else that the text says.
         """
         if not self._needles:
             return data
-        self._waiting.append(data)
-        self._waiting_bytes += len(data)
-        # What is held is read again each time: not for each single byte that a target sends behind it.
-        if 2 * self._waiting_bytes < len(self._held) - _EASY_BYTES:
+        self._hold(data)
+        # What is kept is read again each time: not for each single byte that a target sends behind it.
+        if 2 * (self._held_bytes - self._kept_bytes) < max(1, self._kept_bytes - _EASY_BYTES):
             return b""
-        text = self._take_held()
-        levels = list(unescape(text))
-        folded = [fold(level.text) for level in levels]
-        until = len(text)
-        begun = list(map(self._measure_begun, levels, folded))
-        if any(begun):
-            until = self._find_begun(text, begun)
-        # What may be the beginning of more is looked at again when more comes.
-        spans = [span for span in self._find(levels, folded) if span.start < until]
+        text, first = self._take_held()
+        until = len(text) - self._kept_bytes
+        # What begins behind is looked at again, when more of it may be there.
+        spans = [span for span in self._find(text) if span.start < until + _MARGIN]
         until = max([until, *(span.end for span in spans)])
-        self._held = text[until:]
-        return self._replace(text[:until], spans)
+        self._hold(text[until:])
+        self._backslashes = _count_backslashes(text[:until]) % _PERIOD
+        text = text[:until]
+        return self._replace(text, spans, self._skip_margin(text, first))
 
     def finish(self) -> bytes:
-        """Give what is left of the body; the beginning of a secret, if it is half of it, is one."""
-        return self.clean(self._take_held())
+        """Give what is left of the body."""
+        text, first = self._take_held()
+        return self._replace(text, self._find(text), self._skip_margin(text, first))
 
-    def _take_held(self) -> bytes:
-        """Take what was held back, with all that came since."""
-        text = b"".join((self._held, *self._waiting))
-        self._held, self._waiting_bytes = b"", 0
-        self._waiting.clear()
-        return text
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._held_bytes += len(data)
+
+    def _take_held(self) -> tuple[bytes, int]:
+        """Take what was held back, behind the backslashes before it: the number of those is given, too."""
+        text = b"".join((b"\\" * self._backslashes, *self._held))
+        self._held.clear()
+        self._held_bytes = 0
+        return text, self._backslashes
 
     def _holds(self, data: bytes) -> bool:
         return any(needle.text in fold(level.text) for level in unescape(data) for needle in self._needles)
 
-    def _find(self, levels: Sequence[Level], folded: Sequence[bytes]) -> list[_Span]:
-        """List the parts of the first level that hold a secret, in order and without overlaps."""
+    def _find(self, text: bytes) -> list[_Span]:
+        """List the parts of a text that hold a secret, in order and without overlaps."""
         spans: list[_Span] = []
-        for number, text in enumerate(folded, 1):
-            needles = [needle for needle in self._needles if needle.text in text]
-            needles = [needle for needle in needles if not _is_always_whole(needle, text)]
+        levels: list[Level] = []
+        for level in unescape(text):
+            levels.append(level)
+            folded = fold(level.text)
+            needles = [needle for needle in self._needles if needle.text in folded]
+            needles = [needle for needle in needles if not _is_always_whole(needle, folded)]
             if needles:
-                traced = trace(levels[:number])
+                traced = trace(levels)
                 spans += (span for needle in needles for span in _locate(traced, needle))
         return _merge(spans)
 
-    def _replace(self, text: bytes, spans: Sequence[_Span]) -> bytes:
-        self.found += len(spans)
+    def _skip_margin(self, text: bytes, first: int) -> int:
+        """Say where what was not taken out begins: neighbours of what was may have come in another piece."""
+        most, self._margin = min(len(text), first + self._margin), 0
+        return _widen(text, first, 1, most)
+
+    def _replace(self, text: bytes, spans: Sequence[_Span], done: int = 0) -> bytes:
+        """Take out spans, and leave away what stands before `done`."""
         pieces: list[bytes] = []
-        done = 0
         for span in spans:
-            start = _widen(text, span.start, -1, done) if span.is_coded else span.start
-            pieces += (text[done:start], REDACTED)
-            done = _widen(text, span.end, 1, len(text)) if span.is_coded else span.end
+            if span.end <= done:
+                continue
+            self.found += 1
+            start = max(span.start, done)
+            pieces += (text[done : _widen(text, start, -1, done) if span.is_coded else start], REDACTED)
+            done = span.end
+            if span.is_coded:
+                done = _widen(text, span.end, 1, len(text))
+                self._margin = span.end + _MARGIN - done if done == len(text) else 0
         return b"".join([*pieces, text[done:]])
 
-    def _find_begun(self, text: bytes, begun: Sequence[int]) -> int:
-        """Say from where on a text may be the beginning of a secret; what would be too much to hold is not.
 
-        Args:
-            text: As it came.
-            begun: What `_measure_begun` says of each of its levels. Most beginnings are short: where the last
-                bytes alone say the same, no more of the text is traced.
-        """
-        first, size = max(0, len(text) - self._most_held), _TRACED_BYTES
-        while True:
-            start = _align(text, first, len(text) - size)
-            seen, until = self._trace_begun(text, start)
-            if start == first or seen + seen[-1:] * (len(begun) - len(seen)) == begun:
-                return until
-            size *= 4
-
-    def _trace_begun(self, text: bytes, start: int) -> tuple[list[int], int]:
-        """Measure the levels of a text from `start` on, and say where the earliest beginning is."""
-        seen: list[int] = []
-        until = len(text)
-        levels: list[Level] = []
-        for level in unescape(text[start:]):
-            levels.append(level)
-            folded = fold(level.text)
-            seen.append(self._measure_begun(level, folded))
-            if seen[-1]:
-                until = min(until, start + trace(levels).starts[len(folded) - seen[-1]])
-        return seen, until
-
-    def _measure_begun(self, level: Level, folded: bytes) -> int:
-        """Count the bytes at a folded level's end that may be the beginning of a secret, or of an escape."""
-        most = self._overlap(folded)
-        for begun in find_begun(level.text):
-            escape = len(fold(level.text[begun:]))
-            most = max(most, escape + self._overlap(folded[: len(folded) - escape]))
-        return most
-
-    def _overlap(self, folded: bytes) -> int:
-        """Count the bytes at a folded text's end with which a secret may begin."""
-        tail = folded[-self._longest :]
-        return max((_measure_overlap(tail, needle.text) for needle in self._needles), default=0)
-
-
-def _align(text: bytes, first: int, start: int) -> int:
-    """Move a place back to where a run of backslashes is read in pairs as it is from its beginning on."""
-    if start <= first:
-        return first
-    run = start - first - len(text[first:start].rstrip(b"\\"))
-    return start - run % (1 << MAX_LEVELS)
+def _count_backslashes(text: bytes) -> int:
+    """Count those at a text's end: they are read in pairs, and what follows is read by their number."""
+    return len(text) - len(text.rstrip(b"\\"))
 
 
 def _spell_all(secret: str) -> Iterator[Needle]:
@@ -302,41 +276,28 @@ def _spell_sent(text: str) -> Iterator[Needle]:
 def _split(whole: bytes, is_coded: bool) -> Iterator[Needle]:
     """Search for a spelling and its halves: a target may cut what it repeats, and the tool choose where."""
     half = len(whole) // 2
-    if half >= _MIN_HALF:
+    if half >= (_MIN_HEX_HALF if _HEX.issuperset(whole) else _MIN_HALF):
         yield Needle(whole[:half], whole, 0, is_coded)
         yield Needle(whole[half:], whole, half, is_coded)
     yield Needle(whole, whole, 0, is_coded)
 
 
 def _locate(traced: Traced, needle: Needle) -> Iterator[_Span]:
-    """Say where a needle is found, with as much of its whole around it as there is."""
-    text, before, behind = traced.text, needle.whole[: needle.offset], needle.offset + len(needle.text)
+    """Say where a needle is found, with as much around it as its whole has.
+
+    Whatever that says: were it compared, what is left of it would tell who knows one half the other one.
+    """
+    text, behind = traced.text, len(needle.whole) - needle.offset
     at = text.find(needle.text)
     while at >= 0:
-        end = at + len(needle.text)
-        left = _count_same(before[::-1], text[max(0, at - len(before)) : at][::-1])
-        right = _count_same(needle.whole[behind:], text[end : end + len(needle.whole) - behind])
-        yield _Span(*traced.origin(at - left, end + right), needle.is_coded)
-        at = text.find(needle.text, end)
+        first, last = max(0, at - needle.offset), min(len(text), at + behind)
+        yield _Span(*traced.origin(first, last), needle.is_coded)
+        at = text.find(needle.text, at + len(needle.text))
 
 
 def _is_always_whole(needle: Needle, text: bytes) -> bool:
     """Tell whether a half stands nowhere but in wholes, which are found by themselves."""
     return needle.text != needle.whole and text.count(needle.text) == text.count(needle.whole)
-
-
-def _count_same(one: bytes, other: bytes) -> int:
-    """Count with how many equal bytes two begin; by halving, because a target may have it done often."""
-    if one == other:
-        return len(one)
-    low, high = 0, min(len(one), len(other))
-    while low < high:
-        middle = (low + high + 1) // 2
-        if one[:middle] == other[:middle]:
-            low = middle
-        else:
-            high = middle - 1
-    return low
 
 
 def _strip_armour(pem: str) -> str:
@@ -361,16 +322,3 @@ def _widen(text: bytes, at: int, step: int, most: int) -> int:
             break
         at += step
     return at
-
-
-def _measure_overlap(folded: bytes, needle: bytes) -> int:
-    """Count the bytes of a needle with which a text breaks off."""
-    tail = folded[-len(needle) + 1 :] if len(needle) > 1 else b""
-    at = tail.find(needle[:_HEAD])
-    while at >= 0:
-        if needle.startswith(tail[at:]):
-            return len(tail) - at
-        at = tail.find(needle[:_HEAD], at + 1)
-    return next(
-        (few for few in range(_HEAD - 1, 0, -1) if few < len(needle) and tail.endswith(needle[:few])), 0
-    )

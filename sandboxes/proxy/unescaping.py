@@ -2,7 +2,7 @@
 
 Escapes are undone a level at a time, all kinds in one pass from left to right, so that one within another
 comes undone on the next level. The passes are the regular expression engine's, and none of its escapes is
-longer than `MAX_ESCAPE`: the time is linear in the length of the text, whatever stands in it.
+longer than eleven bytes: the time is linear in the length of the text, whatever stands in it.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ from itertools import compress
 from credentials.spellings import UNSEEN_ASCII
 
 MAX_LEVELS = 3
-MAX_ESCAPE = 11
-"""Bytes of the longest escape."""
 MAX_GROWTH = 12
 """So many bytes at most may be waited for, for each that they stand for."""
 
@@ -36,11 +34,6 @@ _ESCAPE = re.compile(
         r"|\\(?:u(?:[0-9a-fA-F]{4}|\{0{0,4}[0-9a-fA-F]{1,2}\})|x[0-9a-fA-F]{2}|[\\\"'/bfnrtv])"
         rf"|&(?:#(?:[xX]0{{0,4}}[0-9a-fA-F]{{1,2}}|0{{0,4}}[0-9]{{1,3}});?|(?:{_NAMES});))"
     ).encode()
-)
-_BEGUN = re.compile(
-    rb"(?:%[0-9a-fA-F]?"
-    rb"|\\(?:u(?:[0-9a-fA-F]{0,3}|\{[0-9a-fA-F]{0,6})|x[0-9a-fA-F]?)?"
-    rb"|&(?:#(?:[xX][0-9a-fA-F]{0,6}|[0-9]{0,7})?|[A-Za-z]{0,8})?)\Z"
 )
 # Upper case and the other alphabet of base64 are written like the usual ones, and what nobody sees goes.
 _FOLDED = bytes(ord(chr(byte).lower()) if byte < 0x80 else byte for byte in range(0x100)).translate(
@@ -85,17 +78,6 @@ def unescape(text: bytes) -> Iterator[Level]:
         decoded[1::2] = map(_MEANINGS.__getitem__, pieces[1::2])
         text = b"".join(decoded)
         yield Level(text, pieces)
-
-
-def find_begun(text: bytes) -> Iterator[int]:
-    """Say where escapes begin that may go on behind the end of a text: the last one, and those around it."""
-    end = len(text)
-    for _ in range(MAX_LEVELS + 1):
-        begun = _BEGUN.search(text, max(0, end - MAX_ESCAPE), end)
-        if begun is None:
-            return
-        end = begun.start()
-        yield end
 
 
 @dataclass(frozen=True, slots=True)
