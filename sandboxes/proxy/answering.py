@@ -12,9 +12,8 @@ import http
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import h11
-
 from sandboxes.egress.records import Outcome
+from sandboxes.proxy.bodies import BodyInvalid, BodyReader, BodyTooLong
 from sandboxes.proxy.calls import Place
 from sandboxes.proxy.heads import AnswerHead, HeadInvalid
 from sandboxes.proxy.ledger import Digest
@@ -23,7 +22,7 @@ from sandboxes.proxy.scanning import Scanner
 from sandboxes.proxy.shares import EASY_BYTES, PIECE_BYTES, Share
 from sandboxes.proxy.turns import BodyMiscounted, RawHeaders, Turn
 from sandboxes.proxy.unpacking import PackingRefused, Unpacker
-from sandboxes.proxy.wire import BodyInvalid, BodyReader, BodyTooLong, ClientLost, TargetLost, Wire
+from sandboxes.proxy.wire import ClientLost, TargetLost, Wire
 from tools.http_rules import FRAMING_HEADERS
 
 _HELD_BYTES = 64 * 1024
@@ -157,7 +156,7 @@ class Answering:
         while True:
             piece = body.take()
             if piece is None:
-                # The head alone is not sent: what comes first may show that nothing can be passed on.
+                # The head is not sent before anything came: that may show that nothing can be passed on.
                 if self._held and not self._waits:
                     await self._flush()
                 piece = await body.read()
@@ -207,20 +206,16 @@ class Answering:
 
     async def _drain_request(self) -> None:
         """Read what is left of a small request, so that the connection can have another."""
-        parser, left = self._turn.parser, _DRAINED_BYTES
-        if parser is None or self._turn.waits:
+        body = self._turn.body
+        if body is None or self._turn.waits:
             return
-        try:
+        body.most_bytes = None  # how much of it is read is limited here
+        most = self._client.taken_bytes + _DRAINED_BYTES
+        with contextlib.suppress(TimeoutError, BodyInvalid, ClientLost):
             async with asyncio.timeout(_DRAIN_SECONDS):
-                while parser.their_state is h11.SEND_BODY and left > 0:
-                    event = parser.next_event()
+                while not body.is_read and self._client.taken_bytes < most:
+                    await body.read()
                     await asyncio.sleep(0)  # a chunk may have one byte
-                    if event is h11.NEED_DATA:
-                        data = await self._client.read()
-                        left -= len(data)
-                        parser.receive_data(data)
-        except (TimeoutError, h11.RemoteProtocolError, ClientLost):
-            return
 
 
 class _Steps:

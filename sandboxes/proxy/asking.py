@@ -6,32 +6,31 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-import h11
-
 from credentials.injection import NotInjectable
 from sandboxes.egress.records import Outcome
+from sandboxes.proxy.bodies import (
+    BodyInvalid,
+    BodyReader,
+    BodyTooLong,
+    MeasuredBody,
+    read_answered_body,
+)
 from sandboxes.proxy.calls import Place
 from sandboxes.proxy.heads import AnswerHead, Headers, HeadInvalid, RequestHead, read_answer, write_request
 from sandboxes.proxy.injecting import OutgoingHead
 from sandboxes.proxy.ledger import Digest, Line
 from sandboxes.proxy.refusals import Hurdle, Refusal, refuse_answer, refuse_request
-from sandboxes.proxy.turns import EVENT_BYTES, WITHOUT_BODY, BodyMiscounted, BodyWriter, Turn, read_again
+from sandboxes.proxy.turns import WITHOUT_BODY, BodyMiscounted, BodyWriter, Turn
 from sandboxes.proxy.upstream import Link
-from sandboxes.proxy.wire import (
-    BodyInvalid,
-    BodyReader,
-    BodyTooLong,
-    MeasuredBody,
-    ParsedBody,
-    TargetLost,
-    Wire,
-)
+from sandboxes.proxy.wire import TargetLost, Wire
 from tools.http_rules import FRAMING_HEADERS, Url, Verdict
 
 _WHOLE_BYTES = 64 * 1024
 """A request's body of this size is read before the target is asked: it then goes out with the head."""
 _SIGNED_BYTES = 8 * 1024 * 1024
 """A body that is signed is kept up to this size, whatever the target's limit is."""
+_KEPT_STEP_BYTES = 256 * 1024
+"""Room for a body of an unsaid length is taken in such steps."""
 _MOST_INTERIM = 16
 _REPEATABLE = frozenset({"GET", "HEAD", "OPTIONS"})
 _SAYS_EMPTY = frozenset({"POST", "PUT", "PATCH"})
@@ -43,22 +42,23 @@ class NoAnswer(Exception):
 
 
 class Asking:
-    """One request toward its target.
-
-    Attributes:
-        is_sent: Whether all of it was sent; an answer may come before.
-    """
+    """One request toward its target."""
 
     def __init__(self, head: RequestHead, place: Place, url: Url, turn: Turn, client: Wire) -> None:
         self._head, self._place, self._url = head, place, url
         self._turn, self._client = turn, client
-        most = place.access.caps.request_bytes
-        self._body = ParsedBody(turn.parser, client, most) if turn.parser else MeasuredBody(0, client, most)
+        self._body: BodyReader = turn.body or MeasuredBody(0, client, None)
+        self._body.most_bytes = place.access.caps.request_bytes
         self._digest = Digest(place.target.digests)
         self._whole: bytes | None = b""
-        self._raw_answer = b""
-        self.is_sent = False
+        self._kept_bytes = 0
+        self._is_written = False
         self._link: Link | None = None
+
+    @property
+    def is_sent(self) -> bool:
+        """Whether all of it was sent; an answer may come before."""
+        return self._is_written and self._link is not None and not self._link.wire.has_unsent
 
     @property
     def is_repeatable(self) -> bool:
@@ -74,7 +74,7 @@ class Asking:
         """Read the body, if it is small or has to be signed; a large one is streamed later.
 
         Raises:
-            Refusal: It is too large, or broken.
+            Refusal: It is too large, or broken, or too much is kept already.
             ClientLost: The sandbox's end is gone.
         """
         head, most = self._head, self._place.access.caps.request_bytes
@@ -86,17 +86,23 @@ class Asking:
         ) > limit:
             self._whole = None
             return
-        pieces: list[bytes] = []
-        size = 0
+        self._keep(head.framing.length or 0)
         self._promise()
+        whole = bytearray()
         while piece := await self._read_piece():
-            if pieces:
+            if whole:
                 await asyncio.sleep(0)  # a chunk may have one byte: 10,000 of them come at once
-            size += len(piece)
-            if size > limit:
+            if len(whole) + len(piece) > limit:
                 raise too_large(limit)
-            pieces.append(piece)
-        self._whole = b"".join(pieces)
+            self._keep(len(whole) + len(piece))
+            whole += piece
+        self._whole = bytes(whole)
+
+    def let_go(self) -> None:
+        """Keep nothing of the body any more."""
+        self._whole = None
+        self._place.share.give_bytes_back(self._kept_bytes)
+        self._kept_bytes = 0
 
     def write_head(self, line: Line) -> OutgoingHead:
         """Write the head anew, with the credential.
@@ -129,8 +135,12 @@ class Asking:
             data = write_request(request.method, request.target, headers)
         except HeadInvalid as error:
             raise Refusal(403, Hurdle.CREDENTIAL, "the request cannot be written", Outcome.REFUSED) from error
-        link.wire.write(data + (self._whole or b""))
-        self.is_sent = self._whole is not None
+        if self._whole and len(self._whole) > _WHOLE_BYTES:
+            link.wire.write(data)
+            link.wire.write(self._whole)
+        else:
+            link.wire.write(data + (self._whole or b""))
+        self._is_written = self._whole is not None
 
     async def race(self, answering: Coroutine[Any, Any, None]) -> None:
         """Pass an answer on, while the rest of the body is sent.
@@ -169,7 +179,7 @@ class Asking:
                 raw = await self._link.wire.read_head()
                 if raw is None:
                     raise NoAnswer
-                head, self._raw_answer = read_answer(raw), raw
+                head = read_answer(raw)
                 if head.status >= 200:
                     return head
                 if head.status == 101:
@@ -181,24 +191,12 @@ class Asking:
         raise refuse_answer("the target sends interim answers without end")
 
     def read_body(self, head: AnswerHead) -> BodyReader:
-        """Give what reads the body of the answer; where its length was not said, h11 does.
-
-        Raises:
-            Refusal: h11 does not understand the head.
-        """
+        """Give what reads the body of the answer."""
         assert self._link is not None
         wire, most = self._link.wire, self._place.access.caps.response_bytes
         if self._head.method == "HEAD" or head.status in WITHOUT_BODY:
             return MeasuredBody(0, wire, most)
-        if head.framing.length is not None:
-            return MeasuredBody(head.framing.length, wire, most)
-        parser = h11.Connection(h11.CLIENT, max_incomplete_event_size=EVENT_BYTES)
-        parser.send(h11.Request(method="GET", target="/", headers=[("host", "h")]))
-        parser.send(h11.EndOfMessage())
-        try:
-            return ParsedBody(read_again(parser, self._raw_answer), wire, most)
-        except HeadInvalid as error:
-            raise refuse_answer(f"the target's answer is none: {error}") from error
+        return read_answered_body(head.framing, wire, most)
 
     def _framing(self) -> list[tuple[bytes, bytes]]:
         if self._whole is None:
@@ -221,7 +219,7 @@ class Asking:
                 wire.write(framed.write(piece))
                 await wire.drain()
             wire.write(framed.finish())
-            self.is_sent = True
+            self._is_written = True
         except (TargetLost, BodyMiscounted):
             # It may have answered before it had all; that answer is what counts.
             return
@@ -235,6 +233,19 @@ class Asking:
             raise refuse_request("its body is broken, or ends too early") from error
         self._digest.feed(piece)
         return piece
+
+    def _keep(self, size: int) -> None:
+        """Have room for so much of a body, in the call's share of what all keep.
+
+        Raises:
+            Refusal: There is none to be had.
+        """
+        if size <= max(self._kept_bytes, _WHOLE_BYTES):
+            return
+        more = -(-(size - self._kept_bytes) // _KEPT_STEP_BYTES) * _KEPT_STEP_BYTES
+        if problem := self._place.share.find_problem_with_bytes(more):
+            raise Refusal(503, Hurdle.LIMIT, problem, Outcome.OVER_LIMIT)
+        self._kept_bytes += more
 
     def _promise(self) -> None:
         """Tell a client that waits for it to send the body."""

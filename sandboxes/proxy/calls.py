@@ -122,7 +122,13 @@ class OpenedCall:
     def hold(
         self, work: Coroutine[Any, Any, None], writer: asyncio.StreamWriter, *, is_counted: bool = True
     ) -> None:
-        """Run the work of a connection until it ends, or the call does; not counted: one that was refused."""
+        """Run the work of a connection until it ends, or the call does; what is open then is dropped.
+
+        Args:
+            work: Serves it, and waits until it is closed.
+            writer: Of the connection.
+            is_counted: Whether it was taken from the call's share; not one that was refused.
+        """
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         self._writers.add(writer)
@@ -180,6 +186,7 @@ class OpenedCall:
             await asyncio.wait(self._tasks, timeout=_END_SECONDS)
 
     def _let_go(self, task: asyncio.Task[None], writer: asyncio.StreamWriter, is_counted: bool) -> None:
+        writer.transport.abort()  # nothing stays open that is not counted, and ended with the call
         if is_counted:
             self.share.give_back()
         else:

@@ -76,18 +76,18 @@ class Exchange:
         self._taken_before -= len(raw)
         try:
             head = read_request(raw)
-            return await self.answer(head, raw)
+            return await self.answer(head)
         except HeadInvalid as error:
             return await self.refuse(refuse_request(str(error)))
         finally:
             self._call.ledger.note(self.line)
 
-    async def answer(self, head: RequestHead, raw: bytes) -> bool:
+    async def answer(self, head: RequestHead) -> bool:
         """Carry out a request whose head was read."""
         line = self.line
         line.outcome, line.method = Outcome.ABORTED, head.method  # until it ended
         try:
-            self._turn.take(head, raw)
+            self._turn.take(head, self._client)
             place, url = self._find(head)
             async with asyncio.timeout_at(self._began + place.access.caps.seconds):
                 await self._carry(head, place, url)
@@ -105,7 +105,7 @@ class Exchange:
             return False
         finally:
             self._settle()
-        return self._may_go_on()
+        return self._turn.may_go_on()
 
     async def refuse(self, refusal: Refusal) -> bool:
         """Answer with a refusal; where an answer has begun already, cut it."""
@@ -116,7 +116,7 @@ class Exchange:
             self._client.abort()
             return False
         await self._answering.refuse(refusal, line.method == "HEAD")
-        return self._may_go_on()
+        return self._turn.may_go_on()
 
     def _settle(self) -> None:
         line, link = self.line, self._link
@@ -130,14 +130,6 @@ class Exchange:
         link.wire.taken_bytes = 0
         self._upstream.keep(link)
         self._link = None
-
-    def _may_go_on(self) -> bool:
-        """Make the connection ready for its next request; False where there can be none."""
-        if not self._turn.may_go_on():
-            return False
-        if self._turn.rest:
-            self._client.push_back(self._turn.rest)
-        return True
 
     def _find(self, head: RequestHead) -> tuple[Place, Url]:
         """Judge the request.
@@ -201,6 +193,7 @@ class Exchange:
                         raise refuse_answer("the target ended the connection without an answer") from error
                     link.wire.abort()  # a kept one that had died; the next is a new one
         finally:
+            asking.let_go()
             self.line.request_sha256 = asking.sha256
 
     async def _take_link(self, place: Place, url: Url, is_repeatable: bool) -> Link:

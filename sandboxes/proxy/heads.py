@@ -26,8 +26,12 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _NAME = re.compile(_TOKEN)
 _REQUEST_LINE = re.compile(rb"([A-Z][A-Z-]{0,19}) ([\x21-\x7e]+) HTTP/1\.([01])\r\n")
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [\t\x20-\x7e\x80-\xff]*)?\r\n")
-_ASKED_LINES = re.compile(rb"(?:" + _TOKEN + rb":[\x20-\x7e]*\r\n)*\r\n")
-_ANSWERED_LINES = re.compile(rb"(?:" + _TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n")
+ASKED_LINE = re.compile(_TOKEN + rb":[\x20-\x7e]*\r\n")
+"""A header line of a request."""
+ANSWERED_LINE = re.compile(_TOKEN + rb":[\t\x20-\x7e\x80-\xff]*\r\n")
+"""A header line of an answer."""
+_ASKED_LINES = re.compile(rb"(?:" + ASKED_LINE.pattern + rb")*\r\n")
+_ANSWERED_LINES = re.compile(rb"(?:" + ANSWERED_LINE.pattern + rb")*\r\n")
 _LENGTH = re.compile(r"[0-9]{1,15}", re.ASCII)
 _LONE = re.compile(rb"(?<!\r)\n|\r(?!\n|\Z)|\x00")
 

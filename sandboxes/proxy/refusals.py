@@ -18,7 +18,7 @@ class Hurdle(enum.StrEnum):
     SIZE = "SIZE"
     """Request or answer is larger than the target's limits let it be."""
     LIMIT = "LIMIT"
-    """The call made as many requests, or holds as many connections, as it may."""
+    """The call made as many requests, or holds as many connections or bytes, as it may."""
     ADDRESS = "ADDRESS"
     """The target's host stands for an address that may not be reached."""
     CONNECT = "CONNECT"

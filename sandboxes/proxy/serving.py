@@ -24,6 +24,10 @@ HEAD_SECONDS = 10.0
 """How long a head may take from its first byte to its last; so a TLS handshake."""
 _LINGER_SECONDS = 1.0
 _LINGER_BYTES = 256 * 1024
+_CLOSE_SECONDS = 1.0
+"""How long a client may take to say the end of TLS, once it was told all."""
+_FLUSH_SECONDS = 30.0
+"""How long it may take over what it is told: a slow one gets its whole answer."""
 
 
 class Connection:
@@ -42,6 +46,7 @@ class Connection:
         """
         self._call = call
         self._client = Wire(reader, writer, ClientLost)
+        self._raw = writer.transport  # below TLS, once that is opened
         self._upstream = Upstream(call.dialer, call.limits.connect_timeout_seconds)
         target = call.place(door).target if door else None
         scheme = "https" if target is not None and target.is_tls else "http"
@@ -50,14 +55,33 @@ class Connection:
         self._began = 0.0
 
     async def run(self) -> None:
-        """Serve it until it ends."""
+        """Serve it until it ends; it counts as long as this runs, so then its socket is closed, too."""
         try:
-            await self._serve()
-        except ClientLost:
-            self._client.abort()
+            with contextlib.suppress(ClientLost):
+                await self._serve()
+                await self._end()
         finally:
             self._upstream.close()
-            self._client.close()
+            self._client.abort()
+
+    async def _end(self) -> None:
+        """Close it; in TLS the client has its part in that, and a time for it."""
+        self._upstream.close()
+        self._client.close()
+        if self._client.writer.can_write_eof():
+            return  # not TLS: it is closed at once, and what the client did not take by now is dropped
+        closed = asyncio.ensure_future(_wait_closed(self._client.writer))
+        try:
+            for _ in range(round(_FLUSH_SECONDS / _CLOSE_SECONDS)):
+                done, _ = await asyncio.wait({closed}, timeout=_CLOSE_SECONDS)
+                if done or not self._has_unsent:
+                    return
+        finally:
+            closed.cancel()
+
+    @property
+    def _has_unsent(self) -> bool:
+        return self._client.has_unsent or self._raw.get_write_buffer_size() > 0
 
     async def _serve(self) -> None:
         while (raw := await self._read_head()) is not None:
@@ -182,7 +206,12 @@ def turn_away(
     if call.can_linger():
         call.hold(_let_read(Wire(reader, writer, ClientLost)), writer, is_counted=False)
     else:
-        writer.close()
+        writer.transport.abort()  # what the kernel took is read still, and it took this at once
+
+
+async def _wait_closed(writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(OSError):  # it was reset, or TLS was not ended as it should be
+        await writer.wait_closed()
 
 
 async def _let_read(client: Wire) -> None:

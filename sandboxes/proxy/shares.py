@@ -4,7 +4,9 @@ One process serves all calls, of all tenants. Rules:
 1. A call holds so many connections. Where all calls together hold more than a number, each may hold no more
    than its part of that number, and where they hold twice as many, one. So who opens many takes them from
    nobody.
-2. Work that takes milliseconds is done in pieces, one piece at a time, the calls by turns. Between two pieces
+2. Bodies that are signed are kept whole. So many bytes of them are kept in all, and no call keeps more than
+   it leaves to the others: whatever one keeps, as much is still free.
+3. Work that takes milliseconds is done in pieces, one piece at a time, the calls by turns. Between two pieces
    everything else that is ready comes: a call that has megabytes searched delays another by one piece.
 """
 
@@ -18,6 +20,8 @@ PIECE_BYTES = 16 * 1024
 """What is searched at once: 6 ms for the slowest text that is known (see scanning.py), 0.3 ms for most."""
 EASY_BYTES = 4 * 1024
 """So much may be searched out of turn, once for an answer: most answers are no longer."""
+KEPT_BYTES = 256 * 1024 * 1024
+"""What all calls keep of requests' bodies: half of it is sixteen of the longest, one for each connection."""
 _FEWEST = 1
 """Connections that a call can have whatever others hold."""
 _OTHER_DESCRIPTORS = 1_000
@@ -40,6 +44,7 @@ class Shares:
             connections_over_all if most == resource.RLIM_INFINITY else min(connections_over_all, room)
         )
         self._held = self._calls = 0
+        self._free_bytes = KEPT_BYTES
         self._working = asyncio.Lock()
 
     def open(self, at_once: int) -> Share:
@@ -68,6 +73,17 @@ class Shares:
         """Give a connection back."""
         self._held -= 1
 
+    def take_bytes(self, kept: int, more: int) -> bool:
+        """Keep more for a call that keeps some; False where it would leave less to all others."""
+        if kept + more > self._free_bytes - more:
+            return False
+        self._free_bytes -= more
+        return True
+
+    def give_bytes_back(self, count: int) -> None:
+        """Keep so many bytes less."""
+        self._free_bytes += count
+
     @property
     def working(self) -> asyncio.Lock:
         """Is held by the one that works."""
@@ -83,7 +99,7 @@ class Share:
 
     def __init__(self, shares: Shares, at_once: int) -> None:
         self._shares, self._at_once = shares, at_once
-        self._held = 0
+        self._held = self._kept_bytes = 0
         self._own = asyncio.Lock()
         self.is_open = True
 
@@ -102,6 +118,18 @@ class Share:
         """Give a connection back."""
         self._held -= 1
         self._shares.give_back()
+
+    def find_problem_with_bytes(self, more: int) -> str:
+        """Keep so many bytes more of bodies; where there is no room for them, say why."""
+        if not self.is_open or not self._shares.take_bytes(self._kept_bytes, more):
+            return "too much is kept of bodies that wait to be signed, of this call or of all; try again"
+        self._kept_bytes += more
+        return ""
+
+    def give_bytes_back(self, count: int) -> None:
+        """Keep so many bytes less."""
+        self._kept_bytes -= count
+        self._shares.give_bytes_back(count)
 
     def close(self) -> None:
         """End it: nothing more can be taken."""

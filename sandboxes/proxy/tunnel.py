@@ -4,6 +4,7 @@ Rules of a blind tunnel:
 1. While one end does not take its bytes, the other is not read: a flood fills no memory.
 2. The end of one direction is passed on; the other goes on until it ends too.
 3. Reaching a cap of bytes or time resets both ends.
+4. It lasts until both ends took everything, within its time: what is closed then has nothing unsent.
 """
 
 from __future__ import annotations
@@ -159,3 +160,6 @@ async def _carry(
     with contextlib.suppress(OSError):  # the other end may be gone
         if writer.can_write_eof():
             writer.write_eof()
+        if not writer.is_closing():
+            writer.transport.set_write_buffer_limits(high=0)
+        await writer.drain()

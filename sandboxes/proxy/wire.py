@@ -1,19 +1,14 @@
-"""One end of a connection, as heads and bodies are read from it and written to it, with bounded buffers."""
+"""One end of a connection, as heads and pieces are read from it and written to it, with bounded buffers."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
-
-import h11
 
 from sandboxes.proxy.heads import END, MAX_HEAD_BYTES, HeadInvalid, find_lone
 
 PIECE_BYTES = 65_536
 """What is read at once."""
-_OVERHEAD = 8
-"""A body in chunks of one byte takes six times its size; one with long chunk extensions is refused."""
 
 
 class WireLost(Exception):
@@ -26,14 +21,6 @@ class ClientLost(WireLost):
 
 class TargetLost(WireLost):
     """The target's end."""
-
-
-class BodyInvalid(Exception):
-    """A body's framing is broken, or it ended too early."""
-
-
-class BodyTooLong(Exception):
-    """A body is longer than it may be."""
 
 
 class Wire:
@@ -59,6 +46,11 @@ class Wire:
         """Whether something came that was not asked for yet, the end included."""
         # asyncio has no public way to ask this of a reader.
         return bool(self._held or getattr(self.reader, "_buffer", b"")) or self.reader.at_eof()
+
+    @property
+    def has_unsent(self) -> bool:
+        """Whether something was written that the other end did not take yet."""
+        return self.writer.transport.get_write_buffer_size() > 0
 
     async def read(self) -> bytes:
         """Read what comes next; empty at the end.
@@ -152,113 +144,3 @@ class Wire:
     def abort(self) -> None:
         """Drop what is unsent and close."""
         self.writer.transport.abort()
-
-
-class BodyReader(Protocol):
-    """The body of one message, held to a number of bytes."""
-
-    @property
-    def is_over(self) -> bool:
-        """Whether it is complete, and nothing came behind it."""
-
-    def take(self) -> bytes | None:
-        """Take a piece that has come already; None: one has to be waited for. Empty: the body is complete.
-
-        Raises:
-            BodyInvalid: Its framing is broken.
-            BodyTooLong: It has more bytes than it may.
-        """
-
-    async def read(self) -> bytes:
-        """Read a piece; empty when the body is complete.
-
-        Raises:
-            BodyInvalid: Its framing is broken, or it ended too early.
-            BodyTooLong: It has more bytes than it may.
-            WireLost: The other side is gone.
-        """
-
-
-class MeasuredBody:
-    """A body whose length was said."""
-
-    def __init__(self, length: int, wire: Wire, most_bytes: int) -> None:
-        self._left, self._wire = length, wire
-        self._is_too_long = length > most_bytes
-
-    @property
-    def is_over(self) -> bool:
-        """See `BodyReader`."""
-        return self._left == 0 and not self._wire.has_unread
-
-    def take(self) -> bytes | None:
-        """See `BodyReader`."""
-        if self._left == 0:
-            return b""
-        if self._is_too_long:
-            raise BodyTooLong
-        piece = self._wire.take(self._left)
-        self._left -= len(piece)
-        return piece or None
-
-    async def read(self) -> bytes:
-        """See `BodyReader`."""
-        piece = self.take()
-        if piece is None:
-            data = await self._wire.read()
-            if not data:
-                raise BodyInvalid
-            piece, more = data[: self._left], data[self._left :]
-            if more:
-                self._wire.push_back(more)
-            self._left -= len(piece)
-        return piece
-
-
-class ParsedBody:
-    """A body in h11's framing."""
-
-    def __init__(self, parser: h11.Connection, wire: Wire, most_bytes: int) -> None:
-        self._body_bytes = 0
-        self._parser, self._wire, self._most_bytes = parser, wire, most_bytes
-        self._raw_left = most_bytes * _OVERHEAD + PIECE_BYTES * 2
-        self._done = False
-
-    @property
-    def is_over(self) -> bool:
-        """See `BodyReader`."""
-        return self._done and not self._parser.trailing_data[0] and self._parser.their_state is h11.DONE
-
-    def take(self) -> bytes | None:
-        """See `BodyReader`."""
-        if self._done:
-            return b""
-        try:
-            event = self._parser.next_event()
-        except h11.RemoteProtocolError as error:
-            raise BodyInvalid from error
-        if isinstance(event, h11.Data):
-            self._body_bytes += len(event.data)
-            if self._body_bytes > self._most_bytes:
-                raise BodyTooLong
-            return bytes(event.data)
-        if isinstance(event, h11.EndOfMessage):  # trailers end here
-            self._done = True
-            return b""
-        return None
-
-    async def read(self) -> bytes:
-        """See `BodyReader`."""
-        while (piece := self.take()) is None:
-            data = await self._wire.read()
-            self._raw_left -= len(data)
-            if self._raw_left < 0:
-                raise BodyTooLong
-            self._feed(data)
-        return piece
-
-    def _feed(self, data: bytes) -> None:
-        try:
-            self._parser.receive_data(data)
-        except (h11.RemoteProtocolError, RuntimeError) as error:
-            raise BodyInvalid from error

@@ -1,7 +1,4 @@
-"""Whatever head is read here, h11 reads likewise: the one form is a part of what another parser takes.
-
-The proxy itself has h11 read those heads only that bodies of an unsaid length, or of requests, follow.
-"""
+"""Whatever head is read here, h11 reads likewise: the one form is a part of what another parser takes."""
 
 from __future__ import annotations
 
