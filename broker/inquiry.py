@@ -106,7 +106,7 @@ class Inquirer:
         attempt = call.attempt + 1
         egress = None
         if _sends_requests(version, call.method):
-            policy = self._grants.of(call.tenant).find(call.grant_id)
+            policy = self._grants.of(call.tenant).find_permit(call.grant_id)
             if policy is None:
                 text = f'grant "{call.grant_id}", which may have narrowed its requests, is not there any more'
                 return needs_human(f"{text}, so it is not sent again")

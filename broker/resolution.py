@@ -33,12 +33,14 @@ from toolcrib.v1.reasons_pb2 import Reason
 
 log = logging.getLogger(__name__)
 
-# What says nothing about the call: a part of ours is missing, and will be back; or an operator holds it back.
+# What says nothing about the call: a part of ours is missing, and will be back; the grants do not check, so
+# that nobody knows what one of them left; or an operator holds the call back.
 _MISSING_PARTS = frozenset(
     {
         Reason.REASON_CREDENTIALS_UNAVAILABLE,
         Reason.REASON_SANDBOX_UNAVAILABLE,
         Reason.REASON_RECORD_UNAVAILABLE,
+        Reason.REASON_POLICY_FAILED,
         Reason.REASON_STALE_EPOCH,
         Reason.REASON_BRAKE_SET,
         Reason.REASON_CALLER_BLOCKED,

@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from hypothesis import settings
+
 from tests.parts import REAL_PARTS
 
 pytest_plugins = [
@@ -17,6 +19,10 @@ pytest_plugins = [
     "tests.parts.nginx",
     "tests.parts.sshd",
 ]
+
+# No example has a time to be done by: a busy machine is no fault of what is tested.
+settings.register_profile("any machine", settings.default, deadline=None)
+settings.load_profile("any machine")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

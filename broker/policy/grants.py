@@ -114,9 +114,10 @@ class GrantSet:
             return self._explain_denial(question, evaluation, now)
         return self._choose(question, evaluation, now)
 
-    def find(self, policy_id: str) -> Policy | None:
-        """Find a policy by its id, whether or not it has expired."""
-        return next((policy for policy in self.policies if policy.id == policy_id), None)
+    def find_permit(self, policy_id: str) -> Policy | None:
+        """Find a permit by its id, whether or not it has expired; a forbid of this id is none."""
+        found = (policy for policy in self.policies if policy.id == policy_id)
+        return next((policy for policy in found if policy.effect == "permit"), None)
 
     def destinations(self, environment: str) -> Known:
         """Destinations that the tenant's registry knows in one environment; an unknown one has none."""

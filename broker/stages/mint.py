@@ -31,7 +31,7 @@ MARGIN_SECONDS = 20
 # A call that is stopped while its credentials are made waits this long to learn which they are.
 LEARN_SECONDS = 1.0
 # What is said again until somebody changes something.
-_LASTING = frozenset({Cause.REFUSED, Cause.ROLE_UNSAFE})
+_LASTING = frozenset({Cause.REFUSED})
 
 
 class Mint(Protocol):

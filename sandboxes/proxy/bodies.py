@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from sandboxes.proxy.chunks import ChunkReader, ChunksInvalid
+from sandboxes.proxy.chunks import ANSWERED_CHUNK, ASKED_CHUNK, ChunkReader, ChunksInvalid
 from sandboxes.proxy.heads import ANSWERED_LINE, ASKED_LINE, Framing
 from sandboxes.proxy.wire import PIECE_BYTES, Wire
 
@@ -198,7 +198,7 @@ class EndlessBody:
 def read_asked_body(framing: Framing, wire: Wire) -> BodyReader:
     """Give what reads a request's body, whose limit is not known yet."""
     if framing.chunked:
-        return ChunkedBody(ChunkReader(ASKED_LINE), wire, None)
+        return ChunkedBody(ChunkReader(ASKED_CHUNK, ASKED_LINE), wire, None)
     return MeasuredBody(framing.length or 0, wire, None)
 
 
@@ -207,5 +207,5 @@ def read_answered_body(framing: Framing, wire: Wire, most_bytes: int) -> BodyRea
     if framing.length is not None:
         return MeasuredBody(framing.length, wire, most_bytes)
     if framing.chunked:
-        return ChunkedBody(ChunkReader(ANSWERED_LINE), wire, most_bytes)
+        return ChunkedBody(ChunkReader(ANSWERED_CHUNK, ANSWERED_LINE), wire, most_bytes)
     return EndlessBody(wire, most_bytes)

@@ -4,7 +4,8 @@ What a hostile end sends is read on the loop that serves all calls, so nothing h
 because more of them came, and nothing searches further than a line may be long:
 
 1. A chunk's line is `SIZE` or `SIZE;EXTENSION` and CR LF, 256 bytes at most. SIZE has 1 to 15 hex digits; the
-   extension is printable ASCII and tabs, and dropped. No space stands around the size.
+   extension is printable ASCII and tabs, and dropped. No space stands around the size, but behind that of an
+   answer: some servers fill the line up, and what they say is framed anew.
 2. Exactly CR LF stands behind a chunk's bytes.
 3. Behind the last chunk come trailers, lines of the form that a head's have, 8 KiB and 100 lines of them at
    most, and an empty line. They are dropped.
@@ -21,7 +22,8 @@ _MOST_TRAILERS = 100
 _MOST_JOINED = 64
 """So many chunks are given as one piece at most: they may have one byte each, and every piece is work."""
 
-_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?\r\n")
+ASKED_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t\x20-\x7e]*)?\r\n")
+ANSWERED_CHUNK = re.compile(rb"([0-9A-Fa-f]{1,15})[\t ]*(?:;[\t\x20-\x7e]*)?\r\n")
 _END = b"\r\n"
 
 
@@ -42,13 +44,14 @@ class _At(enum.Enum):
 class ChunkReader:
     """Reads one body; what comes is fed, what it holds is taken."""
 
-    def __init__(self, trailer: re.Pattern[bytes]) -> None:
+    def __init__(self, line: re.Pattern[bytes], trailer: re.Pattern[bytes]) -> None:
         """Begin before the first chunk.
 
         Args:
+            line: The form of a chunk's line, with its end; its first group is the size.
             trailer: The form of one trailer's line, with its end.
         """
-        self._trailer = trailer
+        self._form, self._trailer = line, trailer
         self._data, self._next = b"", 0
         self._line = bytearray()
         self._at, self._room, self._left = _At.LINE, _MOST_LINE_BYTES, 0
@@ -125,7 +128,7 @@ class ChunkReader:
             raise ChunksInvalid
 
     def _read_size(self, line: bytes) -> None:
-        found = _LINE.fullmatch(line)
+        found = self._form.fullmatch(line)
         if found is None:
             raise ChunksInvalid
         self._left = int(found[1], 16)

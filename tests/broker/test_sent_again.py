@@ -36,6 +36,7 @@ CRM = Path(__file__).parents[2] / "tools" / "bundles" / "crm"
 METHOD = "crm.v1.Crm/AddNote"
 NOTE = b'{"contactId": "C-1001", "text": "called"}'
 WRITTEN = RawOutcome(OutcomeKind.RESULT, response=b"\x0a\x03N-7\x12\x06C-1001")
+QUICK = Tuning(look_seconds=0.01, first_pause_seconds=0.001, longest_pause_seconds=0.002, max_tries=3)
 RULE = "POST /v1/contacts/C-1001/notes"
 GRANT = f"""
 @id("notes") @targets("crm") @egress("crm {RULE}")
@@ -92,7 +93,7 @@ class Desk(Workshop):
         """Let a call be resolved."""
         fence = Fence(FakeDriver(), self.debts, _nothing, self.store.epoch.number)  # type: ignore[arg-type]
         inquirer = Quick(self.path, self.catalogue, self.grants, TenantKeys(b"k" * 32))
-        resolution = Resolution(self.store, Doubts(), fence, inquirer, self.brakes, Tuning(look_seconds=0.01))
+        resolution = Resolution(self.store, Doubts(), fence, inquirer, self.brakes, QUICK)
         resolution.start()
         async with asyncio.timeout(10):
             while True:
@@ -144,3 +145,23 @@ async def test_goes_to_a_person_where_the_grant_is_not_there_any_more(desk: Desk
     found = await desk.resolve(call)
     assert (found.state, desk.runs) == (CallState.NEEDS_HUMAN, 1)
     assert 'grant "notes", which may have narrowed its requests, is not there any more' in found.message
+
+
+async def test_goes_to_a_person_where_a_forbid_has_the_grants_id_by_now(desk: Desk) -> None:
+    call = await desk.lose()
+    scope = f'principal == Agent::"refund-desk", action == Action::"{METHOD}", resource'
+    await desk.apply(f'@id("notes") forbid ({scope});')
+    assert ((await desk.resolve(call)).state, desk.runs) == (CallState.NEEDS_HUMAN, 1)
+
+
+async def test_waits_while_the_grants_do_not_check(desk: Desk) -> None:
+    call = await desk.lose()
+    desk.grants.targets = {}  # the target went out of the operator's file
+    await desk.grants.refresh("shop")
+    resolving = asyncio.create_task(desk.resolve(call))
+    await asyncio.sleep(0.3)
+    assert (desk.runs, await desk.states()) == (1, [CallState.IN_DOUBT])
+    desk.grants.targets = {"crm": "http"}
+    await desk.grants.refresh("shop")
+    assert (await resolving).state is CallState.SUCCEEDED
+    assert desk.narrowed == [[RULE], [RULE]]

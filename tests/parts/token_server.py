@@ -84,6 +84,7 @@ class TokenServer:
         headers: Of each request, in order.
         hold: Paths whose requests are never answered.
         repeats: A client gets the token again that it has for the same scope.
+        revokes_late: A revocation waits until `revoke_now` is set, while other requests are answered.
     """
 
     def __init__(self, tls: tuple[Path, Path] | None = None) -> None:
@@ -95,7 +96,8 @@ class TokenServer:
         self.lifetime_seconds: int | None = 300
         self.bend: Callable[[str, int, bytes], Answer] | None = None
         self.hold: frozenset[str] = frozenset()
-        self.repeats = False
+        self.repeats = self.revokes_late = False
+        self.revoke_now = threading.Event()
         self._seen: set[str] = set()
         self._lock = threading.Lock()
         self._released = threading.Event()
@@ -133,7 +135,8 @@ class TokenServer:
         self.issued.clear()
         self._seen.clear()
         self.bend, self.hold, self.lifetime_seconds = None, frozenset(), 300
-        self.repeats = False
+        self.repeats = self.revokes_late = False
+        self.revoke_now.clear()
 
     def forms(self, path: str = "/token") -> list[Form]:
         """List what was sent to a path."""
@@ -152,9 +155,11 @@ class TokenServer:
         """Answer a request; None: never."""
         pairs = parse_qsl(body.decode(), keep_blank_values=True, strict_parsing=bool(body))
         form = dict(pairs)
+        self.asked.append((path, form))
+        self.headers.append(dict(headers))
+        if path == "/revoke" and self.revokes_late:
+            self.revoke_now.wait(10)
         with self._lock:
-            self.asked.append((path, form))
-            self.headers.append(dict(headers))
             try:
                 if len(form) != len(pairs):
                     raise _Refused("invalid_request")

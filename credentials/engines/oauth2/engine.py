@@ -16,6 +16,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -73,8 +74,11 @@ class OAuthEngine:
         self._sharing: set[str] = set()
 
     def child_uses(self, wanted: CredentialWanted) -> int:
-        """Read the secret and the key; sign for the subject, for the client, and for it again at the end."""
-        return 6
+        """Read the secret and the key; sign for subject and client, and for the client again at the end.
+
+        A server that gives an ended token is asked once more.
+        """
+        return 8
 
     def child_policy(self, mounts: Mounts, role: str) -> str:
         """Let it read one secret, and sign with one key, one input at a time."""
@@ -116,7 +120,11 @@ class OAuthEngine:
             await make_form(role, order.tag, request.sign, "rehearsal")
             return Minted("", KeyValues({}, version), order.ttl_seconds)
         asked = datetime.now(UTC)
-        granted = await request.ask_token(order.tag, f"{order.tag.call_id}.{order.wanted.name}")
+        unique = f"{order.tag.call_id}.{order.wanted.name}"
+        granted = await request.ask_token(order.tag, unique)
+        if await self._holders.wait_until_ended(role.token_url, granted.token):
+            asked = datetime.now(UTC)
+            granted = await request.ask_token(order.tag, f"{unique}.again")
         _tell_length(order, granted.expires_in_seconds)
         expires = asked + timedelta(seconds=granted.expires_in_seconds)
         self._tell_shared(order.role, request.hold(granted.token))
@@ -253,6 +261,10 @@ class _Request:
         """Note one call more that has a token; returns how many have it."""
         return self.holders.take(self.role.token_url, token)
 
+    def ending(self, token: Secret) -> AbstractContextManager[None]:
+        """See `Holders.ending`."""
+        return self.holders.ending(self.role.token_url, token)
+
     def give_back(self, token: Secret) -> int:
         """Note one call less that has a token; returns how many still have it."""
         return self.holders.give_back(self.role.token_url, token)
@@ -288,7 +300,9 @@ class _Revocation:
         self._was_asked = True
         if self._request.give_back(self._token) or not self._request.role.revocation_url:
             return
-        if cause := await self._try():
+        with self._request.ending(self._token):
+            cause = await self._try()
+        if cause:
             until = self._expires.isoformat(timespec="seconds") if self._expires else "unknown"
             facts = {"role": self._request.name, "call_id": self._call_id, "cause": cause, "expires": until}
             _log.warning("access token not revoked", extra=facts)

@@ -213,6 +213,27 @@ async def test_revokes_a_token_that_several_calls_got_with_the_last_of_them(
     assert not server.look_up(token)["active"]
 
 
+async def test_takes_no_token_that_is_being_revoked_or_just_was(session, server, install) -> None:
+    await install("client_credentials", revocation_url=server.revocation_url)
+    first = await mint(session)
+    token = payload_of(first).token.reveal()
+    server.repeats = True
+    server.revokes_late = True
+    ending = asyncio.create_task(session.end(first))
+    while not server.forms("/revoke"):
+        await asyncio.sleep(0.005)
+    minting = asyncio.create_task(mint(session, replace(TAG, call_id="another")))
+    while len(server.forms()) < 2:
+        await asyncio.sleep(0.005)
+    server.revoke_now.set()
+    await ending
+    second = await minting
+    assert payload_of(second).token.reveal() != token
+    assert server.look_up(payload_of(second).token.reveal())["active"]
+    assert not server.look_up(token)["active"]
+    await session.end(second)
+
+
 async def test_revokes_as_a_client_that_proves_itself_by_its_key(session, server, install) -> None:
     await install("client_credentials", client_auth="private_key_jwt", revocation_url=server.revocation_url)
     assert not server.look_up(await token_of(session))["active"]

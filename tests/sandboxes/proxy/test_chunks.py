@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sandboxes.proxy.chunks import ChunkReader, ChunksInvalid
+from sandboxes.proxy.chunks import ANSWERED_CHUNK, ASKED_CHUNK, ChunkReader, ChunksInvalid
 from sandboxes.proxy.heads import ANSWERED_LINE, ASKED_LINE
 
 HEAD = b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -76,7 +76,7 @@ class Counted(bytes):
 
 def read(raw: bytes, most: int, reader: ChunkReader | None = None) -> tuple[bytes, bool, bytes]:
     """Read in pieces; give the body, whether it is over, and what came behind it."""
-    reader, body = reader or ChunkReader(ASKED_LINE), b""
+    reader, body = reader or ChunkReader(ASKED_CHUNK, ASKED_LINE), b""
     for at in range(0, len(raw), most):
         reader.feed(Counted(raw[at : at + most]))
         while piece := reader.take():
@@ -111,7 +111,7 @@ def test_reads_a_body_as_h11_does_however_it_is_cut(raw: bytes, most: int) -> No
 @pytest.mark.parametrize("most", CUTS)
 @pytest.mark.parametrize("raw", BROKEN.values(), ids=BROKEN.keys())
 def test_refuses_a_body_that_can_be_read_in_two_ways(raw: bytes, most: int) -> None:
-    reader = ChunkReader(ASKED_LINE)
+    reader = ChunkReader(ASKED_CHUNK, ASKED_LINE)
     with pytest.raises(ChunksInvalid):
         read(raw, most, reader)
     with pytest.raises(ChunksInvalid):  # and goes on with no part of it
@@ -128,9 +128,16 @@ def test_waits_for_the_rest_wherever_a_body_is_cut_off(raw: bytes, most: int) ->
 
 def test_takes_more_in_an_answers_trailers_than_in_a_requests() -> None:
     raw = b"0\r\na: b\tc\xe9\r\n\r\n"
-    assert read(raw, 1, ChunkReader(ANSWERED_LINE)) == (b"", True, b"")
+    assert read(raw, 1, ChunkReader(ANSWERED_CHUNK, ANSWERED_LINE)) == (b"", True, b"")
     with pytest.raises(ChunksInvalid):
-        read(raw, 1, ChunkReader(ASKED_LINE))
+        read(raw, 1, ChunkReader(ASKED_CHUNK, ASKED_LINE))
+
+
+@pytest.mark.parametrize("raw", [b"5 \r\nhello\r\n0   \r\n\r\n", b"5\t ;a\r\nhello\r\n0\r\n\r\n"])
+def test_takes_an_answers_sizes_that_are_filled_up(raw: bytes) -> None:
+    assert read(raw, 1, ChunkReader(ANSWERED_CHUNK, ANSWERED_LINE)) == (b"hello", True, b"")
+    with pytest.raises(ChunksInvalid):
+        read(raw, 1, ChunkReader(ASKED_CHUNK, ASKED_LINE))
 
 
 SIGNS = [
@@ -194,7 +201,7 @@ def test_looks_no_further_than_a_line_may_be_long(most: int) -> None:
 
 
 def test_gives_many_small_chunks_by_and_by() -> None:
-    reader = ChunkReader(ASKED_LINE)
+    reader = ChunkReader(ASKED_CHUNK, ASKED_LINE)
     reader.feed(b"1\r\nx\r\n" * 10_000)
     piece = reader.take()
     assert piece and len(piece) <= 64

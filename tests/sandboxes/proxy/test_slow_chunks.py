@@ -35,11 +35,13 @@ async def send_beside(raw: bytes, door: str, code: bytes, answer: bytes = b"") -
         ends = [await siege.doors.connect(door) for _ in range(CONNECTIONS)]
         for _, writer in ends:
             writer.write(raw)
+        answers = [asyncio.create_task(read_all(reader)) for reader, _ in ends]
         await siege.check()
         async with asyncio.timeout(PATIENCE_SECONDS):
-            for reader, writer in ends:
-                assert (await read_all(reader)).startswith(b"HTTP/1.1 " + code)
-                writer.transport.abort()
+            for told in await asyncio.gather(*answers):
+                assert told.startswith(b"HTTP/1.1 " + code)
+        for _, writer in ends:
+            writer.transport.abort()
 
 
 @pytest.mark.parametrize("raw", SLOW.values(), ids=SLOW.keys())
