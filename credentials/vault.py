@@ -61,8 +61,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
-SECOND_TRIES_AFTER_SECONDS = (0.25, 1.0)
-"""A rotation of Vault's password at a target takes some milliseconds."""
+SECOND_TRIES_AFTER_SECONDS = (0.25, 1.0, 2.0)
+"""A rotation of Vault's password at a target takes some milliseconds, on a busy machine a second."""
 _log = logging.getLogger(__name__)
 
 

@@ -80,7 +80,7 @@ async def test_mints_after_all_when_the_directory_refused_vault_for_a_moment(vau
     await session.close()
 
 
-async def test_tries_three_times_and_no_more(vault, slapd) -> None:
+async def test_tries_four_times_and_no_more(vault, slapd) -> None:
     right = set_vaults_password(slapd, Secret("another-one-than-vault-has"))
     tries: list[str] = []
     session = await open_hooked(
@@ -90,7 +90,7 @@ async def test_tries_three_times_and_no_more(vault, slapd) -> None:
         await session.mint(TAG, wanted(), 60)
     set_vaults_password(slapd, right)
     await session.close()
-    assert (caught.value.cause, caught.value.owed, len(tries)) == (Cause.NOTHING_MADE, [], 3)
+    assert (caught.value.cause, caught.value.owed, len(tries)) == (Cause.NOTHING_MADE, [], 4)
 
 
 async def test_says_that_a_server_has_no_such_engine(tmp_path: Path) -> None:

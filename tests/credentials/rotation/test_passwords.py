@@ -98,14 +98,14 @@ async def test_mints_after_all_when_the_database_refused_vault_for_a_moment(vaul
     await session.close()
 
 
-async def test_tries_three_times_and_no_more(vault, postgres) -> None:
+async def test_tries_four_times_and_no_more(vault, postgres) -> None:
     refusal = Refusal(vault, postgres, until=0)
     session = await open_hooked(vault, refusal.after)
     with pytest.raises(CredentialsUnavailable, match="refused Vault again and again") as caught:
         await session.mint(TAG, WANTED, 60)
     refusal.end()
     await session.close()
-    assert (caught.value.cause, caught.value.owed, refusal.tries) == (Cause.NOTHING_MADE, [], 3)
+    assert (caught.value.cause, caught.value.owed, refusal.tries) == (Cause.NOTHING_MADE, [], 4)
     assert (postgres.count_v_roles(), vault.count_tokens()) == (0, 0)
 
 
