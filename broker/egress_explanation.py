@@ -82,7 +82,7 @@ class EgressExplainer:
         """
         self._manifest, self._tool = manifest, manifest.method(method)
         self._method = method
-        self._wanted = [name for name in self._tool.targets if manifest.targets[name].kind == "http"]
+        self._wanted = manifest.http_targets(method)
         self._targets = {name: targets[name] for name in self._wanted if name in targets}
 
     def explain(self, request: Request, permits: Sequence[Permit] | None = None) -> Explanation:

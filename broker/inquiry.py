@@ -105,7 +105,7 @@ class Inquirer:
             return needs_human("its request cannot be read any more")
         attempt = call.attempt + 1
         egress = None
-        if _sends_requests(version, call.method):
+        if version.manifest.http_targets(call.method):  # what it asks of them, a grant may narrow
             policy = self._grants.of(call.tenant).find_permit(call.grant_id)
             if policy is None:
                 text = f'grant "{call.grant_id}", which may have narrowed its requests, is not there any more'
@@ -157,9 +157,3 @@ class Inquirer:
         return self._keys.target_key(
             ClaimScope(call.tenant, call.environment, call.agent, call.method, call.key)
         )
-
-
-def _sends_requests(version: ToolVersion, method: str) -> bool:
-    """Tell whether a grant can narrow what a tool asks of its targets."""
-    manifest = version.manifest
-    return any(manifest.targets[name].kind == "http" for name in manifest.method(method).targets)

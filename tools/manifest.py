@@ -255,6 +255,10 @@ class Manifest(_Closed):
         """
         return self.tools[name]
 
+    def http_targets(self, method: str) -> tuple[str, ...]:
+        """Return the names of a tool's targets of kind "http"; raises as `method`."""
+        return tuple(name for name in self.method(method).targets if self.targets[name].kind == "http")
+
     @model_validator(mode="after")
     def _check_fields(self) -> Manifest:
         names = [

@@ -28,7 +28,6 @@ def make_accesses(call: Call, grant: Grant, leases: Sequence[Lease]) -> tuple[Ht
         NothingRan: CREDENTIALS_UNAVAILABLE; a credential cannot be added as the manifest wants it.
     """
     manifest = call.version.manifest
-    names = manifest.method(call.contract.method).targets
     try:
         injections = make_injections(manifest, leases)
     except NotInjectable as error:
@@ -38,8 +37,7 @@ def make_accesses(call: Call, grant: Grant, leases: Sequence[Lease]) -> tuple[Ht
         ) from error
     return tuple(
         make_access(manifest, name, injections.get(name), narrow(grant, name))
-        for name in names
-        if manifest.targets[name].kind == "http"
+        for name in manifest.http_targets(call.contract.method)
     )
 
 

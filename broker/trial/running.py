@@ -126,8 +126,7 @@ def _make_accesses(bench: Bench, example: Example, leases: Sequence[Lease]) -> l
         ) from error
     return [
         make_access(manifest, name, injections.get(name), None)
-        for name in bench.runtime(example).targets
-        if manifest.targets[name].kind == "http"
+        for name in manifest.http_targets(example.method)
     ]
 
 
